@@ -1,0 +1,170 @@
+/* Named limits of everything a remote party can make grow, one place for all folders. */
+#pragma once
+
+/* Names: LIM_<AREA>_<WHAT>[_BYTES|_MS|_PER_...]. Each one has a counter and a test that reaches it
+ * in the folder that enforces it. Append to the section of your area. */
+
+/* --- consensus (architecture: threads and flow, consensus) --- */
+/* Commands that wait for the log, per lighthouse. */
+#define LIM_CMD_QUEUE_ITEMS 4096
+#define LIM_CMD_QUEUE_BYTES (16u << 20)
+/* Share of the two that one tailnet may hold: one in so many. */
+#define LIM_CMD_QUEUE_TAILNET_SHARE 4
+/* Presence, ticks and membership wait in a share of their own. */
+#define LIM_CMD_QUEUE_SYSTEM_ITEMS 1024
+/* Group commit stops adding to an entry here. */
+#define LIM_ENTRY_GROUP_BYTES (64u << 10)
+/* A single command; larger is refused before the log. */
+#define LIM_COMMAND_BYTES (1u << 20)
+/* Members of a cluster, voters and others. */
+#define LIM_MEMBERS 16
+/* Whole replicated state. */
+#define LIM_STATE_BYTES (1ull << 30)
+/* History kept per tailnet. */
+#define LIM_HISTORY_BYTES (64u << 20)
+#define LIM_HISTORY_MS	  (30ll * 24 * 3600 * 1000)
+/* How long a request id is remembered, in log time, and how many per tailnet. */
+#define LIM_REQUEST_ID_MS (5ll * 60 * 1000)
+#define LIM_REQUEST_IDS	  65536
+/* Length of a request id. */
+#define LIM_REQUEST_ID_BYTES 64
+/* Released addresses and names rest so long. */
+#define LIM_RELEASE_REST_MS (24ll * 3600 * 1000)
+/* Largest id that leaves JSON readers unharmed. */
+#define LIM_ID_MAX ((1ull << 53) - 1)
+
+/* --- quotas per tailnet (state: limits) --- */
+#define LIM_TAILNETS		1024
+#define LIM_TAILNET_NODES	16384
+#define LIM_TAILNET_USERS	16384
+#define LIM_TAILNET_AUTH_KEYS	4096
+#define LIM_TAILNET_API_KEYS	1024
+#define LIM_TAILNET_DNS_RECORDS 4096
+#define LIM_TAILNET_PENDING	1024
+#define LIM_TAILNET_AUDIT_BYTES (64u << 20)
+#define LIM_POLICY_BYTES	(512u << 10)
+/* Refused commands a tailnet may cause. */
+#define LIM_TAILNET_REFUSED_PER_MIN 600
+/* What one node reports. */
+#define LIM_NODE_ENDPOINTS	64
+#define LIM_NODE_TAGS		64
+#define LIM_NODE_ROUTES		256
+#define LIM_NODE_HOSTINFO_BYTES (16u << 10)
+#define LIM_NODE_CAPABILITIES	128
+
+/* --- watch (architecture: watch) --- */
+#define LIM_NETMAP_CHUNK_BYTES (256u << 10)
+/* Full netmaps that are built at the same time per lighthouse. */
+#define LIM_NETMAP_FULL_BUILDS 64
+/* What an agent takes from a lighthouse. */
+#define LIM_NETMAP_BYTES  (64u << 20)
+#define LIM_NETMAP_PEERS  16384
+#define LIM_NETMAP_CHUNKS 1024
+/* Presence is sent to one watcher at most so often. */
+#define LIM_PRESENCE_FANOUT_MS 1000
+#define LIM_WATCHES_PER_CONN   16
+
+/* --- peer port (trust: lighthouses) --- */
+/* The one request on a join connection. */
+#define LIM_JOIN_REQUEST_BYTES	    (16u << 10)
+#define LIM_JOIN_PER_SOURCE_PER_MIN 10
+#define LIM_JOIN_PER_MIN	    60
+#define LIM_JOIN_MS		    15000
+/* Validity of a join token. */
+#define LIM_JOIN_TOKEN_MS (3600ll * 1000)
+/* One libraft message as the pump sees it (a snapshot chunk travels in it). */
+#define LIM_RAFT_MESSAGE_BYTES (8u << 20)
+/* Bytes that wait for a peer that does not read. */
+#define LIM_PEER_SEND_BYTES (64u << 20)
+
+/* --- listeners, per source address (trust: callers) --- */
+#define LIM_CONNS_PER_SOURCE	    64
+#define LIM_HANDSHAKES_PER_SEC	    20
+#define LIM_BAD_CREDENTIALS_PER_MIN 10
+/* Sources that are remembered at a time; the least recently seen goes. */
+#define LIM_SOURCES 65536
+/* Connections of a process (the unit sets LimitNOFILE=65536). */
+#define LIM_CONNS	 20000
+#define LIM_HANDSHAKE_MS 10000
+/* A connection without any call. */
+#define LIM_IDLE_MS 120000
+/* The first line and headers of HTTP/1.1, PROXY header included. */
+#define LIM_HTTP1_HEAD_BYTES (16u << 10)
+#define LIM_HTTP1_BODY_BYTES (4u << 20)
+#define LIM_HTTP1_HEADERS    64
+
+/* --- gRPC and HTTP/2 --- */
+#define LIM_H2_STREAMS		  100
+#define LIM_H2_FRAME_BYTES	  16384
+#define LIM_H2_HEADER_TABLE_BYTES 4096
+#define LIM_H2_HEADER_LIST_BYTES  8192
+#define LIM_H2_HEADERS		  64
+/* RST_STREAM: burst and rate (CVE-2023-44487). */
+#define LIM_H2_RESET_BURST   100
+#define LIM_H2_RESET_PER_SEC 10
+#define LIM_H2_CONTINUATIONS 4
+#define LIM_H2_ACK_QUEUE     100
+/* PRIORITY, WINDOW_UPDATE, empty DATA and unknown frames: burst and rate. */
+#define LIM_H2_GLITCH_BURST    10000
+#define LIM_H2_GLITCH_PER_SEC  330
+#define LIM_H2_OUTBOUND_FRAMES 5000
+/* Message sizes; stock clients take 4 MiB. */
+#define LIM_GRPC_MESSAGE_BYTES (4u << 20)
+#define LIM_GRPC_REQUEST_BYTES (64u << 10)
+/* Bytes that wait in one stream, and in one connection, for a reader that does not read. */
+#define LIM_GRPC_STREAM_QUEUE_BYTES (4u << 20)
+#define LIM_GRPC_CONN_QUEUE_BYTES   (16u << 20)
+/* Ceiling of the deadline of a unary call. */
+#define LIM_GRPC_UNARY_MS 60000
+/* Decoding: memory per received byte is bounded by the arena, recursion by the depth. */
+#define LIM_PB_ARENA_BYTES (16u << 20)
+#define LIM_PB_DEPTH	   100
+#define LIM_PB_FIELDS	   200000
+/* Text of grpc-message. */
+#define LIM_GRPC_STATUS_BYTES 1024
+/* Connect-style JSON over POST. */
+#define LIM_JSON_BYTES (1u << 20)
+#define LIM_JSON_DEPTH 64
+
+/* --- calls --- */
+/* Report of one device: a token bucket. */
+#define LIM_REPORT_BURST   20
+#define LIM_REPORT_PER_MIN 60
+#define LIM_PAGE_SIZE	   1000
+#define LIM_WAITING_READS  4096
+
+/* --- local sockets --- */
+#define LIM_UNIX_CONNS 64
+
+/* --- config, keys, names, files --- */
+#define LIM_CONFIG_BYTES (1u << 20)
+#define LIM_CONFIG_DEPTH 32
+#define LIM_CONFIG_NODES 65536
+/* Longest key text: a join token with its addresses. */
+#define LIM_KEY_TEXT 2400
+/* Peer addresses in a join token. */
+#define LIM_KEY_ADDRS 5
+/* host:port as text, without NUL: 253 characters of name, colon, five digits. */
+#define LIM_HOST_PORT 259
+#define LIM_LABEL     63
+#define LIM_DOMAIN    253
+/* A secret read from a file, stdin or the environment. */
+#define LIM_SECRET_BYTES 4096
+/* Series of metrics in the process; the ones beyond share an overflow series. */
+#define LIM_METRIC_SERIES 10000
+
+/* --- agent --- */
+#define LIM_LIGHTHOUSE_URLS 32
+#define LIM_PEER_ENDPOINTS  64
+/* Endpoints reported by this device that wait for a lighthouse. */
+#define LIM_AGENT_REPORTS 1
+
+/* --- dns --- */
+#define LIM_DNS_UDP_BYTES   1232
+#define LIM_DNS_TCP_CONNS   64
+#define LIM_DNS_PENDING	    1024
+#define LIM_DNS_CACHE_BYTES (4u << 20)
+
+/* --- relay --- */
+#define LIM_RELAY_PACKET_BYTES	65536
+#define LIM_RELAY_QUEUE_PACKETS 512
