@@ -1,0 +1,66 @@
+/* The domain: (state, command) -> changes. Pure: no I/O, no clock, no randomness, equal on every replica. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/macros.h"
+#include "skerry/internal/v1/command.pb-c.h"
+#include "skerry/internal/v1/state.pb-c.h"
+#include "tailnet/kv.h"
+
+/* The feature levels that this build reads; it writes the one in the state. */
+enum { FEATURE_LEVEL_MIN = 1, FEATURE_LEVEL_MAX = 1 };
+
+/* What an entry of the change index is about. Part of the stored format: never renumbered. */
+enum change_kind {
+	CHANGE_NODE = 1,      /* the body of a node that peers see */
+	CHANGE_ENDPOINTS = 2, /* endpoints, home relay, disco key */
+	CHANGE_PRESENCE = 3,
+	CHANGE_USER = 4,
+	CHANGE_TAILNET = 5, /* DNS, prefixes, settings */
+	CHANGE_AUTH_KEY = 6,
+	CHANGE_API_KEY = 7,
+	CHANGE_PENDING = 8,
+	CHANGE_MEMBER = 9, /* tailnet 0 */
+	CHANGE_SYSTEM = 10,
+};
+
+struct change {
+	uint64_t tailnet, object, revision;
+	uint32_t kind;
+	bool deleted;
+	bool visibility;
+};
+
+struct apply_context {
+	uint64_t time_ms;    /* the leader's stamp of the group */
+	uint64_t raft_index; /* of the entry */
+	bool leader_gap;     /* there was no leader before this group: presence and ephemeral deadlines start anew */
+};
+
+/* What apply says. Strings and changes live in the arena of the call. */
+struct apply_result {
+	Skerry__Internal__V1__CommandResult reply;
+	struct change *changes;
+	size_t n_changes;
+};
+
+/*
+ * Applies one command: checks everything before its first put. Returns 0 with a deterministic reply (a refusal
+ * is one: reply.code != 0, nothing changed but what deduplication keeps), or a negative code when the store
+ * failed or the command is not understood (ERR_UNIMPLEMENTED: unknown command, field or enum value): the
+ * caller ends the process then. The one writer of the state.
+ */
+MUST_CHECK int tailnet_apply(const struct kv *kv, const Skerry__Internal__V1__Command *cmd,
+			     const struct apply_context *ctx, struct arena *arena,
+			     struct apply_result *ret, struct err *err);
+
+/* State time of the first deadline that a Tick would act on; 0: none. */
+MUST_CHECK int tailnet_next_deadline(const struct kv *kv, uint64_t *ret_ms);
+
+/* Verifies the global invariants (addresses unique, every node's user exists, counters, digest, indexes). */
+MUST_CHECK int tailnet_check(const struct kv *kv, struct err *err);
