@@ -95,6 +95,22 @@ function(skerry_fuzz name)
 	set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT 120 LABELS fuzz)
 endfunction()
 
+# skerry_script_test(FILE): a test in Python or shell, known to ctest by its name; its folder is the label. It is told
+# where the programs are (SKERRY_BIN), the test programs (SKERRY_TESTS_BIN), the generated files (SKERRY_GEN) and the
+# tree (SKERRY_ROOT). Exit status 77 is a skip, its last line the reason.
+function(skerry_script_test file)
+	get_filename_component(name "${file}" NAME_WE)
+	file(RELATIVE_PATH where "${CMAKE_SOURCE_DIR}/tests" "${file}")
+	string(REGEX REPLACE "/.*" "" label "${where}")
+	if(file MATCHES "\\.py$")
+		add_test(NAME ${name} COMMAND /usr/bin/python3 "${file}")
+	else()
+		add_test(NAME ${name} COMMAND bash "${file}")
+	endif()
+	set_tests_properties(${name} PROPERTIES TIMEOUT 180 LABELS "${label}" SKIP_RETURN_CODE 77 ENVIRONMENT
+		"SKERRY_BIN=${CMAKE_BINARY_DIR}/bin;SKERRY_TESTS_BIN=${CMAKE_BINARY_DIR}/tests;SKERRY_GEN=${SKERRY_GEN_DIR};SKERRY_ROOT=${CMAKE_SOURCE_DIR}")
+endfunction()
+
 # skerry_test_folder(DIR DEFAULT-LIBS...): registers what DIR names itself, then the test_*.c left over.
 function(skerry_test_folder dir)
 	file(GLOB parts CONFIGURE_DEPENDS "${dir}/*.cmake")
@@ -136,6 +152,13 @@ function(skerry_test_folder dir)
 			skerry_fuzz(${short} SOURCE "${source}" LIBS ${libs} EXTERNAL ${external})
 		else()
 			skerry_test(${stem} SOURCES "${source}" LIBS ${libs} EXTERNAL ${external} TIMEOUT ${timeout})
+		endif()
+	endforeach()
+	file(GLOB scripts CONFIGURE_DEPENDS "${dir}/test_*.py" "${dir}/test_*.sh")
+	foreach(script IN LISTS scripts)
+		get_filename_component(base "${script}" NAME)
+		if(NOT named MATCHES "${base}")
+			skerry_script_test("${script}")
 		endif()
 	endforeach()
 endfunction()

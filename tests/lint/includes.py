@@ -57,16 +57,17 @@ def check_line(folder, path, kind, name, table):
         return f'"{name}": include by path from the root ("{folder}/{name}")'
     if name.endswith(".pb-c.h"):
         top = "proto"
-    elif not os.path.exists(os.path.join(ROOT, name)) and top != "proto":
-        return f'"{name}": no such file'
+    exists = os.path.exists(os.path.join(ROOT, name)) or top == "proto"
     if top == folder:
-        return None
+        return None if exists else f'"{name}": no such file'
     if top not in folders:
         return f'"{name}": {top} is no folder of the table of floors'
     if top not in may.get(folder, []):
         return f'"{name}": {folder} may not include {top}'
     if name.endswith("_int.h"):
         return f'"{name}": an internal header of {top}'
+    if not exists:
+        return f'"{name}": no such file'
     return None
 
 
