@@ -120,6 +120,8 @@
 #define LIM_PB_ARENA_BYTES (16u << 20)
 #define LIM_PB_DEPTH	   100
 #define LIM_PB_FIELDS	   200000
+/* Unknown fields of one message (a newer peer). */
+#define LIM_PB_UNKNOWN	   64
 /* Text of grpc-message. */
 #define LIM_GRPC_STATUS_BYTES 1024
 /* Connect-style JSON over POST. */
