@@ -166,9 +166,9 @@ def method_row(index, row, read_access):
     public = f.package == "skerry.v1"
     if public and (access is None or not access.credential):
         refuse(where, "no `option (access) = {credential: …}`: say who may call it")
-    if access is not None and access.credential == 3 and not (access.role and access.scope):
+    if public and access is not None and access.credential == 3 and not (access.role and access.scope):
         refuse(where, "CREDENTIAL_CALLER needs role and scope")
-    if access is not None and access.credential in (1, 2) and (access.role or access.scope):
+    if public and access is not None and access.credential in (1, 2) and (access.role or access.scope):
         refuse(where, "role and scope belong to CREDENTIAL_CALLER only")
     size = access.max_request_bytes if access is not None else 0
     size = size or (DEFAULT_INTERNAL_REQUEST if f.package.startswith("skerry.internal") else DEFAULT_REQUEST)
