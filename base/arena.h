@@ -10,8 +10,8 @@ struct arena_chunk;
 /* Embedded. Not thread-safe. */
 struct arena {
 	struct arena_chunk *chunks; /* newest first */
-	size_t budget;		    /* bytes that may be handed out between resets */
-	size_t used;		    /* bytes handed out, rounding included */
+	size_t budget;              /* bytes that may be handed out between resets */
+	size_t used;                /* bytes handed out, rounding included */
 };
 
 /* Nothing is allocated before the first use. */

@@ -6,7 +6,7 @@
 
 /* Embedded, no cleanup; not thread-safe. Time comes from the caller (clock_mono_ms). */
 struct bucket {
-	uint64_t burst;	  /* most tokens */
+	uint64_t burst;   /* most tokens */
 	uint64_t per_ms;  /* burst tokens grow back in so many ms */
 	uint64_t credit;  /* tokens * per_ms */
 	uint64_t last_ms; /* when credit was brought up to date */

@@ -11,16 +11,16 @@ struct err;
 
 /* Types of values and what lies at the key's offset in the target. */
 enum config_type {
-	CONFIG_STRING,	 /* char *, owned by the target; NULL if absent */
-	CONFIG_INT,	 /* int64_t, within min..max if those differ */
-	CONFIG_BOOL,	 /* bool; true or false only */
+	CONFIG_STRING,   /* char *, owned by the target; NULL if absent */
+	CONFIG_INT,      /* int64_t, within min..max if those differ */
+	CONFIG_BOOL,     /* bool; true or false only */
 	CONFIG_DURATION, /* int64_t ms ("90d", "5s"), within min..max (ms) if those differ */
-	CONFIG_SIZE,	 /* int64_t bytes ("64MiB", "10KiB", "4096") */
-	CONFIG_ENUM,	 /* int, index into choices */
-	CONFIG_ADDRESS,	 /* struct config_address, "host:port" */
-	CONFIG_STRINGS,	 /* struct config_strings; a list, or one string */
-	CONFIG_LIST,	 /* struct config_list of maps, each read by sub */
-	CONFIG_MAP,	 /* struct config_map, free keys with string values */
+	CONFIG_SIZE,     /* int64_t bytes ("64MiB", "10KiB", "4096") */
+	CONFIG_ENUM,     /* int, index into choices */
+	CONFIG_ADDRESS,  /* struct config_address, "host:port" */
+	CONFIG_STRINGS,  /* struct config_strings; a list, or one string */
+	CONFIG_LIST,     /* struct config_list of maps, each read by sub */
+	CONFIG_MAP,      /* struct config_map, free keys with string values */
 };
 
 struct config_address {
@@ -51,10 +51,10 @@ struct config_key {
 	enum config_type type;
 	size_t offset; /* offsetof in the target */
 	bool required;
-	const char *def;		 /* text of the default, or NULL: zero; parsed like input */
-	int64_t min, max;		 /* ignored if both are 0 */
-	uint16_t port;			 /* ADDRESS: the port if none is given; 0: must be given */
-	const char *const *choices;	 /* ENUM and, if set, STRING and STRINGS: NULL-terminated */
+	const char *def;                 /* text of the default, or NULL: zero; parsed like input */
+	int64_t min, max;                /* ignored if both are 0 */
+	uint16_t port;                   /* ADDRESS: the port if none is given; 0: must be given */
+	const char *const *choices;      /* ENUM and, if set, STRING and STRINGS: NULL-terminated */
 	const struct config_schema *sub; /* LIST */
 	/* Further check of the value at the offset; the message gets file:line and key. */
 	int (*check)(const void *value, struct err *e);

@@ -45,10 +45,10 @@ enum err_code {
 /* Details of one error. Embedded by the caller, no cleanup; zero it by `struct err e = {0}`.
  * It is meaningful only after a call that returned a negative result. */
 struct err {
-	int code;	 /* enum err_code or -errno */
+	int code;        /* enum err_code or -errno */
 	char reason[48]; /* UPPER_SNAKE word for machines (google.rpc.ErrorInfo), or "" */
-	char field[96];	 /* the offending request field, or file:line; or "" */
-	char msg[400];	 /* for people: what, where and what to do; cut at the size */
+	char field[96];  /* the offending request field, or file:line; or "" */
+	char msg[400];   /* for people: what, where and what to do; cut at the size */
 };
 
 /* The setters store code and message, replace what was there before, and return code, so that a

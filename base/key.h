@@ -58,10 +58,10 @@ void key_hash(const struct key *k, uint8_t out[32]);
 const char *key_kind_text(enum key_kind kind);
 
 /* Public keys as text: "nodekey:<64 hex>", "mkey:<64 hex>", "discokey:<64 hex>". */
-#define KEY_NODE_PREFIX	   "nodekey:"
+#define KEY_NODE_PREFIX    "nodekey:"
 #define KEY_MACHINE_PREFIX "mkey:"
 #define KEY_DISCO_PREFIX   "discokey:"
-#define KEY_PUBLIC_TEXT	   80
+#define KEY_PUBLIC_TEXT    80
 /* prefix is one of the three. Returns out. */
 const char *key_public_format(const char *prefix, const uint8_t key[32], char out[KEY_PUBLIC_TEXT]);
 /* ERR_INVALID names what is wrong; an all-zero key is refused. */

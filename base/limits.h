@@ -22,10 +22,10 @@
 #define LIM_STATE_BYTES (1ull << 30)
 /* History kept per tailnet. */
 #define LIM_HISTORY_BYTES (64u << 20)
-#define LIM_HISTORY_MS	  (30ll * 24 * 3600 * 1000)
+#define LIM_HISTORY_MS    (30ll * 24 * 3600 * 1000)
 /* How long a request id is remembered, in log time, and how many per tailnet. */
 #define LIM_REQUEST_ID_MS (5ll * 60 * 1000)
-#define LIM_REQUEST_IDS	  65536
+#define LIM_REQUEST_IDS   65536
 /* Length of a request id. */
 #define LIM_REQUEST_ID_BYTES 64
 /* Released addresses and names rest so long. */
@@ -34,23 +34,23 @@
 #define LIM_ID_MAX ((1ull << 53) - 1)
 
 /* --- quotas per tailnet (state: limits) --- */
-#define LIM_TAILNETS		1024
-#define LIM_TAILNET_NODES	16384
-#define LIM_TAILNET_USERS	16384
-#define LIM_TAILNET_AUTH_KEYS	4096
-#define LIM_TAILNET_API_KEYS	1024
+#define LIM_TAILNETS            1024
+#define LIM_TAILNET_NODES       16384
+#define LIM_TAILNET_USERS       16384
+#define LIM_TAILNET_AUTH_KEYS   4096
+#define LIM_TAILNET_API_KEYS    1024
 #define LIM_TAILNET_DNS_RECORDS 4096
-#define LIM_TAILNET_PENDING	1024
+#define LIM_TAILNET_PENDING     1024
 #define LIM_TAILNET_AUDIT_BYTES (64u << 20)
-#define LIM_POLICY_BYTES	(512u << 10)
+#define LIM_POLICY_BYTES        (512u << 10)
 /* Refused commands a tailnet may cause. */
 #define LIM_TAILNET_REFUSED_PER_MIN 600
 /* What one node reports. */
-#define LIM_NODE_ENDPOINTS	64
-#define LIM_NODE_TAGS		64
-#define LIM_NODE_ROUTES		256
+#define LIM_NODE_ENDPOINTS      64
+#define LIM_NODE_TAGS           64
+#define LIM_NODE_ROUTES         256
 #define LIM_NODE_HOSTINFO_BYTES (16u << 10)
-#define LIM_NODE_CAPABILITIES	128
+#define LIM_NODE_CAPABILITIES   128
 
 /* --- watch (architecture: watch) --- */
 #define LIM_NETMAP_CHUNK_BYTES (256u << 10)
@@ -66,10 +66,10 @@
 
 /* --- peer port (trust: lighthouses) --- */
 /* The one request on a join connection. */
-#define LIM_JOIN_REQUEST_BYTES	    (16u << 10)
+#define LIM_JOIN_REQUEST_BYTES      (16u << 10)
 #define LIM_JOIN_PER_SOURCE_PER_MIN 10
-#define LIM_JOIN_PER_MIN	    60
-#define LIM_JOIN_MS		    15000
+#define LIM_JOIN_PER_MIN            60
+#define LIM_JOIN_MS                 15000
 /* Validity of a join token. */
 #define LIM_JOIN_TOKEN_MS (3600ll * 1000)
 /* One libraft message as the pump sees it (a snapshot chunk travels in it). */
@@ -78,13 +78,13 @@
 #define LIM_PEER_SEND_BYTES (64u << 20)
 
 /* --- listeners, per source address (trust: callers) --- */
-#define LIM_CONNS_PER_SOURCE	    64
-#define LIM_HANDSHAKES_PER_SEC	    20
+#define LIM_CONNS_PER_SOURCE        64
+#define LIM_HANDSHAKES_PER_SEC      20
 #define LIM_BAD_CREDENTIALS_PER_MIN 10
 /* Sources that are remembered at a time; the least recently seen goes. */
 #define LIM_SOURCES 65536
 /* Connections of a process (the unit sets LimitNOFILE=65536). */
-#define LIM_CONNS	 20000
+#define LIM_CONNS        20000
 #define LIM_HANDSHAKE_MS 10000
 /* A connection without any call. */
 #define LIM_IDLE_MS 120000
@@ -94,11 +94,11 @@
 #define LIM_HTTP1_HEADERS    64
 
 /* --- gRPC and HTTP/2 --- */
-#define LIM_H2_STREAMS		  100
-#define LIM_H2_FRAME_BYTES	  16384
+#define LIM_H2_STREAMS            100
+#define LIM_H2_FRAME_BYTES        16384
 #define LIM_H2_HEADER_TABLE_BYTES 4096
 #define LIM_H2_HEADER_LIST_BYTES  8192
-#define LIM_H2_HEADERS		  64
+#define LIM_H2_HEADERS            64
 /* RST_STREAM: burst and rate (CVE-2023-44487). */
 #define LIM_H2_RESET_BURST   100
 #define LIM_H2_RESET_PER_SEC 10
@@ -118,10 +118,10 @@
 #define LIM_GRPC_UNARY_MS 60000
 /* Decoding: memory per received byte is bounded by the arena, recursion by the depth. */
 #define LIM_PB_ARENA_BYTES (16u << 20)
-#define LIM_PB_DEPTH	   100
-#define LIM_PB_FIELDS	   200000
+#define LIM_PB_DEPTH       100
+#define LIM_PB_FIELDS      200000
 /* Unknown fields of one message (a newer peer). */
-#define LIM_PB_UNKNOWN	   64
+#define LIM_PB_UNKNOWN 64
 /* Text of grpc-message. */
 #define LIM_GRPC_STATUS_BYTES 1024
 /* Connect-style JSON over POST. */
@@ -132,7 +132,7 @@
 /* Report of one device: a token bucket. */
 #define LIM_REPORT_BURST   20
 #define LIM_REPORT_PER_MIN 60
-#define LIM_PAGE_SIZE	   1000
+#define LIM_PAGE_SIZE      1000
 #define LIM_WAITING_READS  4096
 
 /* --- local sockets --- */
@@ -164,9 +164,9 @@
 /* --- dns --- */
 #define LIM_DNS_UDP_BYTES   1232
 #define LIM_DNS_TCP_CONNS   64
-#define LIM_DNS_PENDING	    1024
+#define LIM_DNS_PENDING     1024
 #define LIM_DNS_CACHE_BYTES (4u << 20)
 
 /* --- relay --- */
-#define LIM_RELAY_PACKET_BYTES	65536
+#define LIM_RELAY_PACKET_BYTES  65536
 #define LIM_RELAY_QUEUE_PACKETS 512

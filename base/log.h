@@ -44,7 +44,7 @@ struct log_site {
 	atomic_uint in_window;
 	atomic_uint dropped;
 };
-#define LOG_SITE_BURST	   50
+#define LOG_SITE_BURST     50
 #define LOG_SITE_WINDOW_MS 10000
 
 void log_write(struct log_site *site, enum log_level level, const char *fmt, ...) PRINTF_LIKE(3, 4);

@@ -4,9 +4,9 @@
 #include <stddef.h>
 
 /* A result that may not be ignored; a deliberate discard is IGNORE(call()). */
-#define MUST_CHECK			  __attribute__((warn_unused_result))
-#define UNUSED				  __attribute__((unused))
-#define NORETURN			  __attribute__((noreturn))
+#define MUST_CHECK                        __attribute__((warn_unused_result))
+#define UNUSED                            __attribute__((unused))
+#define NORETURN                          __attribute__((noreturn))
 #define PRINTF_LIKE(fmt_index, first_arg) __attribute__((format(printf, fmt_index, first_arg)))
 
 /* gcc warns about (void) before a must-check call; this says the discard is meant. */
@@ -39,6 +39,6 @@ void macros_abort(const char *file, int line, const char *what, const char *text
 /* PRE: the caller broke the contract. POST: we did. IMPOSSIBLE: a place never to be reached.
  * Always compiled in, and for programming errors only: input from outside is refused, never
  * asserted. */
-#define PRE(x)		((x) ? (void)0 : macros_abort(__FILE__, __LINE__, "precondition", #x))
-#define POST(x)		((x) ? (void)0 : macros_abort(__FILE__, __LINE__, "postcondition", #x))
+#define PRE(x)          ((x) ? (void)0 : macros_abort(__FILE__, __LINE__, "precondition", #x))
+#define POST(x)         ((x) ? (void)0 : macros_abort(__FILE__, __LINE__, "postcondition", #x))
 #define IMPOSSIBLE(msg) macros_abort(__FILE__, __LINE__, "impossible", msg)

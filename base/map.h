@@ -15,7 +15,7 @@ struct map_entry;
 struct map {
 	struct map_entry **buckets;
 	size_t nbuckets; /* power of two or 0 */
-	size_t len;	 /* entries */
+	size_t len;      /* entries */
 };
 
 void map_init(struct map *m);

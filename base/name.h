@@ -10,7 +10,7 @@
 
 struct err;
 
-#define NAME_LABEL_MAX	LIM_LABEL
+#define NAME_LABEL_MAX  LIM_LABEL
 #define NAME_DOMAIN_MAX LIM_DOMAIN
 
 /* RFC 1123 label in lower case: 1..63 of a-z 0-9 -, no hyphen at either end. ERR_INVALID says what

@@ -14,7 +14,7 @@ struct err;
  * equal addresses are equal bytes. An IPv4-mapped IPv6 address is kept as IPv6. */
 struct ipaddr {
 	uint8_t family; /* 0, 4 or 6 */
-	uint8_t b[16];	/* network order */
+	uint8_t b[16];  /* network order */
 };
 
 struct prefix {

@@ -1,0 +1,50 @@
+#include "base/blob.h"
+
+#include "base/buf.h"
+#include "base/mem.h"
+
+static struct blob *blob_make(const uint8_t *data, size_t len)
+{
+	struct blob *b = MEM_NEW(struct blob);
+
+	b->data = data;
+	b->len = len;
+	atomic_init(&b->refs, 1);
+	return b;
+}
+
+struct blob *blob_new(const void *data, size_t len)
+{
+	return blob_make(mem_memdup(data, len), len);
+}
+
+struct blob *blob_take(struct buf *b)
+{
+	size_t len;
+	const uint8_t *data = buf_take(b, &len);
+
+	return blob_make(data, len);
+}
+
+struct blob *blob_ref(struct blob *b)
+{
+	unsigned before = atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+
+	PRE(before > 0);
+	return b;
+}
+
+void blob_unref(struct blob *b)
+{
+	unsigned before;
+
+	if (b == NULL) {
+		return;
+	}
+	before = atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel);
+	PRE(before > 0);
+	if (before == 1) {
+		mem_free((void *)b->data);
+		mem_free(b);
+	}
+}
