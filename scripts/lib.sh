@@ -63,6 +63,7 @@ step_done()
 
 # cleanup_push COMMAND: runs it at the end of the script, the last one pushed first, however the script ends.
 cleanup_stack=()
+cleanup_rv=0
 cleanup_push()
 {
 	cleanup_stack+=("$1")
@@ -70,14 +71,15 @@ cleanup_push()
 
 cleanup_run()
 {
-	local rv=$? i
+	cleanup_rv=$?
+	local i
 	trap '' INT TERM
 	trap - EXIT
 	for ((i = ${#cleanup_stack[@]} - 1; i >= 0; i--)); do
 		eval "${cleanup_stack[i]}" || true
 	done
 	cleanup_stack=()
-	exit "$rv"
+	exit "$cleanup_rv"
 }
 
 cleanup_trap()

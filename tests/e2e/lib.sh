@@ -1,0 +1,317 @@
+# Common functions of the end-to-end scenarios and the demo: hosts, daemons, waiting, measuring.
+# To be sourced by bash, by a script that is run as root.
+# shellcheck shell=bash
+#
+# A host is a process that holds a network, mount, PID and UTS namespace of its own; everything that runs on the host
+# is entered into them. So each host has its own /etc/skerry, /run, /var/lib/skerry and /etc/resolv.conf, programs run
+# with their defaults, and when the holder ends everything on the host ends, the daemons that outlive their starter
+# included. No namespace has a name, so nothing can clash and nothing is left behind.
+#
+#       core 10.77.0.0/24            site1 10.77.1.0/24         site2 10.77.2.0/24
+#       lh1 .11  lh2 .12  lh3 .13    d1 .11  d2 .12             d3 .11  d4 .12
+#          \       |       /           \     /                    \     /
+#        [ bridge core  .1 ]        [ bridge site1 .1 ]         [ bridge site2 .1 ]
+#                  \____________________  |  _______________________/
+#                             router host (forwards between the three)
+
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
+
+: "${SKERRY_BIN:=$skerry_root/build/release/bin}"
+: "${SKERRY_SLOW:=1}"
+lab=''                 # the laboratory's directory: $lab/HOST/{etc,state,log}
+declare -A holder=()   # host -> pid of the process that holds its namespaces
+declare -A host_ip=()  # host -> address
+declare -A running=()  # "host daemon" -> pid outside
+declare -A net_of=([core]=10.77.0 [site1]=10.77.1 [site2]=10.77.2)
+
+# --- the laboratory -----------------------------------------------------------------------------
+
+# lab_begin: checks the machine, makes the directory and the router.
+lab_begin()
+{
+	local lacks net
+	lacks=$(need_network_lab) || {
+		say "$lacks"
+		exit 77
+	}
+	for program in skerryd skerry-agent skerry; do
+		[ -x "$SKERRY_BIN/$program" ] || {
+			say "$SKERRY_BIN/$program is not built"
+			exit 77
+		}
+	done
+	cleanup_trap
+	lab=$(mktemp -d "${TMPDIR:-/tmp}/skerry-lab.XXXXXX") || die "cannot make a directory"
+	chmod 755 "$lab"
+	cleanup_push lab_end
+	host_start router
+	for net in core site1 site2; do
+		in_host router ip link add "$net" type bridge
+		in_host router ip addr add "${net_of[$net]}.1/24" dev "$net"
+		in_host router ip link set "$net" up
+	done
+	in_host router sysctl -qw net.ipv4.ip_forward=1
+}
+
+# lab_end: on failure shows the daemons' logs; ends every host and removes the directory.
+lab_end()
+{
+	local rv=$cleanup_rv host pid
+	if [ "$rv" -ne 0 ] && [ "$rv" -ne 77 ] && [ "$rv" -ne 130 ] && [ -z "${lab_quiet:-}" ]; then
+		lab_logs 40
+	fi
+	for host in "${!holder[@]}"; do
+		pid=${holder[$host]}
+		kill -9 "$pid" 2>/dev/null
+	done
+	for host in "${!holder[@]}"; do
+		wait "${holder[$host]}" 2>/dev/null
+	done
+	holder=()
+	if [ "$rv" -ne 0 ] && [ -n "${SKERRY_KEEP:-}" ]; then
+		say "kept: $lab"
+	else
+		rm -rf "$lab"
+	fi
+}
+
+# lab_logs LINES: the last lines of every daemon's log.
+lab_logs()
+{
+	local log
+	for log in "$lab"/*/log/*.log; do
+		[ -s "$log" ] || continue
+		say "--- ${log#"$lab"/} (last $1 lines)"
+		tail -n "$1" "$log"
+	done
+}
+
+# host_start HOST: the namespaces and the private directories of a host.
+host_start()
+{
+	local host=$1 dir=$lab/$1 pid
+	mkdir -p "$dir"/{etc,state,log,run,tmp}
+	chmod 700 "$dir/state"
+	: >"$dir/ready"
+	# setpriv: the hosts go when this script goes, however it ends. The inner shell is the host's init: it reaps
+	# whatever loses its parent there.
+	# shellcheck disable=SC2016
+	setpriv --pdeathsig KILL unshare --net --mount --uts --ipc --pid --fork --kill-child --propagation private bash -c '
+		dir=$1 host=$2
+		mount -t proc proc /proc && mount -t sysfs sysfs /sys || exit 1
+		hostname "$host"
+		mkdir -p /run/lock
+		mount -t tmpfs -o mode=755,size=64m tmpfs /run
+		mkdir -p /run/wireguard /run/skerry /run/lock /run/.own/{etc,lib}.{upper,work}
+		chmod 700 /run/wireguard /run/.own
+		for pair in etc:/etc lib:/var/lib; do
+			own=/run/.own/${pair%%:*} of=${pair#*:}
+			mount -t overlay -o "lowerdir=$of,upperdir=$own.upper,workdir=$own.work" overlay "$of" || exit 1
+		done
+		mkdir -p /etc/skerry /var/lib/skerry
+		mount --bind "$dir/state" /var/lib/skerry
+		mount --bind "$dir/etc" /etc/skerry
+		if [ -L /etc/resolv.conf ]; then rm /etc/resolv.conf; fi
+		echo "nameserver 127.0.0.53" >/etc/resolv.conf
+		ip link set lo up
+		sysctl -qw net.ipv6.conf.all.disable_ipv6=0 2>/dev/null
+		echo ok >"$dir/ready"
+		while :; do sleep 3600; done' host "$dir" "$host" </dev/null >"$dir/log/init.log" 2>&1 7>&- 8>&- 9>&- &
+	pid=$!
+	disown "$pid" 2>/dev/null
+	wait_until 10 test -s "$dir/ready" || {
+		cat "$dir/log/init.log"
+		die "host $host did not start"
+	}
+	# The namespaces belong to the child of unshare, the init of the host. setpriv execs, so unshare is $pid itself.
+	holder[$host]=$(pgrep -P "$pid" | head -1)
+	[ -n "${holder[$host]}" ] || die "host $host has no init"
+}
+
+# host_connect HOST NET NUMBER: a link to the bridge NET with the address .NUMBER and a default route.
+host_connect()
+{
+	local host=$1 net=$2 ip=${net_of[$2]}.$3
+	ip link add eth0 netns "${holder[$host]}" type veth peer name "v-$host" netns "${holder[router]}"
+	in_host router ip link set "v-$host" master "$net" up
+	in_host "$host" ip addr add "$ip/24" dev eth0
+	in_host "$host" ip link set eth0 up
+	in_host "$host" ip route add default via "${net_of[$net]}.1"
+	host_ip[$host]=$ip
+}
+
+# in_host HOST COMMAND...: runs a command on a host, in the foreground.
+in_host()
+{
+	local host=$1
+	shift
+	PATH=$SKERRY_BIN:$PATH nsenter -t "${holder[$host]}" -n -m -u -i -p -- "$@"
+}
+
+# enter_script: writes $lab/in, with which a person looks around: $lab/in HOST COMMAND...
+enter_script()
+{
+	local host
+	{
+		printf '#!/bin/bash\n# in HOST [COMMAND...]: runs a command (a shell) on a host of the laboratory.\n'
+		printf 'declare -A holder=('
+		for host in "${!holder[@]}"; do printf '[%s]=%s ' "$host" "${holder[$host]}"; done
+		printf ')\n'
+		printf '[ -n "${holder[${1:-none}]:-}" ] || { echo "hosts: ${!holder[*]}"; exit 2; }\n'
+		printf 'pid=${holder[$1]}; shift; [ $# -gt 0 ] || set -- bash\n'
+		printf 'export PATH=%q:$PATH\nexec nsenter -t "$pid" -n -m -u -i -p -- "$@"\n' "$SKERRY_BIN"
+	} >"$lab/in"
+	chmod 755 "$lab/in"
+}
+
+# lighthouse_hosts COUNT, device_hosts COUNT: lh1.. on core; d1, d2 (and d5..) on site1, d3, d4 on site2.
+lighthouse_hosts()
+{
+	local i
+	for ((i = 1; i <= $1; i++)); do
+		host_start "lh$i"
+		host_connect "lh$i" core $((10 + i))
+	done
+}
+
+device_hosts()
+{
+	local i net
+	for ((i = 1; i <= $1; i++)); do
+		net=site1
+		case $i in 3 | 4) net=site2 ;; esac
+		host_start "d$i"
+		host_connect "d$i" "$net" $((10 + i))
+	done
+}
+
+# --- daemons ------------------------------------------------------------------------------------
+
+# daemon_start HOST NAME COMMAND...: starts a daemon in the background, its output appended to $lab/HOST/log/NAME.log.
+daemon_start()
+{
+	local host=$1 name=$2
+	shift 2
+	# shellcheck disable=SC2016
+	PATH=$SKERRY_BIN:$PATH nsenter -t "${holder[$host]}" -n -m -u -i -p -- \
+		bash -c 'echo $$ >"$1"; shift; exec "$@"' daemon "/run/$name.pid" "$@" \
+		</dev/null >>"$lab/$host/log/$name.log" 2>&1 7>&- 8>&- 9>&- &
+	running["$host $name"]=$!
+	disown $!
+	wait_until 5 in_host "$host" test -s "/run/$name.pid" || die "$name on $host did not start"
+}
+
+# daemon_kill HOST NAME [SIGNAL]: sends a signal by pid (KILL).
+daemon_kill()
+{
+	in_host "$1" bash -c "kill -${3:-KILL} \$(cat /run/$2.pid)"
+}
+
+# daemon_alive HOST NAME
+daemon_alive()
+{
+	[ -n "${running["$1 $2"]:-}" ] && kill -0 "${running["$1 $2"]}" 2>/dev/null
+}
+
+daemon_gone()
+{
+	! daemon_alive "$1" "$2"
+}
+
+# daemon_stop HOST NAME: an orderly end, waited for.
+daemon_stop()
+{
+	daemon_kill "$1" "$2" TERM || return 1
+	wait_until $((10 * SKERRY_SLOW)) daemon_gone "$1" "$2"
+}
+
+# --- checks -------------------------------------------------------------------------------------
+#
+# A check that falls short ends the script, or with lab_go_on=1 is counted in `shortfalls`.
+
+shortfalls=0
+fall_short()
+{
+	shortfalls=$((shortfalls + 1))
+	[ -n "${lab_go_on:-}" ] || exit 1
+}
+
+# check TEXT COMMAND...: the command must succeed.
+check()
+{
+	local text=$1
+	shift
+	if "$@" >"$lab/check.out" 2>&1; then
+		say "ok: $text"
+	else
+		say "NOT OK: $text"
+		say "  command: $*"
+		sed 's/^/  | /' "$lab/check.out" | tail -30
+		fall_short
+	fi
+}
+
+# refuse TEXT PATTERN COMMAND...: the command must fail, saying something that matches PATTERN.
+refuse()
+{
+	local text=$1 pattern=$2 rv=0
+	shift 2
+	"$@" >"$lab/check.out" 2>&1 || rv=$?
+	if [ $rv -eq 0 ]; then
+		say "NOT OK: $text: it was accepted"
+	elif [ $rv -ge 128 ]; then
+		say "NOT OK: $text: it crashed (status $rv)"
+	elif ! grep -qiE -- "$pattern" "$lab/check.out"; then
+		say "NOT OK: $text: refused, but the message does not match $pattern"
+	else
+		say "ok: $text: $(grep -iE -- "$pattern" "$lab/check.out" | head -1)"
+		return 0
+	fi
+	sed 's/^/  | /' "$lab/check.out" | tail -20
+	fall_short
+}
+
+# within SECONDS TEXT COMMAND...: the command must come to succeed within the time; the figure is printed.
+within()
+{
+	local limit=$(($1 * SKERRY_SLOW)) text=$2 start
+	shift 2
+	start=$(now)
+	if wait_until "$limit" "$@"; then
+		say "ok: $text ($(seconds $(($(now) - start))) s)"
+	else
+		say "NOT OK: $text: not within $limit s"
+		"$@" 2>&1 | tail -20 | sed 's/^/  | /'
+		fall_short
+	fi
+}
+
+# figure NAME VALUE: a measured figure, shown beside the scenario's result.
+figure()
+{
+	say "figure: $*"
+}
+
+# ping_start HOST TARGET [INTERVAL]: pings in the background with time stamps; ping_report stops it.
+ping_start()
+{
+	: >"$lab/$1/log/ping-$2.log"
+	daemon_start "$1" "ping-$2" ping -n -D -O -i "${3:-0.05}" "$2"
+	wait_until 10 grep -q 'bytes from' "$lab/$1/log/ping-$2.log"
+}
+
+# ping_report HOST TARGET: stops the ping and prints "SENT RECEIVED LOST GAP_MS": the longest time between two answers.
+ping_report()
+{
+	daemon_kill "$1" "ping-$2" INT
+	wait_until 5 daemon_gone "$1" "ping-$2"
+	awk '
+		/bytes from/ {
+			t = substr($1, 2) + 0
+			if (last && t - last > gap) gap = t - last
+			last = t
+		}
+		/packets transmitted/ { sent = $1; received = $4 }
+		END { printf "%d %d %d %d\n", sent, received, sent - received, gap * 1000 + 0.5 }
+	' "$lab/$1/log/ping-$2.log"
+}
