@@ -128,6 +128,42 @@
 #define LIM_JSON_BYTES (1u << 20)
 #define LIM_JSON_DEPTH 64
 
+/* --- loops, streams, connections (net) --- */
+/* Posts from other threads that wait for a loop, and jobs of a loop in the thread pool. */
+#define LIM_LOOP_POSTS 65536
+#define LIM_LOOP_WORK  1024
+/* Output of one stream: when its writer is told to wait, and when a write is refused. */
+#define LIM_STREAM_HIGH_BYTES (256u << 10)
+#define LIM_STREAM_HARD_BYTES (32u << 20)
+/* What a closed stream may take to send its rest. */
+#define LIM_STREAM_LINGER_MS 2000
+/* HTTP engines stop moving output to a stream that has so much waiting. */
+#define LIM_CONN_PENDING_BYTES (256u << 10)
+#define LIM_DIAL_MS	       10000
+#define LIM_DIAL_TARGETS       32
+#define LIM_DIAL_ADDRESSES     16
+#define LIM_HTTP_PATH_BYTES    2048
+/* A request of plain HTTP whose body does not end. */
+#define LIM_HTTP_BODY_MS 60000
+/* HTTP/2: client preface and settings; a header block; pings (RFC 9113 and gRPC's ping rules). */
+#define LIM_H2_PREFACE_MS      5000
+#define LIM_H2_HEADERS_MS      10000
+#define LIM_H2_PING_MS	       30000
+#define LIM_H2_PING_TIMEOUT_MS 20000
+#define LIM_H2_PING_MIN_MS     10000
+#define LIM_H2_PING_STRIKES    2
+/* Header bytes of one block at which the connection, not the request, is ended. */
+#define LIM_H2_HEADER_ABUSE_BYTES (64u << 10)
+#define LIM_H2_WINDOW_BYTES	  (64u << 10)
+#define LIM_H2_CONN_WINDOW_BYTES  (1u << 20)
+/* Output that waits and of which not a byte leaves. */
+#define LIM_CONN_STALL_MS 30000
+/* Calls of one server, and requests of one channel, at a time. */
+#define LIM_RPC_CALLS	 100000
+#define LIM_RPC_REQUESTS 4096
+/* Metadata of one call, ours included. */
+#define LIM_RPC_METADATA_BYTES (32u << 10)
+
 /* --- calls --- */
 /* Report of one device: a token bucket. */
 #define LIM_REPORT_BURST   20

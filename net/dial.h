@@ -23,7 +23,7 @@ struct dial;
 struct dial_opts {
 	struct tls_ctx *tls; /* a reference is taken; needed for https targets */
 	const char *server_name; /* copied; NULL = the target's host */
-	uint64_t timeout_ms; /* for everything; 0 = LIMIT_DIAL_MS */
+	uint64_t timeout_ms; /* for everything; 0 = LIM_DIAL_MS */
 	uint64_t stagger_ms; /* between attempts; 0 = 250 */
 	uint32_t mark; /* SO_MARK (needs CAP_NET_ADMIN; failure is ignored without it), 0 = none */
 	const char *device; /* SO_BINDTODEVICE, NULL = none */
@@ -40,7 +40,7 @@ typedef void (*dial_cb)(void *arg, struct stream *stream, size_t which, const st
 /* Never NULL: bad targets are reported by the callback (ERR_INVALID). */
 struct dial *dial_start(struct loop *loop, const char *target, const struct dial_opts *opts, dial_cb cb, void *arg);
 
-/* Races up to LIMIT_DIAL_TARGETS targets: each next one starts after the stagger or at once when the one before failed. */
+/* Races up to LIM_DIAL_TARGETS targets: each next one starts after the stagger or at once when the one before failed. */
 struct dial *dial_race(struct loop *loop, const char *const *targets, size_t n, const struct dial_opts *opts, dial_cb cb,
 		       void *arg);
 

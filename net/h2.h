@@ -28,12 +28,12 @@ enum h2_code {
 };
 
 struct h2_server_opts {
-	uint32_t max_streams; /* 0 = LIMIT_H2_STREAMS */
-	uint64_t ping_ms; /* keepalive ping after that much silence; 0 = LIMIT_H2_PING_MS */
-	uint64_t ping_timeout_ms; /* 0 = LIMIT_H2_PING_TIMEOUT_MS */
+	uint32_t max_streams; /* 0 = LIM_H2_STREAMS */
+	uint64_t ping_ms; /* keepalive ping after that much silence; 0 = LIM_H2_PING_MS */
+	uint64_t ping_timeout_ms; /* 0 = LIM_H2_PING_TIMEOUT_MS */
 };
 
-/* The engine of one server connection; requests go to conn->router. Limits of base/limits.h (LIMIT_H2_*) hold. */
+/* The engine of one server connection; requests go to conn->router. Limits of base/limits.h (LIM_H2_*) hold. */
 struct http_engine *h2_server_new(struct http_conn *conn, const struct h2_server_opts *opts);
 
 /* ---- Client ------------------------------------------------------------------------------------------------------ */

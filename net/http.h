@@ -57,7 +57,7 @@ struct http_request {
 	struct http_conn *conn;
 	int version; /* 1 or 2 */
 	const char *method; /* "POST" */
-	const char *path; /* without the query, not percent-decoded; at most LIMIT_HTTP_PATH bytes */
+	const char *path; /* without the query, not percent-decoded; at most LIM_HTTP_PATH_BYTES bytes */
 	const char *query; /* "" without */
 	const char *authority; /* :authority or Host, "" without */
 	const char *scheme; /* "https" or "http" */
@@ -84,8 +84,8 @@ void http_set_handler(struct http_request *req, const struct http_request_handle
 MUST_CHECK int http_respond(struct http_request *req, int status, const struct http_header *headers, size_t n, bool end);
 
 /*
- * Queues a piece of the body: holds a reference on the blob. ERR_LIMIT when more than LIMIT_STREAM_QUEUE bytes or
- * LIMIT_STREAM_ITEMS pieces wait (nothing is queued then).
+ * Queues a piece of the body: holds a reference on the blob. ERR_LIMIT when more than LIM_GRPC_STREAM_QUEUE_BYTES bytes wait
+ * (nothing is queued then). A single piece is taken into an empty queue whatever its size.
  */
 MUST_CHECK int http_write(struct http_request *req, struct blob *blob, size_t off, size_t len, bool end);
 MUST_CHECK int http_write_copy(struct http_request *req, const void *data, size_t len, bool end);
@@ -186,7 +186,7 @@ struct http_conn {
 /* Engine side: queue output bytes; negative when the connection is closing or over its hard limit. */
 MUST_CHECK int http_conn_send(struct http_conn *conn, const void *data, size_t len);
 MUST_CHECK int http_conn_send_blob(struct http_conn *conn, struct blob *blob, size_t off, size_t len);
-/* No more should be moved now (LIMIT_CONN_PENDING); drain() comes again when it should. */
+/* No more should be moved now (LIM_CONN_PENDING_BYTES); drain() comes again when it should. */
 bool http_conn_is_full(const struct http_conn *conn);
 /* Ask for drain() at the end of this loop turn. */
 void http_conn_want_flush(struct http_conn *conn);

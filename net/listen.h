@@ -28,10 +28,10 @@ struct listener_opts {
 	size_t n_allow_from;
 	const struct prefix *proxy_from; /* copied; from these addresses a PROXY header (v1 or v2) must come first */
 	size_t n_proxy_from;
-	uint32_t per_address; /* open connections per source (IPv6: per /64); 0 = LIMIT_CONNS_PER_ADDRESS */
-	uint32_t handshakes_per_s; /* per source; 0 = LIMIT_HANDSHAKES_PER_S; loopback is exempt */
-	uint32_t max_conns; /* of this listener; 0 = LIMIT_CONNS */
-	uint64_t handshake_ms; /* PROXY header and TLS together; 0 = LIMIT_HANDSHAKE_MS */
+	uint32_t per_address; /* open connections per source (IPv6: per /64); 0 = LIM_CONNS_PER_SOURCE */
+	uint32_t handshakes_per_s; /* per source; 0 = LIM_HANDSHAKES_PER_SEC; loopback is exempt */
+	uint32_t max_conns; /* of this listener; 0 = LIM_CONNS */
+	uint64_t handshake_ms; /* PROXY header and TLS together; 0 = LIM_HANDSHAKE_MS */
 	mode_t unix_mode; /* of a Unix socket; 0 = 0660 */
 	const char *unix_group; /* NULL = leave; an unknown group is an error */
 	bool exempt_limits; /* no per-address limits (tests, peers) */

@@ -46,7 +46,7 @@ const char *loop_name(const struct loop *loop);
 
 /*
  * Runs fn(arg) on the loop's thread in a later turn, in the order of posting. Any thread.
- * Returns 0, or ERR_LIMIT when LIMIT_LOOP_POSTS are waiting (nothing is queued then: the caller answers with that).
+ * Returns 0, or ERR_LIMIT when LIM_LOOP_POSTS are waiting (nothing is queued then: the caller answers with that).
  */
 MUST_CHECK int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
@@ -98,6 +98,6 @@ void loop_flush_remove(struct flush_hook *hook);
 
 /*
  * Runs work(arg) on a thread of the uv pool, then done(arg) on the loop. Returns 0 or ERR_LIMIT when
- * LIMIT_LOOP_WORK jobs wait. `arg` belongs to the job until done().
+ * LIM_LOOP_WORK jobs wait. `arg` belongs to the job until done().
  */
 MUST_CHECK int loop_work(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg), void *arg);

@@ -147,7 +147,7 @@ void rpc_call_add_trailer(struct rpc_call *call, const char *name, const void *v
 void rpc_call_send_headers(struct rpc_call *call);
 
 /*
- * Sends one message. Returns 0; ERR_LIMIT when the queue is full (LIMIT_STREAM_QUEUE: nothing was queued; wait for the
+ * Sends one message. Returns 0; ERR_LIMIT when the queue is full (LIM_GRPC_STREAM_QUEUE_BYTES: nothing was queued; wait for the
  * writable callback); ERR_CLOSED when the call is over. The message is encoded at once.
  */
 MUST_CHECK int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg);

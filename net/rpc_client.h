@@ -41,7 +41,7 @@ struct rpc_channel_opts {
 	uint64_t ping_ms; /* keepalive; 0 = 20,000 */
 	uint64_t ping_timeout_ms; /* 0 = 10,000 */
 	const char *user_agent; /* NULL = "skerry/VERSION" */
-	uint32_t max_message; /* largest message received; 0 = LIMIT_RPC_MESSAGE */
+	uint32_t max_message; /* largest message received; 0 = LIM_GRPC_MESSAGE_BYTES */
 	/* Appends metadata to each call (credentials); returns how many of `out` were set. May be NULL. */
 	size_t (*metadata)(void *arg, const char *path, struct rpc_metadata *out, size_t max);
 	void (*on_state)(void *arg, enum rpc_channel_state state, const struct err *err);
@@ -103,7 +103,7 @@ struct rpc_stream_handler {
 struct rpc_request *rpc_open(struct rpc_channel *channel, const char *path, const ProtobufCMessage *msg,
 			     const ProtobufCMessageDescriptor *out, const struct rpc_opts *opts,
 			     const struct rpc_stream_handler *handler, void *arg);
-/* 0, ERR_LIMIT when LIMIT_STREAM_QUEUE bytes wait, ERR_CLOSED after half-close. */
+/* 0, ERR_LIMIT when LIM_GRPC_STREAM_QUEUE_BYTES bytes wait, ERR_CLOSED after half-close. */
 MUST_CHECK int rpc_send(struct rpc_request *req, const ProtobufCMessage *msg);
 void rpc_half_close(struct rpc_request *req);
 /* No callback comes any more; the pointer is dead. NULL ok. */

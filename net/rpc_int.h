@@ -103,7 +103,7 @@ struct rpc_call {
 	void (*data_free)(void *data);
 };
 
-/* NULL when the server drains or is full (LIMIT_RPC_CALLS): the transport answers *err itself. */
+/* NULL when the server drains or is full (LIM_RPC_CALLS): the transport answers *err itself. */
 struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_method *method,
 				const struct rpc_call_ops *ops, void *transport, struct http_conn *conn, struct err *err);
 /* Copies. ERR_LIMIT over the arena's budget. */

@@ -70,7 +70,7 @@ MUST_CHECK int stream_write_blob(struct stream *stream, struct blob *blob, size_
 /* Bytes accepted and not yet given to the kernel (TLS: as ciphertext). */
 size_t stream_backlog(const struct stream *stream);
 
-/* High-water mark for on_writable and hard limit, in bytes (defaults LIMIT_STREAM_HIGH, LIMIT_STREAM_HARD). */
+/* High-water mark for on_writable and hard limit, in bytes (defaults LIM_STREAM_HIGH_BYTES, LIM_STREAM_HARD_BYTES). */
 void stream_set_limits(struct stream *stream, size_t high, size_t hard);
 
 /* True while the backlog is at or above the high-water mark: stop producing until on_writable. */
@@ -81,7 +81,7 @@ void stream_pause_read(struct stream *stream);
 void stream_resume_read(struct stream *stream);
 
 /*
- * Ends the stream: what was written is still sent (at most LIMIT_STREAM_LINGER_MS), then it is closed. No callback comes
+ * Ends the stream: what was written is still sent (at most LIM_STREAM_LINGER_MS), then it is closed. No callback comes
  * any more; the pointer is dead at once. NULL ok.
  */
 void stream_close(struct stream *stream);
