@@ -8,7 +8,7 @@
 # included. No namespace has a name, so nothing can clash and nothing is left behind.
 #
 #       core 10.77.0.0/24            site1 10.77.1.0/24         site2 10.77.2.0/24
-#       lh1 .11  lh2 .12  lh3 .13    d1 .11  d2 .12             d3 .11  d4 .12
+#       lh1 .11  lh2 .12  lh3 .13    d1 .11  d2 .12             d3 .13  d4 .14
 #          \       |       /           \     /                    \     /
 #        [ bridge core  .1 ]        [ bridge site1 .1 ]         [ bridge site2 .1 ]
 #                  \____________________  |  _______________________/
