@@ -15,6 +15,12 @@
 /* The feature levels that this build reads; it writes the one in the state. */
 enum { FEATURE_LEVEL_MIN = 1, FEATURE_LEVEL_MAX = 1 };
 
+/*
+ * A budget for the arena of an apply that always suffices: the reply and the list of changes go there. With less
+ * an apply may fail like a store that fails.
+ */
+enum { TAILNET_ARENA_BYTES = 64 << 20 };
+
 /* What an entry of the change index is about. Part of the stored format: never renumbered. */
 enum change_kind {
 	CHANGE_NODE = 1,      /* the body of a node that peers see */
@@ -59,7 +65,10 @@ MUST_CHECK int tailnet_apply(const struct kv *kv, const Skerry__Internal__V1__Co
 			     const struct apply_context *ctx, struct arena *arena,
 			     struct apply_result *ret, struct err *err);
 
-/* State time of the first deadline that a Tick would act on; 0: none. */
+/*
+ * State time of the first deadline that a Tick would act on; 0: none. One Tick does a bounded portion: propose the
+ * next one at once while this is not in the future.
+ */
 MUST_CHECK int tailnet_next_deadline(const struct kv *kv, uint64_t *ret_ms);
 
 /* Verifies the global invariants (addresses unique, every node's user exists, counters, digest, indexes). */

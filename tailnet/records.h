@@ -1,0 +1,33 @@
+/* Short names of the generated records of the state. */
+#pragma once
+
+#include "skerry/internal/v1/command.pb-c.h"
+#include "skerry/internal/v1/state.pb-c.h"
+
+typedef Skerry__Internal__V1__Meta Meta;
+typedef Skerry__Internal__V1__MemberRecord MemberRecord;
+typedef Skerry__Internal__V1__JoinTokenRecord JoinTokenRecord;
+typedef Skerry__Internal__V1__SealedSecret SealedSecret;
+typedef Skerry__Internal__V1__CaRecord CaRecord;
+typedef Skerry__Internal__V1__TailnetRecord TailnetRecord;
+typedef Skerry__Internal__V1__TailnetHead TailnetHead;
+typedef Skerry__Internal__V1__PurgeRecord PurgeRecord;
+typedef Skerry__Internal__V1__UserRecord UserRecord;
+typedef Skerry__Internal__V1__NodeRecord NodeRecord;
+typedef Skerry__Internal__V1__NodeEndpoints NodeEndpoints;
+typedef Skerry__Internal__V1__Presence Presence;
+typedef Skerry__Internal__V1__AuthKeyRecord AuthKeyRecord;
+typedef Skerry__Internal__V1__ApiKeyRecord ApiKeyRecord;
+typedef Skerry__Internal__V1__PendingRecord PendingRecord;
+typedef Skerry__Internal__V1__RegisterFacts RegisterFacts;
+typedef Skerry__Internal__V1__MachineKey MachineKey;
+typedef Skerry__Internal__V1__AuditRecord AuditRecord;
+typedef Skerry__Internal__V1__DedupeRecord DedupeRecord;
+typedef Skerry__Internal__V1__OriginRecord OriginRecord;
+typedef Skerry__Internal__V1__OriginAnswer OriginAnswer;
+typedef Skerry__Internal__V1__ChangeRecord ChangeRecord;
+typedef Skerry__Internal__V1__HistoryRecord HistoryRecord;
+typedef Skerry__Internal__V1__Resting Resting;
+typedef Skerry__Internal__V1__Actor Actor;
+typedef Skerry__Internal__V1__Command Command;
+typedef Skerry__Internal__V1__CommandResult CommandResult;
