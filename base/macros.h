@@ -20,6 +20,9 @@
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* <sys/param.h>, which <uv.h> brings in, has its own, which evaluate twice. */
+#undef MIN
+#undef MAX
 #define MIN(a, b)                                  \
 	({                                         \
 		__typeof__(a) min_a_ = (a);        \
