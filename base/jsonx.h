@@ -23,7 +23,8 @@ enum jsonx_type {
 	JSONX_OBJECT,
 };
 
-/* Strict RFC 8259, UTF-8, no duplicate keys, nothing after the value, depth LIM_JSON_DEPTH. Errors are
+/* Strict RFC 8259, UTF-8, no duplicate keys, no \u0000, nothing after the value, depth at most
+ * LIM_JSON_DEPTH. Errors are
  * ERR_INVALID with field "name:line:column". On success the caller owns *ret (jsonx_free). */
 int jsonx_parse(const char *text, size_t len, const char *name, struct jsonx **ret,
 		struct err *e) MUST_CHECK;
@@ -40,7 +41,7 @@ size_t jsonx_len(const struct jsonx *v);
 const struct jsonx *jsonx_at(const struct jsonx *arr, size_t i);
 /* Text of a string, else def. */
 const char *jsonx_str(const struct jsonx *v, const char *def);
-/* Bytes of a string (it may hold NUL); NULL if it is none. */
+/* As jsonx_str, with the length; NULL if it is no string. */
 const char *jsonx_str_len(const struct jsonx *v, size_t *ret_len);
 bool jsonx_bool(const struct jsonx *v, bool def);
 int64_t jsonx_int(const struct jsonx *v, int64_t def);

@@ -139,7 +139,7 @@
 #define LIM_STREAM_LINGER_MS 2000
 /* HTTP engines stop moving output to a stream that has so much waiting. */
 #define LIM_CONN_PENDING_BYTES (256u << 10)
-#define LIM_DIAL_MS	       10000
+#define LIM_DIAL_MS            10000
 #define LIM_DIAL_TARGETS       32
 #define LIM_DIAL_ADDRESSES     16
 #define LIM_HTTP_PATH_BYTES    2048
@@ -148,18 +148,18 @@
 /* HTTP/2: client preface and settings; a header block; pings (RFC 9113 and gRPC's ping rules). */
 #define LIM_H2_PREFACE_MS      5000
 #define LIM_H2_HEADERS_MS      10000
-#define LIM_H2_PING_MS	       30000
+#define LIM_H2_PING_MS         30000
 #define LIM_H2_PING_TIMEOUT_MS 20000
 #define LIM_H2_PING_MIN_MS     10000
 #define LIM_H2_PING_STRIKES    2
 /* Header bytes of one block at which the connection, not the request, is ended. */
 #define LIM_H2_HEADER_ABUSE_BYTES (64u << 10)
-#define LIM_H2_WINDOW_BYTES	  (64u << 10)
+#define LIM_H2_WINDOW_BYTES       (64u << 10)
 #define LIM_H2_CONN_WINDOW_BYTES  (1u << 20)
 /* Output that waits and of which not a byte leaves. */
 #define LIM_CONN_STALL_MS 30000
 /* Calls of one server, and requests of one channel, at a time. */
-#define LIM_RPC_CALLS	 100000
+#define LIM_RPC_CALLS    100000
 #define LIM_RPC_REQUESTS 4096
 /* Metadata of one call, ours included. */
 #define LIM_RPC_METADATA_BYTES (32u << 10)
@@ -182,8 +182,8 @@
 #define LIM_KEY_TEXT 2400
 /* Peer addresses in a join token. */
 #define LIM_KEY_ADDRS 5
-/* host:port as text, without NUL: 253 characters of name, colon, five digits. */
-#define LIM_HOST_PORT 259
+/* host:port as text, without NUL: its length travels in one byte. */
+#define LIM_HOST_PORT 255
 #define LIM_LABEL     63
 #define LIM_DOMAIN    253
 /* A secret read from a file, stdin or the environment. */

@@ -100,6 +100,7 @@ socklen_t ipport_to_sockaddr(const struct ipport *p, struct sockaddr_storage *ss
 bool ipport_from_sockaddr(const struct sockaddr *sa, struct ipport *ret);
 
 /* Splits "host:port" or "[v6]:port" (host may be a name): host into out (cap bytes, NUL added),
- * port 1..65535; without ":port" the default, if that is not 0. */
+ * port 0..65535 (0 is a listener's "any"; who dials refuses it); without ":port" the default, if
+ * that is not 0. */
 int hostport_parse(const char *text, uint16_t default_port, char *out, size_t cap,
 		   uint16_t *ret_port, struct err *e) MUST_CHECK;
