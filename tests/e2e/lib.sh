@@ -315,3 +315,209 @@ ping_report()
 		END { printf "%d %d %d %d\n", sent, received, sent - received, gap * 1000 + 0.5 }
 	' "$lab/$1/log/ping-$2.log"
 }
+
+# --- lighthouses --------------------------------------------------------------------------------
+
+# lh_init HOST [ARG...]: makes a cluster of one and starts it.
+lh_init()
+{
+	local host=$1
+	shift
+	in_host "$host" skerryd init --name "$host" --cluster-name lab \
+		--api-address "${host_ip[$host]}:8443" --peer-address "${host_ip[$host]}:8444" "$@" \
+		>"$lab/$host/log/init-command.log" 2>&1 || {
+		cat "$lab/$host/log/init-command.log"
+		die "skerryd init on $host failed"
+	}
+	lh_run "$host"
+}
+
+# lh_join HOST FROM: joins the cluster that the host FROM belongs to, and starts.
+lh_join()
+{
+	local host=$1 token
+	token=$(join_token "$2") || die "skerry cluster token on $2 failed"
+	in_host "$host" skerryd join "$token" --name "$host" \
+		--api-address "${host_ip[$host]}:8443" --peer-address "${host_ip[$host]}:8444" \
+		>"$lab/$host/log/join-command.log" 2>&1 || {
+		cat "$lab/$host/log/join-command.log"
+		die "skerryd join on $host failed"
+	}
+	lh_run "$host"
+}
+
+# join_token HOST: a new join token.
+join_token()
+{
+	in_host "$1" skerry cluster token | grep -oE 'sk-join-[A-Za-z0-9_-]+' | head -1
+}
+
+# lh_run HOST: starts the daemon and waits until it answers on its socket.
+lh_run()
+{
+	daemon_start "$1" skerryd skerryd run --config /etc/skerry/lighthouse.yaml
+	wait_until $((10 * SKERRY_SLOW)) cluster_json "$1" || {
+		tail -30 "$lab/$1/log/skerryd.log"
+		die "skerryd on $1 does not answer"
+	}
+}
+
+# cluster_json HOST: the cluster as this lighthouse sees it.
+cluster_json()
+{
+	in_host "$1" timeout 5 skerry cluster status -o json
+}
+
+# voters HOST N: the cluster has N voters that are connected, and a leader.
+voters()
+{
+	cluster_json "$1" | jq -e --argjson n "$2" '
+		([.members[] | select(.role == "MEMBER_ROLE_VOTER" and .connected)] | length) == $n
+		and ([.members[] | select(.leader)] | length) == 1'
+}
+
+# leader_of HOST: the name of the leader as this lighthouse knows it.
+leader_of()
+{
+	cluster_json "$1" | jq -er '[.members[] | select(.leader)][0].displayName // empty'
+}
+
+# leader_other_than HOST NAME: this lighthouse knows a leader, and it is another one.
+leader_other_than()
+{
+	local name
+	name=$(leader_of "$1") && [ -n "$name" ] && [ "$name" != "$2" ]
+}
+
+# digests HOST: "NAME DIGEST" of every voter at one point of the log.
+digests()
+{
+	in_host "$1" timeout 10 skerry cluster digest -o json |
+		jq -er '.members[]? // .digests[]? | "\(.displayName // .name) \(.digest)"'
+}
+
+# digests_equal HOST N: N voters reported, and all the same.
+digests_equal()
+{
+	local list
+	list=$(digests "$1") || return 1
+	[ "$(wc -l <<<"$list")" -eq "$2" ] && [ "$(awk '{ print $2 }' <<<"$list" | sort -u | wc -l)" -eq 1 ]
+}
+
+# cluster_of N: N lighthouses, all voters; the first one is lh1.
+cluster_of()
+{
+	local i
+	lighthouse_hosts "$1"
+	lh_init lh1
+	for ((i = 2; i <= $1; i++)); do
+		lh_join "lh$i" lh1
+	done
+	within 30 "$1 lighthouses, all voters" voters lh1 "$1"
+}
+
+# lighthouse_urls N: the URLs of the first N lighthouses, with commas.
+lighthouse_urls()
+{
+	local i urls=''
+	for ((i = 1; i <= $1; i++)); do
+		urls+="${urls:+,}https://${host_ip[lh$i]}:8443"
+	done
+	echo "$urls"
+}
+
+# auth_key HOST [ARG...]: a new auth key's secret.
+auth_key()
+{
+	local host=$1
+	shift
+	in_host "$host" skerry auth-key create -o json "$@" | jq -er .secret
+}
+
+# api_key HOST FILE: a new API key of the administrator, into a file.
+api_key()
+{
+	in_host "$1" skerry api-key create --role admin -o json | jq -er .secret >"$2"
+}
+
+# --- devices ------------------------------------------------------------------------------------
+
+agent_run()
+{
+	daemon_start "$1" agent skerry-agent --config /etc/skerry/agent.yaml
+	wait_until $((10 * SKERRY_SLOW)) device_json "$1" || {
+		tail -30 "$lab/$1/log/agent.log"
+		die "skerry-agent on $1 does not answer"
+	}
+}
+
+# agent_config HOST: the configuration file, if the scenario wrote none: defaults.
+agent_config()
+{
+	[ -f "$lab/$1/etc/agent.yaml" ] || : >"$lab/$1/etc/agent.yaml"
+}
+
+# device_up HOST URLS KEY [ARG...]: starts the agent and registers the device.
+device_up()
+{
+	local host=$1 urls=$2 key=$3
+	shift 3
+	agent_config "$host"
+	agent_run "$host"
+	in_host "$host" env SKERRY_AUTH_KEY="$key" skerry up --lighthouse "$urls" --hostname "$host" \
+		--accept-dns=host "$@" >"$lab/$host/log/up.log" 2>&1 || {
+		cat "$lab/$host/log/up.log"
+		tail -20 "$lab/$host/log/agent.log"
+		die "skerry up on $host failed"
+	}
+}
+
+device_json()
+{
+	in_host "$1" timeout 5 skerry status -o json
+}
+
+# tailnet_ip HOST: the device's IPv4 address in the tailnet.
+tailnet_ip()
+{
+	device_json "$1" | jq -er '[.self.addresses[] | select(startswith("100."))][0]'
+}
+
+# sees_peers HOST N: the device has N peers, all online, and is attached.
+sees_peers()
+{
+	device_json "$1" | jq -e --argjson n "$2" '
+		.control.attached and ([.peers[]? | select(.online)] | length) == $n'
+}
+
+# attached_to HOST: the URL of the lighthouse that the device is attached to.
+attached_to()
+{
+	device_json "$1" | jq -er 'select(.control.attached) | .control.lighthouseUrl'
+}
+
+# attached_elsewhere HOST URL: attached, and to another one.
+attached_elsewhere()
+{
+	local url
+	url=$(attached_to "$1") && [ "$url" != "$2" ]
+}
+
+# on_tailnet FROM TO: TO answers a ping to its tailnet name.
+on_tailnet()
+{
+	in_host "$1" skerry ping -c 1 "$2"
+}
+
+client()
+{
+	/usr/bin/python3 "$skerry_root/tests/e2e/client.py" "$@"
+}
+
+# in_client HOST ARG...: the API client, run in the network of a host.
+in_client()
+{
+	local host=$1
+	shift
+	nsenter -t "${holder[$host]}" -n -- /usr/bin/python3 "$skerry_root/tests/e2e/client.py" "$@"
+}
