@@ -52,6 +52,41 @@
 #define LIM_NODE_HOSTINFO_BYTES (16u << 10)
 #define LIM_NODE_CAPABILITIES   128
 
+/* --- the domain: times and portions of tailnet/ --- */
+/* Life of a node key if the tailnet says nothing, of an auth key and of an API key. */
+#define LIM_NODE_EXPIRY_MS (180ll * 24 * 3600 * 1000)
+#define LIM_AUTH_KEY_MS	   (24ll * 3600 * 1000)
+#define LIM_API_KEY_MS	   (90ll * 24 * 3600 * 1000)
+/* The longest that may be asked for. */
+#define LIM_LIFETIME_MS (3660ll * 24 * 3600 * 1000)
+/* An expired key stays in the lists so long. */
+#define LIM_KEY_KEEP_MS (30ll * 24 * 3600 * 1000)
+/* How long a device waits for a person. */
+#define LIM_PENDING_MS (3600ll * 1000)
+/* A lost session becomes offline after it; after a clean close; an ephemeral node goes. */
+#define LIM_PRESENCE_GRACE_MS 15000
+#define LIM_PRESENCE_CLEAN_MS 10000
+#define LIM_EPHEMERAL_MS      (30ll * 60 * 1000)
+/* Tombstones of the change index: age, and how many per tailnet. */
+#define LIM_TOMBSTONE_MS (3ll * 24 * 3600 * 1000)
+#define LIM_TOMBSTONES	 16384
+/* Deadlines, and records of a deleted tailnet, that one Tick works through. */
+#define LIM_TICK_ITEMS 256
+/* Sequence numbers above the lowest unanswered one that a lighthouse may use. */
+#define LIM_ORIGIN_WINDOW 16384
+/* Names that are tried with a number, addresses that are tried. */
+#define LIM_NAME_PROBES	   64
+#define LIM_ADDRESS_PROBES 65536
+/* Texts: login and display names, descriptions, instance ids, reason. */
+#define LIM_TEXT_BYTES 256
+/* Resolvers and routes of a tailnet's DNS, and its prefixes. */
+#define LIM_DNS_RESOLVERS    16
+#define LIM_DNS_ROUTES	     256
+#define LIM_TAILNET_PREFIXES 16
+/* A sealed secret and a certificate in the state. */
+#define LIM_SEALED_BYTES      8192
+#define LIM_CERTIFICATE_BYTES 16384
+
 /* --- watch (architecture: watch) --- */
 #define LIM_NETMAP_CHUNK_BYTES (256u << 10)
 /* Full netmaps that are built at the same time per lighthouse. */
