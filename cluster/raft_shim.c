@@ -1,0 +1,529 @@
+/* The fail-stop shim over raft_io; raft_shim.h says what it does and why. */
+#include "cluster/raft_shim.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cluster/link_int.h"
+
+struct shim_append {
+	struct raft_io_append req;
+	struct raft_io_append *orig;
+	raft_io_append_cb cb;
+	struct raft_shim *shim;
+	struct list node;
+	uint64_t since_ms;
+};
+
+struct shim_put {
+	struct raft_io_snapshot_put req;
+	struct raft_io_snapshot_put *orig;
+	raft_io_snapshot_put_cb cb;
+	struct raft_shim *shim;
+};
+
+/* A message of ours on its way; `orig` is libraft's request, NULL once it was answered. */
+struct shim_send {
+	struct raft_io_send req;
+	struct raft_io_send *orig;
+	raft_io_send_cb cb;
+	struct raft_shim *shim;
+	struct list node;
+	struct raft_message message; /* flat kinds only, address owned */
+	unsigned tries;
+	bool vote;
+};
+
+/* A vote to repeat. */
+struct shim_vote {
+	struct list node;
+	struct raft_message message;
+};
+
+struct shim_answer {
+	struct list node;
+	struct raft_io_send *req;
+	raft_io_send_cb cb;
+};
+
+static struct raft_shim *shim_of(struct raft_io *io)
+{
+	return container_of(io, struct raft_shim, io);
+}
+
+static bool check(struct raft_shim *s, const char *what, int rv)
+{
+	if (rv != 0) {
+		cluster_fail("raft log: %s failed: %s%s%s; check disk and file system of the state "
+			     "directory, then start again",
+			     what, raft_strerror(rv), s->io.errmsg[0] != '\0' ? ": " : "",
+			     s->io.errmsg);
+	}
+	return rv == 0;
+}
+
+/* ---- disk ---- */
+
+static int op_set_term(struct raft_io *io, raft_term term)
+{
+	struct raft_shim *s = shim_of(io);
+	int rv = s->inner.set_term(io, term);
+
+	check(s, "storing the term", rv);
+	return rv;
+}
+
+static int op_set_vote(struct raft_io *io, raft_id id)
+{
+	struct raft_shim *s = shim_of(io);
+	int rv = s->inner.set_vote(io, id);
+
+	check(s, "storing the vote", rv);
+	return rv;
+}
+
+static int op_truncate(struct raft_io *io, raft_index index)
+{
+	struct raft_shim *s = shim_of(io);
+	int rv = s->inner.truncate(io, index);
+
+	check(s, "truncating", rv);
+	return rv;
+}
+
+static void on_append(struct raft_io_append *req, int status)
+{
+	struct shim_append *a = container_of(req, struct shim_append, req);
+	struct raft_io_append *orig = a->orig;
+	raft_io_append_cb cb = a->cb;
+
+	list_remove(&a->node);
+	if (status != RAFT_CANCELED) {
+		check(a->shim, "appending", status);
+	}
+	mem_free(a);
+	cb(orig, status);
+}
+
+static int op_append(struct raft_io *io, struct raft_io_append *req,
+		     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+{
+	struct raft_shim *s = shim_of(io);
+	struct shim_append *a = MEM_NEW(struct shim_append);
+	int rv;
+
+	a->orig = req;
+	a->cb = cb;
+	a->shim = s;
+	a->since_ms = clock_mono_ms();
+	list_push(&s->appends, &a->node);
+	rv = s->inner.append(io, &a->req, entries, n, on_append);
+	if (rv != 0) {
+		list_remove(&a->node);
+		mem_free(a);
+		check(s, "appending", rv);
+	}
+	return rv;
+}
+
+static void on_put(struct raft_io_snapshot_put *req, int status)
+{
+	struct shim_put *p = container_of(req, struct shim_put, req);
+	struct raft_io_snapshot_put *orig = p->orig;
+	raft_io_snapshot_put_cb cb = p->cb;
+
+	p->shim->putting = false;
+	if (status != RAFT_CANCELED) {
+		check(p->shim, "storing a snapshot", status);
+	}
+	mem_free(p);
+	cb(orig, status);
+}
+
+static int op_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+			   const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+	struct raft_shim *s = shim_of(io);
+	struct shim_put *p = MEM_NEW(struct shim_put);
+	int rv;
+
+	p->orig = req;
+	p->cb = cb;
+	p->shim = s;
+	s->putting = true;
+	rv = s->inner.snapshot_put(io, trailing, &p->req, snapshot, on_put);
+	if (rv != 0) {
+		s->putting = false;
+		mem_free(p);
+		check(s, "storing a snapshot", rv);
+	}
+	return rv;
+}
+
+/* ---- sending ---- */
+
+static void answer_later(struct raft_shim *s, struct raft_io_send *req, raft_io_send_cb cb)
+{
+	struct shim_answer *a = MEM_NEW(struct shim_answer);
+
+	a->req = req;
+	a->cb = cb;
+	list_push(&s->answered, &a->node);
+}
+
+static void message_copy(struct raft_message *to, const struct raft_message *from)
+{
+	*to = *from;
+	to->server_address = mem_strdup(from->server_address);
+}
+
+static void message_done(struct raft_message *m)
+{
+	mem_free((char *)m->server_address);
+}
+
+static void send_free(struct shim_send *m)
+{
+	list_remove(&m->node);
+	message_done(&m->message);
+	mem_free(m);
+}
+
+static void on_sent(struct raft_io_send *req, int status)
+{
+	struct shim_send *m = container_of(req, struct shim_send, req);
+	struct raft_shim *s = m->shim;
+
+	if (m->orig != NULL) { /* an InstallSnapshot, with libraft's request still waiting */
+		struct raft_io_send *orig = m->orig;
+		raft_io_send_cb cb = m->cb;
+
+		send_free(m);
+		cb(orig, status);
+		return;
+	}
+	if (status != 0 && status != RAFT_CANCELED && !s->closing && !m->vote && ++m->tries < 3 &&
+	    s->inner.send(&s->io, &m->req, &m->message, on_sent) == 0) {
+		return;
+	}
+	send_free(m);
+}
+
+/* Sends an own copy: libraft's request is answered apart from it. */
+static int send_copy(struct raft_shim *s, const struct raft_message *message, bool vote)
+{
+	struct shim_send *m = MEM_NEW(struct shim_send);
+	int rv;
+
+	m->shim = s;
+	m->vote = vote;
+	message_copy(&m->message, message);
+	list_init(&m->node);
+	rv = s->inner.send(&s->io, &m->req, &m->message, on_sent);
+	if (rv != 0) {
+		send_free(m);
+	}
+	return rv;
+}
+
+static void vote_forget(struct shim_vote *v)
+{
+	list_remove(&v->node);
+	message_done(&v->message);
+	mem_free(v);
+}
+
+static void vote_keep(struct raft_shim *s, const struct raft_message *message)
+{
+	struct shim_vote *v;
+
+	LIST_FOREACH_SAFE (&s->votes, it, tmp) {
+		v = LIST_ENTRY(it, struct shim_vote, node);
+		if (v->message.server_id == message->server_id) {
+			vote_forget(v);
+		}
+	}
+	v = MEM_NEW(struct shim_vote);
+	message_copy(&v->message, message);
+	list_push(&s->votes, &v->node);
+	s->last_repeat_ms = clock_mono_ms();
+}
+
+static bool install_running(const struct raft_shim *s, raft_id id)
+{
+	LIST_FOREACH (&s->installs, it) {
+		if (LIST_ENTRY(it, struct shim_send, node)->message.server_id == id) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int send_install(struct raft_shim *s, struct raft_io_send *req,
+			const struct raft_message *message, raft_io_send_cb cb)
+{
+	struct shim_send *m;
+	int rv;
+
+	if (install_running(s, message->server_id)) {
+		/* As if the network had lost it: the first one is still on its way. */
+		s->installs_dropped++;
+		answer_later(s, req, cb);
+		return 0;
+	}
+	m = MEM_NEW(struct shim_send);
+	m->shim = s;
+	m->orig = req;
+	m->cb = cb;
+	m->message.server_id = message->server_id; /* the rest stays libraft's */
+	list_push(&s->installs, &m->node);
+	rv = s->inner.send(&s->io, &m->req, message, on_sent);
+	if (rv != 0) {
+		send_free(m);
+	}
+	return rv;
+}
+
+static int op_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
+		   raft_io_send_cb cb)
+{
+	struct raft_shim *s = shim_of(io);
+	int rv;
+
+	switch (message->type) {
+	case RAFT_REQUEST_VOTE:
+		vote_keep(s, message);
+		/* fall through */
+	case RAFT_REQUEST_VOTE_RESULT:
+		rv = send_copy(s, message, message->type == RAFT_REQUEST_VOTE);
+		if (rv == 0) {
+			answer_later(s, req, cb);
+		}
+		return rv;
+	case RAFT_INSTALL_SNAPSHOT:
+		return send_install(s, req, message, cb);
+	default:
+		return s->inner.send(io, req, message, cb);
+	}
+}
+
+static bool vote_current(const struct raft_shim *s, const struct raft_request_vote *v)
+{
+	const struct raft *r = s->raft;
+
+	if (r->state != RAFT_CANDIDATE || r->candidate_state.in_pre_vote != v->pre_vote) {
+		return false;
+	}
+	return v->term == (v->pre_vote ? r->current_term + 1 : r->current_term);
+}
+
+static void votes_repeat(struct raft_shim *s)
+{
+	uint64_t now = clock_mono_ms();
+
+	if (list_empty(&s->votes) || now < s->last_repeat_ms + SHIM_VOTE_REPEAT_MS) {
+		return;
+	}
+	s->last_repeat_ms = now;
+	LIST_FOREACH_SAFE (&s->votes, it, tmp) {
+		struct shim_vote *v = LIST_ENTRY(it, struct shim_vote, node);
+
+		if (!vote_current(s, &v->message.request_vote)) {
+			vote_forget(v);
+		} else if (send_copy(s, &v->message, true) == 0) {
+			s->votes_repeated++;
+		}
+	}
+}
+
+/* ---- time ---- */
+
+static void transfer_done(struct raft_transfer *req)
+{
+	(void)req; /* whether it worked or not: the watch below ends the process */
+}
+
+/* A disk that does not answer: the others go on without us. */
+static void appends_watch(struct raft_shim *s)
+{
+	uint64_t now = clock_mono_ms();
+	struct shim_append *a;
+
+	if (list_empty(&s->appends)) {
+		return;
+	}
+	a = LIST_ENTRY(s->appends.next, struct shim_append, node);
+	if (now < a->since_ms + SHIM_APPEND_STUCK_MS) {
+		return;
+	}
+	if (s->handover_ms == 0) {
+		s->handover_ms = now;
+		if (s->raft->state == RAFT_LEADER && s->raft->transfer == NULL) {
+			IGNORE(raft_transfer(s->raft, &s->transfer, 0, transfer_done));
+		}
+	} else if (now >= s->handover_ms + SHIM_HANDOVER_MS) {
+		cluster_fail("raft log: a write has not ended for %d s; check disk, free space and file "
+			     "system of the state directory, then start again",
+			     SHIM_APPEND_STUCK_MS / 1000);
+	}
+}
+
+static void on_tick(struct raft_io *io)
+{
+	struct raft_shim *s = shim_of(io);
+
+	votes_repeat(s);
+	appends_watch(s);
+	s->tick(io);
+}
+
+/* ---- receiving ---- */
+
+static void entries_free(struct raft_entry *entries, unsigned n)
+{
+	void *batch = NULL;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (entries[i].batch != batch) {
+			batch = entries[i].batch;
+			raft_free(batch);
+		}
+	}
+	raft_free(entries);
+}
+
+static bool entries_sane(const struct raft_append_entries *m)
+{
+	for (unsigned i = 0; i < m->n_entries; i++) {
+		const struct raft_entry *e = &m->entries[i];
+
+		if (e->type < RAFT_COMMAND || e->type > RAFT_CHANGE || e->buf.len % 8 != 0 ||
+		    (e->buf.len > 0 && e->buf.base == NULL)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void leader_heard(struct raft_shim *s, raft_term term)
+{
+	if (term >= s->raft->current_term) {
+		s->lost_leader = 0;
+		s->heard_ms = clock_mono_ms();
+	}
+}
+
+static void on_recv(struct raft_io *io, struct raft_message *m)
+{
+	struct raft_shim *s = shim_of(io);
+	struct raft *r = s->raft;
+
+	switch (m->type) {
+	case RAFT_APPEND_ENTRIES:
+		if (!entries_sane(&m->append_entries)) {
+			s->messages_dropped++;
+			entries_free(m->append_entries.entries, m->append_entries.n_entries);
+			return;
+		}
+		leader_heard(s, m->append_entries.term);
+		break;
+	case RAFT_INSTALL_SNAPSHOT:
+		if (s->putting) {
+			s->installs_dropped++;
+			raft_free(m->install_snapshot.data.base);
+			raft_configuration_close(&m->install_snapshot.conf);
+			return;
+		}
+		leader_heard(s, m->install_snapshot.term);
+		break;
+	case RAFT_REQUEST_VOTE:
+		if (r->state == RAFT_FOLLOWER &&
+		    ((s->lost_leader != 0 && s->lost_leader == r->follower_state.current_leader.id) ||
+		     s->io.time(io) >= r->election_timer_start + r->election_timeout)) {
+			m->request_vote.disrupt_leader = true;
+		}
+		break;
+	default:
+		break;
+	}
+	s->recv(io, m);
+}
+
+static int op_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+	struct raft_shim *s = shim_of(io);
+
+	s->tick = tick;
+	s->recv = recv;
+	return s->inner.start(io, MIN(msecs, s->tick_ms), on_tick, on_recv);
+}
+
+static void op_close(struct raft_io *io, raft_io_close_cb cb)
+{
+	struct raft_shim *s = shim_of(io);
+
+	s->closing = true;
+	raft_shim_flush(s);
+	s->inner.close(io, cb);
+}
+
+/* ---- for consensus.c ---- */
+
+void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms)
+{
+	s->inner = s->io;
+	s->raft = raft;
+	s->tick_ms = tick_ms;
+	list_init(&s->appends);
+	list_init(&s->votes);
+	list_init(&s->installs);
+	list_init(&s->answered);
+	s->io.set_term = op_set_term;
+	s->io.set_vote = op_set_vote;
+	s->io.append = op_append;
+	s->io.truncate = op_truncate;
+	s->io.snapshot_put = op_snapshot_put;
+	s->io.send = op_send;
+	s->io.start = op_start;
+	s->io.close = op_close;
+}
+
+void raft_shim_flush(struct raft_shim *s)
+{
+	struct list due;
+
+	list_init(&due);
+	list_splice(&due, &s->answered);
+	while (!list_empty(&due)) {
+		struct shim_answer *a = LIST_ENTRY(list_pop(&due), struct shim_answer, node);
+		struct raft_io_send *req = a->req;
+		raft_io_send_cb cb = a->cb;
+
+		mem_free(a);
+		cb(req, 0);
+	}
+}
+
+void raft_shim_leader_lost(struct raft_shim *s, raft_id id)
+{
+	if (s->raft->state == RAFT_FOLLOWER && s->raft->follower_state.current_leader.id == id) {
+		s->lost_leader = id;
+	}
+}
+
+void raft_shim_force_election(struct raft_shim *s)
+{
+	if (s->raft->state == RAFT_FOLLOWER && s->tick != NULL) {
+		s->raft->election_timer_start = 0;
+		s->tick(&s->io);
+	}
+}
+
+void raft_shim_done(struct raft_shim *s)
+{
+	raft_shim_flush(s);
+	while (!list_empty(&s->votes)) {
+		vote_forget(LIST_ENTRY(s->votes.next, struct shim_vote, node));
+	}
+}

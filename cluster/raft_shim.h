@@ -1,0 +1,59 @@
+/* Between libraft and its I/O: every failed write ends the process, lost votes are repeated, one snapshot per peer. */
+#pragma once
+
+#include <raft.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+
+#if !defined RAFT_VERSION_NUMBER || RAFT_VERSION_NUMBER < 2201
+#error "libraft 0.22.1 or newer is needed: from Debian bookworm-backports or Debian 13"
+#endif
+
+/*
+ * libraft 0.22.1 as packaged swallows errors of its storage (assertions are compiled out). The shim replaces the
+ * functions of a raft_io by its own, which call the original ones:
+ *   - set_term, set_vote, append, truncate, snapshot_put that fail: cluster_fail(), at once or from the callback
+ *   - an append that stays open for 5 s: leadership is handed over, one second later cluster_fail()
+ *   - RequestVote is repeated every 20 ms while we are candidate in the same term and phase; its result up to three times
+ *     when it could not be sent
+ *   - one InstallSnapshot per peer at a time; none is taken in while an own snapshot is being written
+ *   - an entry whose length is no multiple of 8 is dropped with its message
+ *   - a RequestVote is marked as disrupting when our leader is marked lost, or was silent for the election timeout
+ * It uses container_of from the raft_io that libraft hands to each function: `io` must be the one of the shim.
+ */
+struct raft_shim {
+	struct raft_io io;    /* given to raft_init; filled by the back end (raft_uv_init) first */
+	struct raft_io inner; /* the functions of the back end */
+	struct raft *raft;
+	unsigned tick_ms;
+	raft_io_tick_cb tick;
+	raft_io_recv_cb recv;
+	struct list appends;  /* struct shim_append, oldest first */
+	struct list votes;    /* struct shim_send kept for repetition */
+	struct list installs; /* struct shim_send, InstallSnapshot on its way */
+	struct list answered; /* struct shim_answer: callbacks that are due */
+	uint64_t last_repeat_ms;
+	uint64_t handover_ms; /* when leadership was given away because of a stuck append */
+	bool putting;	      /* an own snapshot is being written */
+	bool closing;
+	raft_id lost_leader; /* its process is known to be gone */
+	uint64_t heard_ms;   /* last AppendEntries or InstallSnapshot of the leader; clock_mono_ms */
+	struct raft_transfer transfer;
+	/* counters */
+	uint64_t votes_repeated, installs_dropped, messages_dropped;
+};
+
+enum { SHIM_APPEND_STUCK_MS = 5000, SHIM_HANDOVER_MS = 1000, SHIM_VOTE_REPEAT_MS = 20 };
+
+/* After the back end's init, before raft_init. The fields are zero but for `io`. */
+void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms);
+/* Calls what is due (completed sends). From the loop's prepare and check. */
+void raft_shim_flush(struct raft_shim *s);
+/* The leader's process is gone: RequestVotes disrupt it from now until a leader is heard. */
+void raft_shim_leader_lost(struct raft_shim *s, raft_id id);
+/* Starts an election now, if we are follower. */
+void raft_shim_force_election(struct raft_shim *s);
+/* After raft's close callback: frees what is left. */
+void raft_shim_done(struct raft_shim *s);

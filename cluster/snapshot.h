@@ -1,0 +1,50 @@
+/* The one record format of whole states: raft's snapshots, backups, the rebuild. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/macros.h"
+#include "tailnet/kv.h"
+
+/*
+ * All integers big-endian; docs/formats.md has the table.
+ *   0 magic "SKRYSNAP"   8 format u32 (1)   12 feature level u32   16 cluster id u64   24 epoch u64
+ *  32 revision u64   40 applied index u64   48 term u64   56 count u64   64 body length u64
+ *  72 BLAKE2b-256 over the header with a zero hash, and the body
+ * 104 body: count times {key length u32, value length u32, key, value}, keys rising
+ */
+enum { SNAPSHOT_HEADER = 104, SNAPSHOT_FORMAT = 1 };
+
+struct snapshot_header {
+	uint32_t feature_level;
+	uint64_t cluster_id, epoch, revision;
+	uint64_t applied_index, term;
+	uint64_t count, body;
+};
+
+/* A snapshot in pieces; the first begins with the header. */
+struct snapshot_chunk {
+	uint8_t *data;
+	size_t len;
+};
+struct snapshot {
+	struct snapshot_chunk *chunk;
+	size_t n;
+	uint64_t bytes;
+};
+
+/* Writes every record of kv; h->count and h->body are set here. The caller ends ret by snapshot_done. */
+MUST_CHECK int snapshot_make(const struct kv *kv, const struct snapshot_header *h,
+			     struct snapshot *ret, struct err *err);
+void snapshot_done(struct snapshot *s);
+
+/* Checks everything, contents included. ERR_CORRUPT; ERR_UNIMPLEMENTED: the format of a newer build. */
+MUST_CHECK int snapshot_open(const void *data, size_t len, struct snapshot_header *ret,
+			     struct err *err);
+/* Only the header's form, without the hash. */
+MUST_CHECK int snapshot_peek(const void *data, size_t len, struct snapshot_header *ret,
+			     struct err *err);
+/* Puts every record of a snapshot that snapshot_open accepted into kv, which is empty. */
+MUST_CHECK int snapshot_load(const void *data, size_t len, const struct kv *kv, struct err *err);

@@ -1,0 +1,584 @@
+/* LMDB as the state's store: environment, marks, the write transaction, readers. */
+#include "cluster/store.h"
+
+#include <errno.h>
+#include <lmdb.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/enc.h"
+#include "base/fileio.h"
+#include "base/list.h"
+#include "base/mem.h"
+
+enum {
+	KEY_MAX = 400,
+	READERS_MAX = 254,
+	BOOT_ID_LEN = 36,
+};
+#define MAP_DEFAULT (16ull << 30)
+
+/* One transaction with its cursor; `kv.impl` points here. */
+struct txn {
+	MDB_txn *txn;
+	MDB_cursor *cursor; /* NULL until the first seek */
+	MDB_dbi dbi;
+	struct kv kv;
+	/* Where the cursor stands, so that a walk by next() needs no search: the key as it was handed out. */
+	const void *at;
+	size_t at_len;
+	bool read_only;
+};
+
+struct store {
+	MDB_env *env;
+	MDB_dbi state, local;
+	char *dir;
+	bool read_only;
+	struct txn write;
+	uint64_t applied;
+	pthread_mutex_t lock; /* readers */
+	struct list readers;
+};
+
+struct store_read {
+	struct txn t;
+	struct store *store;
+	struct list node;
+	const char *name;
+	uint64_t begin_ms;
+	uint64_t applied;
+};
+
+static const char applied_key[] = "applied";
+
+static int fail(struct err *err, int rc, const char *what)
+{
+	if (rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
+	    rc == MDB_VERSION_MISMATCH || rc == MDB_PANIC) {
+		return err_set(err, ERR_CORRUPT, "store: %s: %s", what, mdb_strerror(rc));
+	}
+	if (rc == MDB_MAP_FULL) {
+		return err_set(err, ERR_STORE, "store: %s: the map is full; raise store.map_size", what);
+	}
+	return err_set(err, ERR_STORE, "store: %s: %s", what, mdb_strerror(rc));
+}
+
+/* ---- the key-value interface ---- */
+
+static int code(int rc)
+{
+	return rc == MDB_SUCCESS ? 0 : rc == MDB_NOTFOUND ? ERR_NOT_FOUND : ERR_STORE;
+}
+
+static MDB_val val(struct slice s)
+{
+	return (MDB_val){.mv_size = s.len, .mv_data = (void *)s.data};
+}
+
+static int op_get(void *impl, struct slice key, struct slice *ret)
+{
+	struct txn *t = impl;
+	MDB_val k = val(key), v;
+	int rc = mdb_get(t->txn, t->dbi, &k, &v);
+
+	if (rc == MDB_SUCCESS) {
+		*ret = (struct slice){v.mv_data, v.mv_size};
+	}
+	return code(rc);
+}
+
+static int op_put(void *impl, struct slice key, struct slice value)
+{
+	struct txn *t = impl;
+	MDB_val k = val(key), v = val(value);
+
+	PRE(!t->read_only && key.len >= 1 && key.len <= KEY_MAX);
+	t->at = NULL;
+	return code(mdb_put(t->txn, t->dbi, &k, &v, 0));
+}
+
+static int op_del(void *impl, struct slice key)
+{
+	struct txn *t = impl;
+	MDB_val k = val(key);
+
+	PRE(!t->read_only);
+	t->at = NULL;
+	return code(mdb_del(t->txn, t->dbi, &k, NULL));
+}
+
+static int cursor_open(struct txn *t)
+{
+	return t->cursor != NULL ? MDB_SUCCESS : mdb_cursor_open(t->txn, t->dbi, &t->cursor);
+}
+
+static int found(struct txn *t, int rc, const MDB_val *k, const MDB_val *v, struct slice *ret_key,
+		 struct slice *ret_value)
+{
+	if (rc == MDB_SUCCESS) {
+		*ret_key = (struct slice){k->mv_data, k->mv_size};
+		*ret_value = (struct slice){v->mv_data, v->mv_size};
+		t->at = k->mv_data;
+		t->at_len = k->mv_size;
+	} else {
+		t->at = NULL;
+	}
+	return code(rc);
+}
+
+static int op_seek(void *impl, struct slice key, struct slice *ret_key, struct slice *ret_value)
+{
+	struct txn *t = impl;
+	MDB_val k = val(key), v;
+	int rc = cursor_open(t);
+
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_cursor_get(t->cursor, &k, &v, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+	}
+	return found(t, rc, &k, &v, ret_key, ret_value);
+}
+
+static int op_next(void *impl, struct slice key, struct slice *ret_key, struct slice *ret_value)
+{
+	struct txn *t = impl;
+	MDB_val k = val(key), v;
+	int rc = cursor_open(t);
+
+	if (rc != MDB_SUCCESS) {
+		return code(rc);
+	}
+	if (t->at != NULL && t->at == key.data && t->at_len == key.len) {
+		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT);
+		return found(t, rc, &k, &v, ret_key, ret_value);
+	}
+	rc = mdb_cursor_get(t->cursor, &k, &v, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+	if (rc == MDB_SUCCESS && key.len > 0 && k.mv_size == key.len &&
+	    memcmp(k.mv_data, key.data, key.len) == 0) {
+		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT);
+	}
+	return found(t, rc, &k, &v, ret_key, ret_value);
+}
+
+static int op_prev(void *impl, struct slice key, struct slice *ret_key, struct slice *ret_value)
+{
+	struct txn *t = impl;
+	MDB_val k = val(key), v;
+	int rc = cursor_open(t);
+
+	if (rc != MDB_SUCCESS) {
+		return code(rc);
+	}
+	if (key.len == 0) {
+		return ERR_NOT_FOUND;
+	}
+	rc = mdb_cursor_get(t->cursor, &k, &v, MDB_SET_RANGE);
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_PREV);
+	} else if (rc == MDB_NOTFOUND) {
+		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_LAST);
+	}
+	return found(t, rc, &k, &v, ret_key, ret_value);
+}
+
+static const struct kv_ops ops = {
+	.get = op_get,
+	.put = op_put,
+	.del = op_del,
+	.seek = op_seek,
+	.next = op_next,
+	.prev = op_prev,
+};
+
+static void txn_init(struct txn *t, MDB_txn *txn, MDB_dbi dbi, bool read_only)
+{
+	*t = (struct txn){.txn = txn, .dbi = dbi, .read_only = read_only};
+	t->kv = (struct kv){.ops = &ops, .impl = t};
+}
+
+static void txn_forget(struct txn *t)
+{
+	if (t->cursor != NULL) {
+		mdb_cursor_close(t->cursor);
+		t->cursor = NULL;
+	}
+}
+
+/* ---- marks ---- */
+
+static int boot_id_read(const char *given, char out[BOOT_ID_LEN + 1], struct err *err)
+{
+	struct buf b = BUF_INIT;
+	int r;
+
+	memset(out, 0, BOOT_ID_LEN + 1);
+	if (given != NULL) {
+		strncpy(out, given, BOOT_ID_LEN);
+		return 0;
+	}
+	r = file_read("/proc/sys/kernel/random/boot_id", 256, &b, err);
+	if (r == 0) {
+		memcpy(out, b.data, MIN(b.len, (size_t)BOOT_ID_LEN));
+	}
+	buf_done(&b);
+	return r;
+}
+
+/* Whether the data may be used: closed in order, or written under this very boot of the kernel. */
+static bool trusted(const char *boot_path, const char *clean_path, const char *boot_id)
+{
+	struct buf b = BUF_INIT;
+	bool same;
+
+	if (file_exists(clean_path)) {
+		return true;
+	}
+	if (!file_exists(boot_path) || file_read(boot_path, 256, &b, NULL) != 0) {
+		buf_done(&b);
+		return false;
+	}
+	same = b.len >= strlen(boot_id) && memcmp(b.data, boot_id, strlen(boot_id)) == 0;
+	buf_done(&b);
+	return same;
+}
+
+static int marks_open(struct store *s, const char *boot_given, bool *ret_dropped, struct err *err)
+{
+	char *boot = mem_printf("%s/boot", s->dir);
+	char *clean = mem_printf("%s/clean", s->dir);
+	char *data = mem_printf("%s/data.mdb", s->dir);
+	char *lock = mem_printf("%s/lock.mdb", s->dir);
+	char id[BOOT_ID_LEN + 1];
+	bool drop;
+	int r;
+
+	r = boot_id_read(boot_given, id, err);
+	if (r != 0) {
+		goto out;
+	}
+	drop = file_exists(data) && !trusted(boot, clean, id);
+	if (drop) {
+		r = file_remove(data, err);
+		if (r == 0) {
+			r = file_remove(lock, err);
+		}
+	}
+	/* The new boot id first: between the two steps neither mark vouches for the data wrongly. */
+	if (r == 0) {
+		r = file_write_atomic(boot, id, strlen(id), 0600, err);
+	}
+	if (r == 0) {
+		r = file_remove(clean, err);
+	}
+	if (r == 0 && ret_dropped != NULL) {
+		*ret_dropped = drop;
+	}
+out:
+	mem_free(boot);
+	mem_free(clean);
+	mem_free(data);
+	mem_free(lock);
+	return r;
+}
+
+/* ---- open and close ---- */
+
+static int applied_load(struct store *s, MDB_txn *txn, uint64_t *ret)
+{
+	MDB_val k = {.mv_size = strlen(applied_key), .mv_data = (void *)applied_key}, v;
+	int rc = mdb_get(txn, s->local, &k, &v);
+
+	if (rc == MDB_NOTFOUND) {
+		*ret = 0;
+		return MDB_SUCCESS;
+	}
+	if (rc == MDB_SUCCESS) {
+		if (v.mv_size != 8) {
+			return MDB_CORRUPTED;
+		}
+		*ret = be_get64(v.mv_data);
+	}
+	return rc;
+}
+
+static int env_open(struct store *s, uint64_t map_bytes, struct err *err)
+{
+	unsigned flags = MDB_NOTLS | MDB_NOSYNC | (s->read_only ? MDB_RDONLY : 0);
+	unsigned create = s->read_only ? 0 : MDB_CREATE;
+	MDB_txn *txn = NULL;
+	int rc, dead;
+
+	rc = mdb_env_create(&s->env);
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_env_set_mapsize(s->env, map_bytes != 0 ? map_bytes : MAP_DEFAULT);
+	}
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_env_set_maxreaders(s->env, READERS_MAX);
+	}
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_env_set_maxdbs(s->env, 4);
+	}
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_env_open(s->env, s->dir, flags, 0600);
+	}
+	if (rc != MDB_SUCCESS) {
+		return fail(err, rc, s->dir);
+	}
+	IGNORE(mdb_reader_check(s->env, &dead));
+	rc = mdb_txn_begin(s->env, NULL, s->read_only ? MDB_RDONLY : 0, &txn);
+	if (rc != MDB_SUCCESS) {
+		return fail(err, rc, "begin");
+	}
+	rc = mdb_dbi_open(txn, "state", create, &s->state);
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_dbi_open(txn, "local", create, &s->local);
+	}
+	if (rc == MDB_SUCCESS) {
+		rc = applied_load(s, txn, &s->applied);
+	}
+	if (rc != MDB_SUCCESS) {
+		mdb_txn_abort(txn);
+		return fail(err, rc, "open");
+	}
+	rc = mdb_txn_commit(txn);
+	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "commit");
+}
+
+int store_open(struct store **ret, const struct store_options *o, bool *ret_dropped,
+	       struct err *err)
+{
+	struct store *s = MEM_NEW(struct store);
+	int r = 0;
+
+	s->dir = mem_strdup(o->dir);
+	s->read_only = o->read_only;
+	list_init(&s->readers);
+	pthread_mutex_init(&s->lock, NULL);
+	if (!o->read_only) {
+		r = dir_ensure(o->dir, 0700, err);
+		if (r == 0) {
+			r = marks_open(s, o->boot_id, ret_dropped, err);
+		}
+	}
+	if (r == 0) {
+		r = env_open(s, o->map_bytes, err);
+	}
+	if (r != 0) {
+		store_abandon(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+void store_abandon(struct store *s)
+{
+	if (s == NULL) {
+		return;
+	}
+	store_abort(s);
+	PRE(list_empty(&s->readers));
+	if (s->env != NULL) {
+		mdb_env_close(s->env);
+	}
+	pthread_mutex_destroy(&s->lock);
+	mem_free(s->dir);
+	mem_free(s);
+}
+
+void store_close(struct store *s)
+{
+	if (s == NULL) {
+		return;
+	}
+	store_abort(s);
+	if (!s->read_only && store_sync(s, NULL) == 0) {
+		char *clean = mem_printf("%s/clean", s->dir);
+
+		/* Without the mark the next start rebuilds, should the system have restarted: safe. */
+		IGNORE(file_write_atomic(clean, "clean\n", 6, 0600, NULL));
+		mem_free(clean);
+	}
+	store_abandon(s);
+}
+
+/* ---- writer ---- */
+
+int store_write(struct store *s, const struct kv **ret, struct err *err)
+{
+	PRE(!s->read_only);
+	if (s->write.txn == NULL) {
+		MDB_txn *txn;
+		int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+
+		if (rc != MDB_SUCCESS) {
+			return fail(err, rc, "begin");
+		}
+		txn_init(&s->write, txn, s->state, false);
+	}
+	*ret = &s->write.kv;
+	return 0;
+}
+
+uint64_t store_applied(const struct store *s)
+{
+	return s->applied;
+}
+
+int store_set_applied(struct store *s, uint64_t index, struct err *err)
+{
+	uint8_t be[8];
+	MDB_val k = {.mv_size = strlen(applied_key), .mv_data = (void *)applied_key};
+	MDB_val v = {.mv_size = sizeof(be), .mv_data = be};
+	const struct kv *kv;
+	int r = store_write(s, &kv, err);
+
+	if (r != 0) {
+		return r;
+	}
+	be_put64(be, index);
+	r = mdb_put(s->write.txn, s->local, &k, &v, 0);
+	if (r != MDB_SUCCESS) {
+		return fail(err, r, "applied index");
+	}
+	s->applied = index;
+	return 0;
+}
+
+int store_clear(struct store *s, struct err *err)
+{
+	const struct kv *kv;
+	int r = store_write(s, &kv, err);
+
+	if (r != 0) {
+		return r;
+	}
+	txn_forget(&s->write);
+	s->write.at = NULL;
+	r = mdb_drop(s->write.txn, s->state, 0);
+	return r == MDB_SUCCESS ? 0 : fail(err, r, "drop");
+}
+
+bool store_writing(const struct store *s)
+{
+	return s->write.txn != NULL;
+}
+
+int store_commit(struct store *s, struct err *err)
+{
+	MDB_txn *txn = s->write.txn;
+	int rc;
+
+	if (txn == NULL) {
+		return 0;
+	}
+	txn_forget(&s->write);
+	s->write.txn = NULL;
+	s->write.at = NULL;
+	rc = mdb_txn_commit(txn);
+	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "commit");
+}
+
+void store_abort(struct store *s)
+{
+	if (s->write.txn != NULL) {
+		txn_forget(&s->write);
+		mdb_txn_abort(s->write.txn);
+		s->write.txn = NULL;
+	}
+}
+
+int store_sync(struct store *s, struct err *err)
+{
+	int rc = mdb_env_sync(s->env, 1);
+
+	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "sync");
+}
+
+unsigned store_used_permille(const struct store *s)
+{
+	MDB_envinfo info;
+	MDB_stat st;
+
+	if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &st) != MDB_SUCCESS ||
+	    info.me_mapsize == 0) {
+		return 1000;
+	}
+	return (unsigned)((uint64_t)info.me_last_pgno * st.ms_psize / (info.me_mapsize / 1000 + 1));
+}
+
+/* ---- readers ---- */
+
+int store_read_begin(struct store *s, const char *name, struct store_read **ret, struct err *err)
+{
+	struct store_read *r;
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+
+	if (rc == MDB_READERS_FULL) {
+		return err_set(err, ERR_LIMIT, "store: %d read transactions are open", READERS_MAX);
+	}
+	if (rc != MDB_SUCCESS) {
+		return fail(err, rc, "read");
+	}
+	r = MEM_NEW(struct store_read);
+	txn_init(&r->t, txn, s->state, true);
+	r->store = s;
+	r->name = name;
+	r->begin_ms = clock_mono_ms();
+	rc = applied_load(s, txn, &r->applied);
+	if (rc != MDB_SUCCESS) {
+		mdb_txn_abort(txn);
+		mem_free(r);
+		return fail(err, rc, "read");
+	}
+	pthread_mutex_lock(&s->lock);
+	list_push(&s->readers, &r->node);
+	pthread_mutex_unlock(&s->lock);
+	*ret = r;
+	return 0;
+}
+
+const struct kv *store_read_kv(const struct store_read *r)
+{
+	return &r->t.kv;
+}
+
+uint64_t store_read_applied(const struct store_read *r)
+{
+	return r->applied;
+}
+
+void store_read_end(struct store_read *r)
+{
+	if (r == NULL) {
+		return;
+	}
+	pthread_mutex_lock(&r->store->lock);
+	list_remove(&r->node);
+	pthread_mutex_unlock(&r->store->lock);
+	txn_forget(&r->t);
+	mdb_txn_abort(r->t.txn);
+	mem_free(r);
+}
+
+uint64_t store_oldest_read_ms(struct store *s, const char **ret_name)
+{
+	uint64_t age = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (!list_empty(&s->readers)) {
+		struct store_read *r = LIST_ENTRY(s->readers.next, struct store_read, node);
+
+		age = clock_mono_ms() - r->begin_ms;
+		if (ret_name != NULL) {
+			*ret_name = r->name;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	return age;
+}

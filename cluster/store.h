@@ -1,0 +1,67 @@
+/* The state on disk: LMDB under the ordered key-value interface, with the index of the last entry applied to it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/macros.h"
+#include "tailnet/kv.h"
+
+/*
+ * Raft's log is the write-ahead log: LMDB is opened with NOTLS|NOSYNC, needs atomicity alone and is synced from a
+ * worker each second and at the end. A crash of the process loses nothing (page cache). A crash of the system may tear it:
+ * beside the data stand `boot` (the kernel's boot id of the last use) and `clean` (it was closed and synced). With another boot
+ * id and no `clean` the data is dropped and rebuilt from snapshot and log.
+ *
+ * One writer (the raft thread), any number of readers on any thread.
+ */
+struct store;
+struct store_read;
+
+struct store_options {
+	const char *dir;     /* made 0700 when missing */
+	uint64_t map_bytes;  /* 0: 16 GiB */
+	const char *boot_id; /* NULL: the kernel's */
+	bool read_only;	     /* for the offline check: no mark is changed, no write accepted */
+};
+
+/* *ret_dropped (may be NULL): the data was not trusted and is empty now. ERR_CORRUPT, -errno, ERR_STORE. */
+MUST_CHECK int store_open(struct store **ret, const struct store_options *o, bool *ret_dropped,
+			  struct err *err);
+/* Aborts an open write, syncs, sets the clean mark, frees. No reader may be left. NULL is fine. */
+void store_close(struct store *s);
+/* As store_close without sync and mark, as if the process had been killed. For tests. */
+void store_abandon(struct store *s);
+
+/* ---- writer ---- */
+
+/* The write transaction, begun when there is none. Lives until store_commit. */
+MUST_CHECK int store_write(struct store *s, const struct kv **ret, struct err *err);
+/* Index of the last applied entry, an open write included. */
+uint64_t store_applied(const struct store *s);
+MUST_CHECK int store_set_applied(struct store *s, uint64_t index, struct err *err);
+/* Removes every record, in the write transaction. */
+MUST_CHECK int store_clear(struct store *s, struct err *err);
+bool store_writing(const struct store *s);
+/* Commits the write; nothing to do without one. After an error the process may not go on. */
+MUST_CHECK int store_commit(struct store *s, struct err *err);
+void store_abort(struct store *s);
+
+/* Waits for the disk. Any thread; for a worker. */
+MUST_CHECK int store_sync(struct store *s, struct err *err);
+/* Parts of a thousand of the map that are in use. Any thread. */
+unsigned store_used_permille(const struct store *s);
+
+/* ---- readers; any thread ---- */
+
+/* `name` (static) is shown beside the age of the oldest reader in the metrics. */
+MUST_CHECK int store_read_begin(struct store *s, const char *name, struct store_read **ret,
+				struct err *err);
+const struct kv *store_read_kv(const struct store_read *r);
+/* Index of the last entry in this view. */
+uint64_t store_read_applied(const struct store_read *r);
+void store_read_end(struct store_read *r);
+/* Milliseconds since the oldest open reader began, its name in *ret_name (may be NULL); 0: none. */
+uint64_t store_oldest_read_ms(struct store *s, const char **ret_name);
