@@ -1,0 +1,488 @@
+#include "net/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "net/loop_int.h"
+
+/*
+ * One turn: posts and timers and I/O callbacks run in uv's order; what they marked dirty is flushed by the prepare
+ * handle, right before the loop looks for events again. The prepare handle keeps the loop alive while hooks wait.
+ */
+
+struct post {
+	struct list link;
+	void (*fn)(void *arg);
+	void *arg;
+	bool counted; /* against LIM_LOOP_POSTS */
+};
+
+struct job {
+	uv_work_t req;
+	struct loop *loop;
+	void (*work)(void *arg);
+	void (*done)(void *arg);
+	void *arg;
+};
+
+struct loop {
+	uv_loop_t uv;
+	uv_async_t async; /* posts and stop requests; unreferenced unless a thread keeps the loop */
+	uv_prepare_t prepare; /* runs the flush hooks */
+	uv_timer_t tick; /* armed for the earliest timer */
+	char *name;
+
+	pthread_mutex_t mutex; /* guards posts, n_posts */
+	struct list posts;
+	size_t n_posts;
+	atomic_bool stop;
+
+	struct loop_timer **heap;
+	size_t heap_len, heap_cap;
+	uint64_t seq;
+	bool firing;
+
+	struct list hooks;
+	size_t jobs;
+
+	pthread_t owner;
+	pthread_t thread;
+	bool has_thread;
+
+	uint8_t *scratch_read;
+	uint8_t *scratch_plain;
+};
+
+uint8_t *loop_scratch_read(struct loop *loop)
+{
+	if (loop->scratch_read == NULL) {
+		loop->scratch_read = mem_alloc(LOOP_SCRATCH_READ);
+	}
+	return loop->scratch_read;
+}
+
+uint8_t *loop_scratch_plain(struct loop *loop)
+{
+	if (loop->scratch_plain == NULL) {
+		loop->scratch_plain = mem_alloc(LOOP_SCRATCH_PLAIN);
+	}
+	return loop->scratch_plain;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------------- */
+
+static void loop_run_posts(struct loop *loop)
+{
+	struct list batch;
+
+	list_init(&batch);
+	pthread_mutex_lock(&loop->mutex);
+	list_splice(&batch, &loop->posts);
+	pthread_mutex_unlock(&loop->mutex);
+
+	struct list *l;
+	while ((l = list_pop(&batch)) != NULL) {
+		struct post *post = LIST_ENTRY(l, struct post, link);
+		void (*fn)(void *) = post->fn;
+		void *arg = post->arg;
+
+		if (post->counted) {
+			pthread_mutex_lock(&loop->mutex);
+			loop->n_posts--;
+			pthread_mutex_unlock(&loop->mutex);
+		}
+		mem_free(post);
+		fn(arg);
+	}
+}
+
+static void loop_on_async(uv_async_t *async)
+{
+	struct loop *loop = async->data;
+
+	loop_run_posts(loop);
+	if (atomic_load(&loop->stop)) {
+		uv_stop(&loop->uv);
+	}
+}
+
+static int loop_post_any(struct loop *loop, void (*fn)(void *), void *arg, bool counted)
+{
+	struct post *post;
+
+	pthread_mutex_lock(&loop->mutex);
+	if (counted && loop->n_posts >= LIM_LOOP_POSTS) {
+		pthread_mutex_unlock(&loop->mutex);
+		METRICS_COUNT("skerry_loop_posts_refused_total", "Posts refused because a loop's queue was full.", 1);
+		return ERR_LIMIT;
+	}
+	post = mem_alloc(sizeof(*post));
+	post->fn = fn;
+	post->arg = arg;
+	post->counted = counted;
+	bool wake = list_empty(&loop->posts);
+	list_push(&loop->posts, &post->link);
+	loop->n_posts += counted;
+	if (wake) {
+		uv_async_send(&loop->async);
+	}
+	pthread_mutex_unlock(&loop->mutex);
+	return 0;
+}
+
+int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg)
+{
+	return loop_post_any(loop, fn, arg, true);
+}
+
+void loop_post_reply(struct loop *loop, void (*fn)(void *arg), void *arg)
+{
+	IGNORE(loop_post_any(loop, fn, arg, false));
+}
+
+/* ---- Timers: a binary heap ordered by (due, seq) ------------------------------------------------------------------ */
+
+static bool timer_before(const struct loop_timer *a, const struct loop_timer *b)
+{
+	return a->due != b->due ? a->due < b->due : a->seq < b->seq;
+}
+
+static void heap_set(struct loop *loop, size_t pos, struct loop_timer *timer)
+{
+	loop->heap[pos] = timer;
+	timer->pos = pos;
+}
+
+static void heap_up(struct loop *loop, size_t pos)
+{
+	struct loop_timer *timer = loop->heap[pos];
+
+	while (pos > 0 && timer_before(timer, loop->heap[(pos - 1) / 2])) {
+		heap_set(loop, pos, loop->heap[(pos - 1) / 2]);
+		pos = (pos - 1) / 2;
+	}
+	heap_set(loop, pos, timer);
+}
+
+static void heap_down(struct loop *loop, size_t pos)
+{
+	struct loop_timer *timer = loop->heap[pos];
+
+	for (;;) {
+		size_t child = 2 * pos + 1;
+
+		if (child >= loop->heap_len) {
+			break;
+		}
+		if (child + 1 < loop->heap_len && timer_before(loop->heap[child + 1], loop->heap[child])) {
+			child++;
+		}
+		if (!timer_before(loop->heap[child], timer)) {
+			break;
+		}
+		heap_set(loop, pos, loop->heap[child]);
+		pos = child;
+	}
+	heap_set(loop, pos, timer);
+}
+
+static void loop_on_tick(uv_timer_t *handle);
+
+static void loop_arm(struct loop *loop)
+{
+	if (loop->firing) {
+		return;
+	}
+	if (loop->heap_len == 0) {
+		uv_timer_stop(&loop->tick);
+		return;
+	}
+	uint64_t now = uv_now(&loop->uv);
+	uint64_t due = loop->heap[0]->due;
+	uv_timer_start(&loop->tick, loop_on_tick, due > now ? due - now : 0, 0);
+}
+
+static void loop_on_tick(uv_timer_t *handle)
+{
+	struct loop *loop = handle->data;
+	uint64_t now = uv_now(&loop->uv);
+	uint64_t limit = loop->seq; /* timers started by these callbacks wait for the next turn */
+
+	loop->firing = true;
+	while (loop->heap_len > 0 && loop->heap[0]->due <= now && loop->heap[0]->seq < limit) {
+		struct loop_timer *timer = loop->heap[0];
+
+		loop_timer_stop(timer);
+		timer->cb(timer->arg);
+	}
+	loop->firing = false;
+	loop_arm(loop);
+}
+
+void loop_timer_start(struct loop_timer *timer, struct loop *loop, uint64_t ms, void (*cb)(void *arg), void *arg)
+{
+	loop_timer_stop(timer);
+	uv_update_time(&loop->uv);
+	uint64_t now = uv_now(&loop->uv);
+	timer->loop = loop;
+	timer->due = ms > UINT64_MAX - now ? UINT64_MAX : now + ms;
+	timer->seq = loop->seq++;
+	timer->cb = cb;
+	timer->arg = arg;
+	if (loop->heap_len == loop->heap_cap) {
+		loop->heap_cap = loop->heap_cap == 0 ? 64 : loop->heap_cap * 2;
+		loop->heap = mem_reallocarray(loop->heap, loop->heap_cap, sizeof(*loop->heap));
+	}
+	heap_set(loop, loop->heap_len++, timer);
+	heap_up(loop, timer->pos);
+	if (timer->pos == 0) {
+		loop_arm(loop);
+	}
+}
+
+void loop_timer_stop(struct loop_timer *timer)
+{
+	struct loop *loop = timer->loop;
+
+	if (loop == NULL) {
+		return;
+	}
+	size_t pos = timer->pos;
+	struct loop_timer *last = loop->heap[--loop->heap_len];
+	if (last != timer) {
+		heap_set(loop, pos, last);
+		heap_up(loop, pos);
+		heap_down(loop, last->pos);
+	}
+	timer->loop = NULL;
+	if (pos == 0) {
+		loop_arm(loop);
+	}
+}
+
+/* ---- Flush hooks -------------------------------------------------------------------------------------------------- */
+
+static void loop_on_prepare(uv_prepare_t *handle)
+{
+	struct loop *loop = handle->data;
+	struct list batch;
+
+	list_init(&batch);
+	list_splice(&batch, &loop->hooks);
+	struct list *l;
+	while ((l = list_pop(&batch)) != NULL) {
+		struct flush_hook *hook = LIST_ENTRY(l, struct flush_hook, link);
+
+		hook->loop = NULL;
+		hook->run(hook->arg);
+	}
+	if (list_empty(&loop->hooks)) {
+		uv_unref((uv_handle_t *)&loop->prepare);
+	} else {
+		uv_async_send(&loop->async); /* so that the loop does not sleep before the next turn */
+	}
+}
+
+void loop_flush_add(struct loop *loop, struct flush_hook *hook)
+{
+	if (hook->loop != NULL) {
+		return;
+	}
+	hook->loop = loop;
+	list_push(&loop->hooks, &hook->link);
+	uv_ref((uv_handle_t *)&loop->prepare);
+}
+
+void loop_flush_remove(struct flush_hook *hook)
+{
+	if (hook->loop == NULL) {
+		return;
+	}
+	hook->loop = NULL;
+	list_remove(&hook->link);
+}
+
+/* ---- Jobs --------------------------------------------------------------------------------------------------------- */
+
+static void job_work(uv_work_t *req)
+{
+	struct job *job = req->data;
+
+	job->work(job->arg);
+}
+
+static void job_done(uv_work_t *req, int status)
+{
+	struct job *job = req->data;
+
+	(void)status;
+	job->loop->jobs--;
+	job->done(job->arg);
+	mem_free(job);
+}
+
+int loop_work(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg), void *arg)
+{
+	if (loop->jobs >= LIM_LOOP_WORK) {
+		return ERR_LIMIT;
+	}
+	struct job *job = MEM_NEW(struct job);
+	job->loop = loop;
+	job->work = work;
+	job->done = done;
+	job->arg = arg;
+	job->req.data = job;
+	loop->jobs++;
+	if (uv_queue_work(&loop->uv, &job->req, job_work, job_done) != 0) {
+		IMPOSSIBLE("uv_queue_work with a work function");
+	}
+	return 0;
+}
+
+/* ---- Life --------------------------------------------------------------------------------------------------------- */
+
+struct loop *loop_new(const char *name)
+{
+	struct loop *loop = MEM_NEW(struct loop);
+
+	if (uv_loop_init(&loop->uv) != 0 || uv_async_init(&loop->uv, &loop->async, loop_on_async) != 0 ||
+	    uv_prepare_init(&loop->uv, &loop->prepare) != 0 || uv_timer_init(&loop->uv, &loop->tick) != 0) {
+		IMPOSSIBLE("no file descriptors or memory for an event loop");
+	}
+	loop->async.data = loop;
+	loop->prepare.data = loop;
+	loop->tick.data = loop;
+	uv_prepare_start(&loop->prepare, loop_on_prepare);
+	uv_unref((uv_handle_t *)&loop->prepare);
+	uv_unref((uv_handle_t *)&loop->async);
+	pthread_mutex_init(&loop->mutex, NULL);
+	list_init(&loop->posts);
+	list_init(&loop->hooks);
+	loop->name = mem_strdup(name);
+	loop->owner = pthread_self();
+	return loop;
+}
+
+void loop_free(struct loop *loop)
+{
+	if (loop == NULL) {
+		return;
+	}
+	PRE(!loop->has_thread);
+	loop->owner = pthread_self();
+	/* What was posted or marked before the end still runs: it may hold the last reference to something. */
+	for (int i = 0; i < 8; i++) {
+		loop_run_posts(loop);
+		uv_run(&loop->uv, UV_RUN_NOWAIT);
+	}
+	uv_close((uv_handle_t *)&loop->async, NULL);
+	uv_close((uv_handle_t *)&loop->prepare, NULL);
+	uv_close((uv_handle_t *)&loop->tick, NULL);
+	loop->heap_len = 0;
+	uv_run(&loop->uv, UV_RUN_DEFAULT);
+	if (uv_loop_close(&loop->uv) != 0) {
+		uv_print_all_handles(&loop->uv, stderr);
+		IMPOSSIBLE("a loop was freed with open handles");
+	}
+	pthread_mutex_destroy(&loop->mutex);
+	mem_free(loop->heap);
+	mem_free(loop->scratch_read);
+	mem_free(loop->scratch_plain);
+	mem_free(loop->name);
+	mem_free(loop);
+}
+
+void loop_run(struct loop *loop)
+{
+	loop->owner = pthread_self();
+	if (!atomic_load(&loop->stop)) {
+		uv_run(&loop->uv, UV_RUN_DEFAULT);
+	}
+	atomic_store(&loop->stop, false);
+}
+
+void loop_turn(struct loop *loop, bool wait)
+{
+	loop->owner = pthread_self();
+	uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+}
+
+void loop_stop(struct loop *loop)
+{
+	atomic_store(&loop->stop, true);
+	uv_async_send(&loop->async);
+}
+
+uv_loop_t *loop_uv(struct loop *loop)
+{
+	return &loop->uv;
+}
+
+uint64_t loop_now(struct loop *loop)
+{
+	return uv_now(&loop->uv);
+}
+
+void loop_update_time(struct loop *loop)
+{
+	uv_update_time(&loop->uv);
+}
+
+bool loop_is_here(const struct loop *loop)
+{
+	return pthread_equal(loop->owner, pthread_self()) != 0;
+}
+
+const char *loop_name(const struct loop *loop)
+{
+	return loop->name;
+}
+
+static void *loop_main(void *arg)
+{
+	struct loop *loop = arg;
+	char name[16];
+
+	strncpy(name, loop->name, sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	pthread_setname_np(pthread_self(), name);
+	loop_run(loop);
+	return NULL;
+}
+
+int loop_thread_start(struct loop *loop)
+{
+	sigset_t all, old;
+
+	PRE(!loop->has_thread);
+	uv_ref((uv_handle_t *)&loop->async);
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = pthread_create(&loop->thread, NULL, loop_main, loop);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc != 0) {
+		uv_unref((uv_handle_t *)&loop->async);
+		return -rc;
+	}
+	loop->has_thread = true;
+	return 0;
+}
+
+void loop_thread_join(struct loop *loop)
+{
+	if (!loop->has_thread) {
+		return;
+	}
+	pthread_join(loop->thread, NULL);
+	loop->has_thread = false;
+	loop->owner = pthread_self();
+	uv_unref((uv_handle_t *)&loop->async);
+}
