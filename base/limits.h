@@ -55,8 +55,8 @@
 /* --- the domain: times and portions of tailnet/ --- */
 /* Life of a node key if the tailnet says nothing, of an auth key and of an API key. */
 #define LIM_NODE_EXPIRY_MS (180ll * 24 * 3600 * 1000)
-#define LIM_AUTH_KEY_MS	   (24ll * 3600 * 1000)
-#define LIM_API_KEY_MS	   (90ll * 24 * 3600 * 1000)
+#define LIM_AUTH_KEY_MS    (24ll * 3600 * 1000)
+#define LIM_API_KEY_MS     (90ll * 24 * 3600 * 1000)
 /* The longest that may be asked for. */
 #define LIM_LIFETIME_MS (3660ll * 24 * 3600 * 1000)
 /* An expired key stays in the lists so long. */
@@ -69,19 +69,19 @@
 #define LIM_EPHEMERAL_MS      (30ll * 60 * 1000)
 /* Tombstones of the change index: age, and how many per tailnet. */
 #define LIM_TOMBSTONE_MS (3ll * 24 * 3600 * 1000)
-#define LIM_TOMBSTONES	 16384
+#define LIM_TOMBSTONES   16384
 /* Deadlines, and records of a deleted tailnet, that one Tick works through. */
 #define LIM_TICK_ITEMS 256
 /* Sequence numbers above the lowest unanswered one that a lighthouse may use. */
 #define LIM_ORIGIN_WINDOW 16384
 /* Names that are tried with a number, addresses that are tried. */
-#define LIM_NAME_PROBES	   64
+#define LIM_NAME_PROBES    64
 #define LIM_ADDRESS_PROBES 65536
 /* Texts: login and display names, descriptions, instance ids, reason. */
 #define LIM_TEXT_BYTES 256
 /* Resolvers and routes of a tailnet's DNS, and its prefixes. */
 #define LIM_DNS_RESOLVERS    16
-#define LIM_DNS_ROUTES	     256
+#define LIM_DNS_ROUTES       256
 #define LIM_TAILNET_PREFIXES 16
 /* A sealed secret and a certificate in the state. */
 #define LIM_SEALED_BYTES      8192

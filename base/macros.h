@@ -23,18 +23,19 @@
 /* <sys/param.h>, which <uv.h> brings in, has its own, which evaluate twice. */
 #undef MIN
 #undef MAX
-#define MIN(a, b)                                  \
-	({                                         \
-		__typeof__(a) min_a_ = (a);        \
-		__typeof__(b) min_b_ = (b);        \
-		min_a_ < min_b_ ? min_a_ : min_b_; \
+/* Each argument is evaluated once; the names are unique so that calls nest without shadowing. */
+#define MACROS_CAT2_(a, b) a##b
+#define MACROS_CAT_(a, b)  MACROS_CAT2_(a, b)
+#define MACROS_PICK_(a, op, b, x, y)   \
+	({                             \
+		__typeof__(a) x = (a); \
+		__typeof__(b) y = (b); \
+		x op y ? x : y;        \
 	})
-#define MAX(a, b)                                  \
-	({                                         \
-		__typeof__(a) max_a_ = (a);        \
-		__typeof__(b) max_b_ = (b);        \
-		max_a_ > max_b_ ? max_a_ : max_b_; \
-	})
+#define MIN(a, b) \
+	MACROS_PICK_(a, <, b, MACROS_CAT_(min_a_, __COUNTER__), MACROS_CAT_(min_b_, __COUNTER__))
+#define MAX(a, b) \
+	MACROS_PICK_(a, >, b, MACROS_CAT_(max_a_, __COUNTER__), MACROS_CAT_(max_b_, __COUNTER__))
 
 /* Prints "file:line: what: text" to stderr and aborts. Any thread. */
 void macros_abort(const char *file, int line, const char *what, const char *text) NORETURN;
