@@ -50,10 +50,7 @@ static int on_url(llhttp_t *parser, const char *at, size_t len)
 
 static int on_url_complete(llhttp_t *parser)
 {
-	struct http1 *h = parsed(parser);
-
-	h->target_len = h->head.len;
-	buf_u8(&h->head, 0);
+	buf_u8(&parsed(parser)->head, 0);
 	return 0;
 }
 
@@ -165,7 +162,6 @@ static void next_request(struct http1 *h)
 	buf_u8(&h->head, 0); /* so that no offset is 0 */
 	memset(h->offsets, 0, sizeof(h->offsets));
 	memset(&h->req, 0, sizeof(h->req));
-	h->target_len = 0;
 	h->head_bytes = 0;
 	h->body_bytes = 0;
 	h->raw_bytes = 0;
@@ -396,6 +392,7 @@ static int parse_once(struct http1 *h, struct err *err)
 static void complete(struct http1 *h)
 {
 	http1_close_request(h, NULL);
+	h->unconsumed = 0; /* the rest of the body is dropped */
 	if (h->expect_continue) /* the body that was asked about will not be looked for */
 		h->state = HTTP1_DEAD;
 	if (h->state != HTTP1_DONE)
@@ -440,12 +437,10 @@ static int run(struct http1 *h, struct err *err)
 			err_set(&why, ERR_CANCELLED, "cut by the server");
 			http1_close_request(h, &why);
 		}
-		if (rv || !h->active || !h->req.ended || !list_empty(&h->out))
+		if (rv || !list_empty(&h->out) || (h->active ? !h->req.ended : h->state != HTTP1_DONE))
 			break;
 		complete(h);
 	}
-	if (!h->active && h->state == HTTP1_DONE && list_empty(&h->out))
-		complete(h);
 	h->in_run = false;
 	if (h->in_pos) {
 		buf_consume(&h->in, h->in_pos);

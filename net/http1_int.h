@@ -62,7 +62,6 @@ struct http1 {
 	bool detached; /* upgraded: the stream is someone else's */
 	bool paused; /* reading from the stream is paused */
 	struct buf head; /* target, names and values, each with a NUL */
-	size_t target_len;
 	size_t head_bytes; /* read for this head */
 	size_t body_bytes; /* handed over */
 	size_t raw_bytes; /* read for this body, chunk sizes included */
