@@ -1,0 +1,102 @@
+/* The member table as the peer thread keeps it, and what the leader does to raft's configuration because of it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/limits.h"
+#include "base/macros.h"
+#include "cluster/link_int.h"
+#include "cluster/pki.h"
+
+struct kv;
+
+struct member {
+	uint64_t id;
+	bool removed;
+	bool voter; /* the table's kind; raft's configuration is made to follow */
+	uint64_t incarnation; /* 0: lost or never started */
+	char name[LIM_LABEL + 1];
+	char address[LIM_HOST_PORT + 1];
+	char api_url[LIM_HOST_PORT + 16];
+	uint8_t public_key[PKI_SPKI_MAX];
+	size_t public_key_len;
+	uint8_t spki_sha256[32]; /* of it */
+};
+
+/* Sorted by id. Embedded; zeroed memory is empty. Removed members stay in it: their ids are refused for ever. */
+struct member_table {
+	struct member *m;
+	size_t n;
+};
+
+void member_table_done(struct member_table *t);
+const struct member *member_find(const struct member_table *t, uint64_t id);
+/* Adds a member; ERR_LIMIT when a text or the key is too long for it. Replaces one of the same id. */
+MUST_CHECK int member_table_add(struct member_table *t, uint64_t id, bool removed, bool voter,
+				uint64_t incarnation, const char *name, const char *address,
+				const char *api_url, const void *public_key, size_t len,
+				struct err *err);
+
+/* From the state. ERR_NOT_FOUND when there is no state yet. */
+MUST_CHECK int member_table_read(const struct kv *kv, struct member_table *ret, struct err *err);
+
+/*
+ * members.json in the state directory: who the peers are while there is no state to ask (a joiner before its first
+ * snapshot, a store that is being rebuilt). A missing file is an empty table.
+ */
+MUST_CHECK int member_table_load(const char *dir, struct member_table *ret, struct err *err);
+MUST_CHECK int member_table_save(const char *dir, const struct member_table *t, struct err *err);
+bool member_table_equal(const struct member_table *a, const struct member_table *b);
+
+/* ---- raft's configuration follows the table (leader) ---- */
+
+enum member_action {
+	MEMBER_NOTHING,
+	MEMBER_REMOVE,	 /* out of raft's configuration */
+	MEMBER_HAND_OVER, /* leadership: this lighthouse itself is removed */
+	MEMBER_ADD,	 /* as a standby */
+	MEMBER_PROMOTE,	 /* to voter */
+	MEMBER_SET_VOTER, /* say in the table what raft has done */
+	MEMBER_SET_STANDBY,
+};
+
+struct member_todo {
+	enum member_action action;
+	uint64_t id;
+};
+
+/* A standby is caught up when it lacks fewer entries than this. */
+enum { MEMBER_LAG = 256 };
+
+/*
+ * The next step, one at a time; pure, so that a new leader resumes where the last one stopped. `connected` says
+ * whether the member has a link now.
+ *
+ * Removed members leave first. New ones enter as standbys, which costs no availability. Standbys that have caught
+ * up become voters only when that leads to an odd number of voters: 1 -> 3 -> 5. Two voters would need both of two
+ * lighthouses alive, where one voter and a standby need one; so the second waits for the third, and then both are
+ * promoted one after the other. An even number that is left by a removal stays until a member joins.
+ */
+void member_next(const struct member_table *t, const struct link_state *s, uint64_t self,
+		 bool (*connected)(void *arg, uint64_t id), void *arg, struct member_todo *ret);
+
+/* ---- clocks ---- */
+
+/* Another voter's clock minus ours, in ms. */
+struct member_clock {
+	bool known;
+	int64_t offset_ms;
+};
+
+enum { MEMBER_CLOCK_MS = 10000 };
+
+/*
+ * From the offsets of the other voters (n of them; ours is 0): does a majority of all voters, ourselves included,
+ * agree with our clock to 10 s?
+ */
+bool member_clocks_agree(const struct member_clock *c, size_t n);
+/* Is our clock more than 10 s off the median of the known ones? False when fewer than a majority are known. */
+bool member_clock_is_off(const struct member_clock *c, size_t n);
