@@ -1,0 +1,164 @@
+#include "lighthouse/config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "api/api.h"
+#include "base/fileio.h"
+#include "base/mem.h"
+#include "base/prefix.h"
+
+static const char *const tls_choices[] = {"cluster", "file", "none", NULL};
+static const char *const serve_choices[] = {"agent", "admin", "web", "relay", "dns", "metrics", NULL};
+static const char *const level_choices[] = {"error", "warn", "info", "debug", NULL};
+
+static int check_prefixes(const void *value, struct err *e)
+{
+	const struct config_strings *s = value;
+	struct prefix p;
+
+	for (size_t i = 0; i < s->n; i++) {
+		int rc = prefix_parse(s->v[i], &p, e);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int check_url(const void *value, struct err *e)
+{
+	const char *url = *(char *const *)value;
+
+	if (url && strncmp(url, "https://", 8) != 0)
+		return err_set(e, ERR_INVALID, "\"%s\" is not an https:// URL", url);
+	return 0;
+}
+
+#define L(member) offsetof(struct lighthouse_listener, member)
+static const struct config_key listener_keys[] = {
+	{.path = "address", .type = CONFIG_STRING, .offset = L(address), .required = true},
+	{.path = "tls", .type = CONFIG_ENUM, .offset = L(tls), .def = "cluster", .choices = tls_choices},
+	{.path = "cert", .type = CONFIG_STRING, .offset = L(cert)},
+	{.path = "key", .type = CONFIG_STRING, .offset = L(key)},
+	{.path = "serve", .type = CONFIG_STRINGS, .offset = L(serve), .required = true, .choices = serve_choices},
+	{.path = "proxy_protocol", .type = CONFIG_STRINGS, .offset = L(proxy_protocol), .check = check_prefixes},
+	{.path = "allow_from", .type = CONFIG_STRINGS, .offset = L(allow_from), .check = check_prefixes},
+};
+#undef L
+
+static const struct config_schema listener_schema = {
+	.keys = listener_keys,
+	.nkeys = ARRAY_LEN(listener_keys),
+	.size = sizeof(struct lighthouse_listener),
+};
+
+#define C(member) offsetof(struct lighthouse_config, member)
+static const struct config_key keys[] = {
+	{.path = "state_dir", .type = CONFIG_STRING, .offset = C(state_dir), .def = "/var/lib/skerry/lighthouse"},
+	{.path = "socket", .type = CONFIG_STRING, .offset = C(socket), .def = "/run/skerry/skerryd.sock"},
+	{.path = "socket_group", .type = CONFIG_STRING, .offset = C(socket_group)},
+	{.path = "peer_listen", .type = CONFIG_STRING, .offset = C(peer_listen), .def = "0.0.0.0:8444"},
+	{.path = "peer_address", .type = CONFIG_STRING, .offset = C(peer_address)},
+	{.path = "api_url", .type = CONFIG_STRING, .offset = C(api_url), .check = check_url},
+	{.path = "log_level",
+	 .type = CONFIG_STRING,
+	 .offset = C(log_level),
+	 .def = "info",
+	 .choices = level_choices},
+	{.path = "reflection_public", .type = CONFIG_BOOL, .offset = C(reflection_public), .def = "false"},
+	{.path = "drain",
+	 .type = CONFIG_DURATION,
+	 .offset = C(drain_ms),
+	 .def = "10s",
+	 .min = 0,
+	 .max = 600000},
+	{.path = "listeners", .type = CONFIG_LIST, .offset = C(listeners), .sub = &listener_schema},
+};
+#undef C
+
+static const struct config_schema schema = {
+	.keys = keys,
+	.nkeys = ARRAY_LEN(keys),
+	.size = sizeof(struct lighthouse_config),
+};
+
+static const char default_listeners[] = "listeners:\n"
+					"  - address: 0.0.0.0:8443\n"
+					"    serve: [agent, admin, web]\n"
+					"  - address: 127.0.0.1:9443\n"
+					"    tls: none\n"
+					"    serve: [metrics]\n";
+
+/* An absent list means the defaults; an empty one would leave a lighthouse that nobody can use. */
+static int add_default_listeners(struct lighthouse_config *c, struct err *err)
+{
+	struct lighthouse_config d;
+	int rc = config_parse(default_listeners, strlen(default_listeners), "defaults", &schema, &d, err);
+
+	if (rc < 0)
+		return rc;
+	c->listeners = d.listeners;
+	memset(&d.listeners, 0, sizeof(d.listeners));
+	config_done(&schema, &d);
+	return 0;
+}
+
+static int check_listeners(const struct lighthouse_config *c, const char *path, struct err *err)
+{
+	const struct lighthouse_listener *l = c->listeners.v;
+
+	for (size_t i = 0; i < c->listeners.n; i++) {
+		bool file = l[i].tls == LIGHTHOUSE_TLS_FILE;
+
+		if (file != (l[i].cert && l[i].key))
+			return err_field(err, ERR_INVALID, path,
+					 "listener %s: %s", l[i].address,
+					 file ? "tls: file needs cert and key, the paths of two PEM files"
+					      : "cert and key go with tls: file");
+	}
+	return 0;
+}
+
+int lighthouse_config_load(const char *path, struct lighthouse_config *ret, struct err *err)
+{
+	int rc;
+
+	if (!path && !file_exists(LIGHTHOUSE_CONFIG_PATH))
+		rc = config_defaults(&schema, ret, err);
+	else
+		rc = config_load(path ? path : LIGHTHOUSE_CONFIG_PATH, &schema, ret, err);
+	if (rc < 0)
+		return rc;
+	if (ret->listeners.n == 0)
+		rc = add_default_listeners(ret, err);
+	if (rc >= 0)
+		rc = check_listeners(ret, path ? path : LIGHTHOUSE_CONFIG_PATH, err);
+	if (rc < 0)
+		lighthouse_config_done(ret);
+	return rc;
+}
+
+void lighthouse_config_done(struct lighthouse_config *c)
+{
+	config_done(&schema, c);
+}
+
+int lighthouse_serve_mask(const struct lighthouse_listener *l, unsigned *ret_mask, struct err *err)
+{
+	static const unsigned bits[] = {API_SERVE_AGENT, API_SERVE_ADMIN, API_SERVE_WEB,
+					API_SERVE_RELAY, API_SERVE_DNS,	  API_SERVE_METRICS};
+	unsigned mask = 0;
+
+	for (size_t i = 0; i < l->serve.n; i++) {
+		size_t k = 0;
+
+		while (serve_choices[k] && strcmp(serve_choices[k], l->serve.v[i]) != 0)
+			k++;
+		if (!serve_choices[k])
+			return err_set(err, ERR_INVALID, "listener %s: cannot serve \"%s\"", l->address, l->serve.v[i]);
+		mask |= bits[k];
+	}
+	*ret_mask = mask;
+	return 0;
+}

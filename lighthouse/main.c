@@ -1,0 +1,239 @@
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include "base/crypto.h"
+#include "base/macros.h"
+#include "lighthouse/commands.h"
+
+enum option_id {
+	OPT_CONFIG = 'c',
+	OPT_HELP = 'h',
+	OPT_DIR = 256,
+	OPT_NAME,
+	OPT_CLUSTER_NAME,
+	OPT_BASE_DOMAIN,
+	OPT_API_ADDRESS,
+	OPT_PEER_ADDRESS,
+	OPT_DUMP_ENTRY,
+	OPT_TIMEOUT,
+};
+
+static const struct option options[] = {
+	{"config", required_argument, NULL, OPT_CONFIG},
+	{"dir", required_argument, NULL, OPT_DIR},
+	{"name", required_argument, NULL, OPT_NAME},
+	{"cluster-name", required_argument, NULL, OPT_CLUSTER_NAME},
+	{"base-domain", required_argument, NULL, OPT_BASE_DOMAIN},
+	{"api-address", required_argument, NULL, OPT_API_ADDRESS},
+	{"peer-address", required_argument, NULL, OPT_PEER_ADDRESS},
+	{"dump-entry", required_argument, NULL, OPT_DUMP_ENTRY},
+	{"timeout", required_argument, NULL, OPT_TIMEOUT},
+	{"help", no_argument, NULL, OPT_HELP},
+	{NULL, 0, NULL, 0},
+};
+
+struct command {
+	const char *name;
+	const char *argument; /* the one positional argument, NULL: none */
+	const char *summary;
+	const char *help;
+	int (*run)(const struct lighthouse_args *a);
+	const int *takes; /* option ids, 0 ends */
+};
+
+static const int init_takes[] = {OPT_CONFIG, OPT_DIR, OPT_NAME, OPT_CLUSTER_NAME,
+				 OPT_BASE_DOMAIN, OPT_API_ADDRESS, OPT_PEER_ADDRESS, 0};
+static const int join_takes[] = {OPT_CONFIG, OPT_DIR, OPT_NAME, OPT_API_ADDRESS, OPT_PEER_ADDRESS, OPT_TIMEOUT, 0};
+static const int run_takes[] = {OPT_CONFIG, OPT_DIR, 0};
+static const int check_takes[] = {OPT_CONFIG, OPT_DIR, OPT_DUMP_ENTRY, 0};
+
+static const char addresses_help[] =
+	"  --api-address HOST:PORT   where devices reach this lighthouse (default: this host's address, 8443)\n"
+	"  --peer-address HOST:PORT  where other lighthouses reach it (default: this host's address, 8444)\n";
+
+static const struct command commands[] = {
+	{"init", NULL, "make a new cluster of one on this host",
+	 "  --name NAME               of this lighthouse (default: the host's name)\n"
+	 "  --cluster-name NAME       of the cluster (default: skerry)\n"
+	 "  --base-domain DOMAIN      of MagicDNS names (default: <cluster-name>.internal)\n",
+	 command_init, init_takes},
+	{"join", "TOKEN", "join the cluster that a token names (`skerry cluster token` makes one)",
+	 "  TOKEN                     the token, file:PATH, or - for standard input\n"
+	 "  --name NAME               of this lighthouse (default: the host's name)\n"
+	 "  --timeout TIME            give up after that long (default: 30s)\n",
+	 command_join, join_takes},
+	{"run", NULL, "serve, in the foreground",
+	 "", command_run, run_takes},
+	{"check", NULL, "verify the state directory of a stopped lighthouse",
+	 "  --dump-entry N            print entry N of the log instead\n", command_check, check_takes},
+};
+
+static const char common_help[] =
+	"  --config FILE             (default: /etc/skerry/lighthouse.yaml; a missing default file means defaults)\n"
+	"  --dir DIR                 the state directory, instead of the configured one\n";
+
+static void usage(FILE *f)
+{
+	fputs("usage: skerryd COMMAND [OPTION...]\n\nThe Skerry lighthouse daemon.\n\ncommands:\n", f);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		fprintf(f, "  %-6s%-7s %s\n", commands[i].name, commands[i].argument ? commands[i].argument : "",
+			commands[i].summary);
+	fputs("  help [COMMAND]\n  version\n\n`skerryd help COMMAND` lists its options. See skerryd(8).\n", f);
+}
+
+static void command_usage(const struct command *c, FILE *f)
+{
+	bool addresses = c->run == command_init || c->run == command_join;
+
+	fprintf(f, "usage: skerryd %s%s%s [OPTION...]\n\nTo %s.\n\n%s%s%s", c->name, c->argument ? " " : "",
+		c->argument ? c->argument : "", c->summary, c->help, addresses ? addresses_help : "", common_help);
+}
+
+static const struct command *command_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+static bool takes(const struct command *c, int id)
+{
+	for (const int *t = c->takes; *t; t++) {
+		if (*t == id)
+			return true;
+	}
+	return false;
+}
+
+/* Returns -1 to go on, else the exit code. */
+static int parse(const struct command *c, int argc, char **argv, struct lighthouse_args *a)
+{
+	int index = 0;
+	int id;
+
+	opterr = 0;
+	while ((id = getopt_long(argc, argv, "+c:h", options, &index)) != -1) {
+		if (id == OPT_HELP) {
+			command_usage(c, stdout);
+			return EXIT_OK;
+		}
+		if (id == '?' || !takes(c, id)) {
+			fprintf(stderr, "skerryd %s: %s is not an option of it, or lacks its value; `skerryd help %s` lists "
+				"them\n", c->name, argv[optind - 1], c->name);
+			return EXIT_USAGE_ERROR;
+		}
+		switch (id) {
+		case OPT_CONFIG:
+			a->config = optarg;
+			break;
+		case OPT_DIR:
+			a->dir = optarg;
+			break;
+		case OPT_NAME:
+			a->name = optarg;
+			break;
+		case OPT_CLUSTER_NAME:
+			a->cluster_name = optarg;
+			break;
+		case OPT_BASE_DOMAIN:
+			a->base_domain = optarg;
+			break;
+		case OPT_API_ADDRESS:
+			a->api_address = optarg;
+			break;
+		case OPT_PEER_ADDRESS:
+			a->peer_address = optarg;
+			break;
+		case OPT_DUMP_ENTRY:
+			a->dump_entry = optarg;
+			break;
+		case OPT_TIMEOUT:
+			a->timeout = optarg;
+			break;
+		default:
+			IMPOSSIBLE("option without a case");
+		}
+	}
+	return -1;
+}
+
+/* Keys and tokens live in this process: no core files, no reading of its memory by others of the user. */
+static void harden(void)
+{
+	struct rlimit none = {0, 0};
+	struct rlimit files;
+
+	(void)setrlimit(RLIMIT_CORE, &none);
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	/* Each device is a connection. */
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	signal(SIGPIPE, SIG_IGN);
+}
+
+int main(int argc, char **argv)
+{
+	struct lighthouse_args a = {0};
+	const struct command *c;
+	int rc;
+
+	if (argc < 2) {
+		usage(stderr);
+		return EXIT_USAGE_ERROR;
+	}
+	if (!strcmp(argv[1], "version") || !strcmp(argv[1], "--version")) {
+		puts("skerryd " SKERRY_VERSION);
+		return EXIT_OK;
+	}
+	if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		c = argc > 2 ? command_find(argv[2]) : NULL;
+		if (c)
+			command_usage(c, stdout);
+		else
+			usage(stdout);
+		return EXIT_OK;
+	}
+	c = command_find(argv[1]);
+	if (!c) {
+		fprintf(stderr, "skerryd: there is no command \"%s\"; `skerryd help` lists them\n", argv[1]);
+		return EXIT_USAGE_ERROR;
+	}
+	argc--;
+	argv++;
+	rc = parse(c, argc, argv, &a);
+	if (rc >= 0)
+		return rc;
+	if (c->argument && optind < argc) {
+		a.token = argv[optind++];
+		/* Options may follow the argument. */
+		argc -= optind - 1;
+		argv += optind - 1;
+		optind = 1;
+		rc = parse(c, argc, argv, &a);
+		if (rc >= 0)
+			return rc;
+	}
+	if (optind < argc) {
+		fprintf(stderr, "skerryd %s: unexpected argument \"%s\"; `skerryd help %s` shows the usage\n", c->name,
+			argv[optind], c->name);
+		return EXIT_USAGE_ERROR;
+	}
+	if (c->argument && !a.token) {
+		fprintf(stderr, "skerryd %s: %s is missing; `skerryd help %s` shows the usage\n", c->name, c->argument,
+			c->name);
+		return EXIT_USAGE_ERROR;
+	}
+	harden();
+	crypto_init();
+	return c->run(&a);
+}
