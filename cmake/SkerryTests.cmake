@@ -10,6 +10,9 @@
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET GLOBAL cmocka)
 
+# All fuzzers, without the programs and the other tests.
+add_custom_target(skerry_fuzzers)
+
 # skerry_test_libs(RET name...): turns folder names into targets; RET is NOTFOUND with one that does not exist.
 function(skerry_test_libs ret)
 	set(out)
@@ -84,6 +87,7 @@ function(skerry_fuzz name)
 	foreach(lib IN LISTS A_EXTERNAL)
 		target_link_libraries(fuzz_${name} PRIVATE ext::${lib})
 	endforeach()
+	add_dependencies(skerry_fuzzers fuzz_${name})
 	set(corpus "${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name}")
 	if(SKERRY_SANITIZE STREQUAL "fuzzer")
 		target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
