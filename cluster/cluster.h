@@ -19,8 +19,8 @@ struct loop;
 struct cluster_options {
 	const char *dir;	   /* state directory, 0700 */
 	const char *peer_listen;   /* address:port to bind for peer links */
-	const char *peer_address;  /* host:port that other lighthouses dial */
-	const char *api_url;	   /* https://host:port that devices dial */
+	const char *peer_address;  /* host:port that other lighthouses dial; NULL: as at init or join */
+	const char *api_url;	   /* https://host:port that devices dial; NULL: as at init or join */
 	const char *version;	   /* of this build */
 	unsigned election_ms;	   /* 0: 1000 */
 	unsigned heartbeat_ms;	   /* 0: 100 */
@@ -75,6 +75,8 @@ void cluster_close(struct cluster *c);
 uint64_t cluster_id(const struct cluster *c);
 uint64_t cluster_lighthouse_id(const struct cluster *c);
 uint64_t cluster_incarnation(const struct cluster *c);
+/* https://host:port of this lighthouse for devices. Lives as long as c. */
+const char *cluster_api_url(const struct cluster *c);
 /* SHA-256 of the SubjectPublicKeyInfo of the cluster CA that signs now; 32 bytes. */
 const uint8_t *cluster_ca_pin(const struct cluster *c);
 /*

@@ -7,13 +7,13 @@
 enum lighthouse_exit {
 	EXIT_OK = 0,
 	EXIT_FAILED = 1,
-	EXIT_USAGE_ERROR = 64,	 /* wrong arguments */
-	EXIT_DATA = 65,		 /* a damaged log, store or file */
-	EXIT_NOT_READY = 69,	 /* another lighthouse did not answer, or there is nothing to run yet */
-	EXIT_FAIL_STOP = 70,	 /* the disk or the log failed under the running daemon */
+	EXIT_USAGE_ERROR = 64, /* wrong arguments */
+	EXIT_DATA = 65,        /* a damaged log, store or file */
+	EXIT_NOT_READY = 69, /* another lighthouse did not answer, or there is nothing to run yet */
+	EXIT_FAIL_STOP = 70, /* the disk or the log failed under the running daemon */
 	EXIT_OUT_OF_MEMORY = 71,
-	EXIT_REMOVED = 76,	 /* this lighthouse was removed from its cluster */
-	EXIT_CONFIG = 78,	 /* configuration, modes of files */
+	EXIT_REMOVED = 76, /* this lighthouse was removed from its cluster */
+	EXIT_CONFIG = 78,  /* configuration, modes of files */
 };
 
 /* What every subcommand takes: NULL where it was not given. */

@@ -9,7 +9,8 @@
 #include "base/prefix.h"
 
 static const char *const tls_choices[] = {"cluster", "file", "none", NULL};
-static const char *const serve_choices[] = {"agent", "admin", "web", "relay", "dns", "metrics", NULL};
+static const char *const serve_choices[] = {"agent", "admin",   "web", "relay",
+					    "dns",   "metrics", NULL};
 static const char *const level_choices[] = {"error", "warn", "info", "debug", NULL};
 
 static int check_prefixes(const void *value, struct err *e)
@@ -38,12 +39,26 @@ static int check_url(const void *value, struct err *e)
 #define L(member) offsetof(struct lighthouse_listener, member)
 static const struct config_key listener_keys[] = {
 	{.path = "address", .type = CONFIG_STRING, .offset = L(address), .required = true},
-	{.path = "tls", .type = CONFIG_ENUM, .offset = L(tls), .def = "cluster", .choices = tls_choices},
+	{.path = "tls",
+	 .type = CONFIG_ENUM,
+	 .offset = L(tls),
+	 .def = "cluster",
+	 .choices = tls_choices},
 	{.path = "cert", .type = CONFIG_STRING, .offset = L(cert)},
 	{.path = "key", .type = CONFIG_STRING, .offset = L(key)},
-	{.path = "serve", .type = CONFIG_STRINGS, .offset = L(serve), .required = true, .choices = serve_choices},
-	{.path = "proxy_protocol", .type = CONFIG_STRINGS, .offset = L(proxy_protocol), .check = check_prefixes},
-	{.path = "allow_from", .type = CONFIG_STRINGS, .offset = L(allow_from), .check = check_prefixes},
+	{.path = "serve",
+	 .type = CONFIG_STRINGS,
+	 .offset = L(serve),
+	 .required = true,
+	 .choices = serve_choices},
+	{.path = "proxy_protocol",
+	 .type = CONFIG_STRINGS,
+	 .offset = L(proxy_protocol),
+	 .check = check_prefixes},
+	{.path = "allow_from",
+	 .type = CONFIG_STRINGS,
+	 .offset = L(allow_from),
+	 .check = check_prefixes},
 };
 #undef L
 
@@ -55,10 +70,19 @@ static const struct config_schema listener_schema = {
 
 #define C(member) offsetof(struct lighthouse_config, member)
 static const struct config_key keys[] = {
-	{.path = "state_dir", .type = CONFIG_STRING, .offset = C(state_dir), .def = "/var/lib/skerry/lighthouse"},
-	{.path = "socket", .type = CONFIG_STRING, .offset = C(socket), .def = "/run/skerry/skerryd.sock"},
+	{.path = "state_dir",
+	 .type = CONFIG_STRING,
+	 .offset = C(state_dir),
+	 .def = "/var/lib/skerry/lighthouse"},
+	{.path = "socket",
+	 .type = CONFIG_STRING,
+	 .offset = C(socket),
+	 .def = "/run/skerry/skerryd.sock"},
 	{.path = "socket_group", .type = CONFIG_STRING, .offset = C(socket_group)},
-	{.path = "peer_listen", .type = CONFIG_STRING, .offset = C(peer_listen), .def = "0.0.0.0:8444"},
+	{.path = "peer_listen",
+	 .type = CONFIG_STRING,
+	 .offset = C(peer_listen),
+	 .def = "0.0.0.0:8444"},
 	{.path = "peer_address", .type = CONFIG_STRING, .offset = C(peer_address)},
 	{.path = "api_url", .type = CONFIG_STRING, .offset = C(api_url), .check = check_url},
 	{.path = "log_level",
@@ -66,7 +90,10 @@ static const struct config_key keys[] = {
 	 .offset = C(log_level),
 	 .def = "info",
 	 .choices = level_choices},
-	{.path = "reflection_public", .type = CONFIG_BOOL, .offset = C(reflection_public), .def = "false"},
+	{.path = "reflection_public",
+	 .type = CONFIG_BOOL,
+	 .offset = C(reflection_public),
+	 .def = "false"},
 	{.path = "drain",
 	 .type = CONFIG_DURATION,
 	 .offset = C(drain_ms),
@@ -94,7 +121,8 @@ static const char default_listeners[] = "listeners:\n"
 static int add_default_listeners(struct lighthouse_config *c, struct err *err)
 {
 	struct lighthouse_config d;
-	int rc = config_parse(default_listeners, strlen(default_listeners), "defaults", &schema, &d, err);
+	int rc = config_parse(default_listeners, strlen(default_listeners), "defaults", &schema, &d,
+			      err);
 
 	if (rc < 0)
 		return rc;
@@ -112,10 +140,10 @@ static int check_listeners(const struct lighthouse_config *c, const char *path, 
 		bool file = l[i].tls == LIGHTHOUSE_TLS_FILE;
 
 		if (file != (l[i].cert && l[i].key))
-			return err_field(err, ERR_INVALID, path,
-					 "listener %s: %s", l[i].address,
-					 file ? "tls: file needs cert and key, the paths of two PEM files"
-					      : "cert and key go with tls: file");
+			return err_field(
+				err, ERR_INVALID, path, "listener %s: %s", l[i].address,
+				file ? "tls: file needs cert and key, the paths of two PEM files"
+				     : "cert and key go with tls: file");
 	}
 	return 0;
 }
@@ -147,7 +175,7 @@ void lighthouse_config_done(struct lighthouse_config *c)
 int lighthouse_serve_mask(const struct lighthouse_listener *l, unsigned *ret_mask, struct err *err)
 {
 	static const unsigned bits[] = {API_SERVE_AGENT, API_SERVE_ADMIN, API_SERVE_WEB,
-					API_SERVE_RELAY, API_SERVE_DNS,	  API_SERVE_METRICS};
+					API_SERVE_RELAY, API_SERVE_DNS,   API_SERVE_METRICS};
 	unsigned mask = 0;
 
 	for (size_t i = 0; i < l->serve.n; i++) {
@@ -156,7 +184,8 @@ int lighthouse_serve_mask(const struct lighthouse_listener *l, unsigned *ret_mas
 		while (serve_choices[k] && strcmp(serve_choices[k], l->serve.v[i]) != 0)
 			k++;
 		if (!serve_choices[k])
-			return err_set(err, ERR_INVALID, "listener %s: cannot serve \"%s\"", l->address, l->serve.v[i]);
+			return err_set(err, ERR_INVALID, "listener %s: cannot serve \"%s\"",
+				       l->address, l->serve.v[i]);
 		mask |= bits[k];
 	}
 	*ret_mask = mask;

@@ -10,7 +10,7 @@
 
 enum lighthouse_tls {
 	LIGHTHOUSE_TLS_CLUSTER, /* the certificate of the cluster's own CA */
-	LIGHTHOUSE_TLS_FILE,	/* cert and key from files for other names; the cluster's for its own name */
+	LIGHTHOUSE_TLS_FILE, /* cert and key from files for other names; the cluster's for its own name */
 	LIGHTHOUSE_TLS_NONE,
 };
 
@@ -44,8 +44,10 @@ struct lighthouse_config {
  * (listeners, if there are none: the API on 0.0.0.0:8443, metrics on 127.0.0.1:9443). Errors carry file:line.
  * The caller calls lighthouse_config_done on success.
  */
-MUST_CHECK int lighthouse_config_load(const char *path, struct lighthouse_config *ret, struct err *err);
+MUST_CHECK int lighthouse_config_load(const char *path, struct lighthouse_config *ret,
+				      struct err *err);
 void lighthouse_config_done(struct lighthouse_config *c);
 
 /* The serve list as a mask of enum api_serve; ERR_INVALID names the choices. */
-MUST_CHECK int lighthouse_serve_mask(const struct lighthouse_listener *l, unsigned *ret_mask, struct err *err);
+MUST_CHECK int lighthouse_serve_mask(const struct lighthouse_listener *l, unsigned *ret_mask,
+				     struct err *err);

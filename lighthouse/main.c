@@ -47,15 +47,18 @@ struct command {
 	const int *takes; /* option ids, 0 ends */
 };
 
-static const int init_takes[] = {OPT_CONFIG, OPT_DIR, OPT_NAME, OPT_CLUSTER_NAME,
-				 OPT_BASE_DOMAIN, OPT_API_ADDRESS, OPT_PEER_ADDRESS, 0};
-static const int join_takes[] = {OPT_CONFIG, OPT_DIR, OPT_NAME, OPT_API_ADDRESS, OPT_PEER_ADDRESS, OPT_TIMEOUT, 0};
+static const int init_takes[] = {
+	OPT_CONFIG,      OPT_DIR,         OPT_NAME,         OPT_CLUSTER_NAME,
+	OPT_BASE_DOMAIN, OPT_API_ADDRESS, OPT_PEER_ADDRESS, 0};
+static const int join_takes[] = {OPT_CONFIG,       OPT_DIR,     OPT_NAME, OPT_API_ADDRESS,
+				 OPT_PEER_ADDRESS, OPT_TIMEOUT, 0};
 static const int run_takes[] = {OPT_CONFIG, OPT_DIR, 0};
 static const int check_takes[] = {OPT_CONFIG, OPT_DIR, OPT_DUMP_ENTRY, 0};
 
-static const char addresses_help[] =
-	"  --api-address HOST:PORT   where devices reach this lighthouse (default: this host's address, 8443)\n"
-	"  --peer-address HOST:PORT  where other lighthouses reach it (default: this host's address, 8444)\n";
+static const char addresses_help[] = "  --api-address HOST:PORT   where devices reach this "
+				     "lighthouse (default: this host's address, 8443)\n"
+				     "  --peer-address HOST:PORT  where other lighthouses reach it "
+				     "(default: this host's address, 8444)\n";
 
 static const struct command commands[] = {
 	{"init", NULL, "make a new cluster of one on this host",
@@ -68,31 +71,36 @@ static const struct command commands[] = {
 	 "  --name NAME               of this lighthouse (default: the host's name)\n"
 	 "  --timeout TIME            give up after that long (default: 30s)\n",
 	 command_join, join_takes},
-	{"run", NULL, "serve, in the foreground",
-	 "", command_run, run_takes},
+	{"run", NULL, "serve, in the foreground", "", command_run, run_takes},
 	{"check", NULL, "verify the state directory of a stopped lighthouse",
-	 "  --dump-entry N            print entry N of the log instead\n", command_check, check_takes},
+	 "  --dump-entry N            print entry N of the log instead\n", command_check,
+	 check_takes},
 };
 
 static const char common_help[] =
-	"  --config FILE             (default: /etc/skerry/lighthouse.yaml; a missing default file means defaults)\n"
+	"  --config FILE             (default: /etc/skerry/lighthouse.yaml; a missing default file "
+	"means defaults)\n"
 	"  --dir DIR                 the state directory, instead of the configured one\n";
 
 static void usage(FILE *f)
 {
-	fputs("usage: skerryd COMMAND [OPTION...]\n\nThe Skerry lighthouse daemon.\n\ncommands:\n", f);
+	fputs("usage: skerryd COMMAND [OPTION...]\n\nThe Skerry lighthouse daemon.\n\ncommands:\n",
+	      f);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		fprintf(f, "  %-6s%-7s %s\n", commands[i].name, commands[i].argument ? commands[i].argument : "",
-			commands[i].summary);
-	fputs("  help [COMMAND]\n  version\n\n`skerryd help COMMAND` lists its options. See skerryd(8).\n", f);
+		fprintf(f, "  %-6s%-7s %s\n", commands[i].name,
+			commands[i].argument ? commands[i].argument : "", commands[i].summary);
+	fputs("  help [COMMAND]\n  version\n\n`skerryd help COMMAND` lists its options. See "
+	      "skerryd(8).\n",
+	      f);
 }
 
 static void command_usage(const struct command *c, FILE *f)
 {
 	bool addresses = c->run == command_init || c->run == command_join;
 
-	fprintf(f, "usage: skerryd %s%s%s [OPTION...]\n\nTo %s.\n\n%s%s%s", c->name, c->argument ? " " : "",
-		c->argument ? c->argument : "", c->summary, c->help, addresses ? addresses_help : "", common_help);
+	fprintf(f, "usage: skerryd %s%s%s [OPTION...]\n\nTo %s.\n\n%s%s%s", c->name,
+		c->argument ? " " : "", c->argument ? c->argument : "", c->summary, c->help,
+		addresses ? addresses_help : "", common_help);
 }
 
 static const struct command *command_find(const char *name)
@@ -126,40 +134,24 @@ static int parse(const struct command *c, int argc, char **argv, struct lighthou
 			return EXIT_OK;
 		}
 		if (id == '?' || !takes(c, id)) {
-			fprintf(stderr, "skerryd %s: %s is not an option of it, or lacks its value; `skerryd help %s` lists "
-				"them\n", c->name, argv[optind - 1], c->name);
+			fprintf(stderr,
+				"skerryd %s: %s is not an option of it, or lacks its value; "
+				"`skerryd help %s` lists "
+				"them\n",
+				c->name, argv[optind - 1], c->name);
 			return EXIT_USAGE_ERROR;
 		}
 		switch (id) {
-		case OPT_CONFIG:
-			a->config = optarg;
-			break;
-		case OPT_DIR:
-			a->dir = optarg;
-			break;
-		case OPT_NAME:
-			a->name = optarg;
-			break;
-		case OPT_CLUSTER_NAME:
-			a->cluster_name = optarg;
-			break;
-		case OPT_BASE_DOMAIN:
-			a->base_domain = optarg;
-			break;
-		case OPT_API_ADDRESS:
-			a->api_address = optarg;
-			break;
-		case OPT_PEER_ADDRESS:
-			a->peer_address = optarg;
-			break;
-		case OPT_DUMP_ENTRY:
-			a->dump_entry = optarg;
-			break;
-		case OPT_TIMEOUT:
-			a->timeout = optarg;
-			break;
-		default:
-			IMPOSSIBLE("option without a case");
+		case OPT_CONFIG: a->config = optarg; break;
+		case OPT_DIR: a->dir = optarg; break;
+		case OPT_NAME: a->name = optarg; break;
+		case OPT_CLUSTER_NAME: a->cluster_name = optarg; break;
+		case OPT_BASE_DOMAIN: a->base_domain = optarg; break;
+		case OPT_API_ADDRESS: a->api_address = optarg; break;
+		case OPT_PEER_ADDRESS: a->peer_address = optarg; break;
+		case OPT_DUMP_ENTRY: a->dump_entry = optarg; break;
+		case OPT_TIMEOUT: a->timeout = optarg; break;
+		default: IMPOSSIBLE("option without a case");
 		}
 	}
 	return -1;
@@ -172,7 +164,9 @@ static void harden(void)
 	struct rlimit files;
 
 	(void)setrlimit(RLIMIT_CORE, &none);
+#ifndef __SANITIZE_ADDRESS__ /* the leak check of test builds traces its own process */
 	(void)prctl(PR_SET_DUMPABLE, 0);
+#endif
 	/* Each device is a connection. */
 	if (!getrlimit(RLIMIT_NOFILE, &files)) {
 		files.rlim_cur = files.rlim_max;
@@ -205,7 +199,8 @@ int main(int argc, char **argv)
 	}
 	c = command_find(argv[1]);
 	if (!c) {
-		fprintf(stderr, "skerryd: there is no command \"%s\"; `skerryd help` lists them\n", argv[1]);
+		fprintf(stderr, "skerryd: there is no command \"%s\"; `skerryd help` lists them\n",
+			argv[1]);
 		return EXIT_USAGE_ERROR;
 	}
 	argc--;
@@ -224,13 +219,15 @@ int main(int argc, char **argv)
 			return rc;
 	}
 	if (optind < argc) {
-		fprintf(stderr, "skerryd %s: unexpected argument \"%s\"; `skerryd help %s` shows the usage\n", c->name,
-			argv[optind], c->name);
+		fprintf(stderr,
+			"skerryd %s: unexpected argument \"%s\"; `skerryd help %s` shows the "
+			"usage\n",
+			c->name, argv[optind], c->name);
 		return EXIT_USAGE_ERROR;
 	}
 	if (c->argument && !a.token) {
-		fprintf(stderr, "skerryd %s: %s is missing; `skerryd help %s` shows the usage\n", c->name, c->argument,
-			c->name);
+		fprintf(stderr, "skerryd %s: %s is missing; `skerryd help %s` shows the usage\n",
+			c->name, c->argument, c->name);
 		return EXIT_USAGE_ERROR;
 	}
 	harden();

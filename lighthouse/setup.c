@@ -28,18 +28,15 @@ int command_fail(const struct err *err)
 	fputc('\n', stderr);
 	switch (err->code) {
 	case ERR_CORRUPT:
-	case ERR_DATA_LOSS:
-		return EXIT_DATA;
+	case ERR_DATA_LOSS: return EXIT_DATA;
 	case ERR_UNAVAILABLE:
 	case ERR_DEADLINE:
-	case ERR_NO_QUORUM:
-		return EXIT_NOT_READY;
+	case ERR_NO_QUORUM: return EXIT_NOT_READY;
 	case ERR_INVALID:
 		return err->field[0] && strchr(err->field, ':') ? EXIT_CONFIG : EXIT_USAGE_ERROR;
 	case ERR_PRECONDITION:
 		return !strcmp(err->reason, "MEMBER_REMOVED") ? EXIT_REMOVED : EXIT_CONFIG;
-	default:
-		return EXIT_FAILED;
+	default: return EXIT_FAILED;
 	}
 }
 
@@ -55,8 +52,9 @@ static bool host_address(struct ipaddr *ret)
 		for (struct ifaddrs *i = list; i && !found; i = i->ifa_next) {
 			struct ipport p;
 
-			if (i->ifa_addr && ipport_from_sockaddr(i->ifa_addr, &p) && p.addr.family == family &&
-			    ipaddr_is_unicast(&p.addr) && !ipaddr_is_cgnat(&p.addr)) {
+			if (i->ifa_addr && ipport_from_sockaddr(i->ifa_addr, &p) &&
+			    p.addr.family == family && ipaddr_is_unicast(&p.addr) &&
+			    !ipaddr_is_cgnat(&p.addr)) {
 				*ret = p.addr;
 				found = true;
 			}
@@ -70,8 +68,8 @@ static bool host_address(struct ipaddr *ret)
  * The address that others shall use: as given on the command line or in the file, else this host's with the port.
  * Returns malloc'd "host:port".
  */
-static int choose_address(const char *given, const char *configured, uint16_t port, const char *flag, char **ret,
-			  struct err *err)
+static int choose_address(const char *given, const char *configured, uint16_t port,
+			  const char *flag, char **ret, struct err *err)
 {
 	const char *text = given ? given : configured;
 	struct ipport own = {.port = port};
@@ -93,7 +91,9 @@ static int choose_address(const char *given, const char *configured, uint16_t po
 	}
 	if (!host_address(&own.addr))
 		return err_set(err, ERR_INVALID,
-			       "this host has no address that others could reach; give one with %s HOST:%u", flag, port);
+			       "this host has no address that others could reach; give one with %s "
+			       "HOST:%u",
+			       flag, port);
 	*ret = mem_strdup(ipport_format(&own, out));
 	return 0;
 }
@@ -134,11 +134,12 @@ static int place_init(const struct lighthouse_args *a, struct place *p, struct e
 	else
 		name_sanitize(host, p->name);
 	if (rc >= 0)
-		rc = choose_address(a->api_address, p->config.api_url, API_PORT, "--api-address", &api, err);
+		rc = choose_address(a->api_address, p->config.api_url, API_PORT, "--api-address",
+				    &api, err);
 	if (rc >= 0) {
 		p->api_url = mem_printf("https://%s", api);
-		rc = choose_address(a->peer_address, p->config.peer_address, PEER_PORT, "--peer-address",
-				    &p->peer_address, err);
+		rc = choose_address(a->peer_address, p->config.peer_address, PEER_PORT,
+				    "--peer-address", &p->peer_address, err);
 	}
 	mem_free(api);
 	if (rc < 0)
@@ -173,9 +174,11 @@ int command_init(const struct lighthouse_args *a)
 		place_done(&p);
 		return command_fail(&err);
 	}
-	printf("Cluster \"%s\" is made: lighthouse \"%s\", tailnet \"default\" (names end in .%s%s), user \"admin\".\n"
+	printf("Cluster \"%s\" is made: lighthouse \"%s\", tailnet \"default\" (names end in "
+	       ".%s%s), user \"admin\".\n"
 	       "Devices will reach it at %s, other lighthouses at %s.\n\n"
-	       "Recovery string of the cluster's key. Write it down: it is shown only now, and a backup without it (or\n"
+	       "Recovery string of the cluster's key. Write it down: it is shown only now, and a "
+	       "backup without it (or\n"
 	       "cluster.key) cannot be restored.\n\n  %s\n\nNext:\n",
 	       o.cluster_name, p.name, a->base_domain ? a->base_domain : o.cluster_name,
 	       a->base_domain ? "" : ".internal", p.api_url, p.peer_address, recovery);
@@ -183,7 +186,8 @@ int command_init(const struct lighthouse_args *a)
 	print_run(a);
 	printf("  2. make an auth key:    skerry auth-key create\n"
 	       "  3. on a device:         skerry up --lighthouse %s --auth-key KEY\n"
-	       "\nFor two more lighthouses: skerry cluster token, and on each host skerryd join TOKEN.\n",
+	       "\nFor two more lighthouses: skerry cluster token, and on each host skerryd join "
+	       "TOKEN.\n",
 	       p.api_url);
 	mem_free(recovery);
 	place_done(&p);
@@ -205,7 +209,8 @@ int command_join(const struct lighthouse_args *a)
 	if (a->timeout) {
 		rc = duration_parse(a->timeout, &timeout, &err);
 		if (rc >= 0 && (timeout < 1000 || timeout > 3600000))
-			rc = err_set(&err, ERR_INVALID, "--timeout %s: between 1s and 1h", a->timeout);
+			rc = err_set(&err, ERR_INVALID, "--timeout %s: between 1s and 1h",
+				     a->timeout);
 		o.timeout_ms = rc < 0 ? 0 : (unsigned)timeout;
 	}
 	if (rc >= 0)
@@ -217,7 +222,8 @@ int command_join(const struct lighthouse_args *a)
 		o.name = p.name;
 		o.peer_address = p.peer_address;
 		o.api_url = p.api_url;
-		printf("Joining as \"%s\" (devices: %s, lighthouses: %s) ...\n", p.name, p.api_url, p.peer_address);
+		printf("Joining as \"%s\" (devices: %s, lighthouses: %s) ...\n", p.name, p.api_url,
+		       p.peer_address);
 		fflush(stdout);
 		rc = cluster_join(&o, &err);
 	}
@@ -249,17 +255,21 @@ int command_check(const struct lighthouse_args *a)
 		errno = 0;
 		entry = strtoull(a->dump_entry, &end, 10);
 		if (errno || *end || end == a->dump_entry || entry == 0)
-			rc = err_set(&err, ERR_INVALID, "--dump-entry %s: the number of an entry, from 1",
+			rc = err_set(&err, ERR_INVALID,
+				     "--dump-entry %s: the number of an entry, from 1",
 				     a->dump_entry);
 		if (rc >= 0)
-			rc = cluster_dump_entry(a->dir ? a->dir : config.state_dir, entry, stdout, &err);
+			rc = cluster_dump_entry(a->dir ? a->dir : config.state_dir, entry, stdout,
+						&err);
 	} else {
 		rc = cluster_check_dir(a->dir ? a->dir : config.state_dir, &facts, &err);
 		if (rc >= 0) {
-			printf("cluster %" PRIu64 ", lighthouse %" PRIu64 "\nlog: entries %" PRIu64 " to %" PRIu64
-			       "\nstore: applied %" PRIu64 ", revision %" PRIu64 ", %" PRIu64 " records\ndigest ",
-			       facts.cluster_id, facts.lighthouse_id, facts.first_index, facts.last_index,
-			       facts.applied_index, facts.revision, facts.records);
+			printf("cluster %" PRIu64 ", lighthouse %" PRIu64 "\nlog: entries %" PRIu64
+			       " to %" PRIu64 "\nstore: applied %" PRIu64 ", revision %" PRIu64
+			       ", %" PRIu64 " records\ndigest ",
+			       facts.cluster_id, facts.lighthouse_id, facts.first_index,
+			       facts.last_index, facts.applied_index, facts.revision,
+			       facts.records);
 			for (size_t i = 0; i < sizeof(facts.digest); i++)
 				printf("%02x", facts.digest[i]);
 			printf("\neverything is in order\n");
