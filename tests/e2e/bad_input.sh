@@ -57,10 +57,10 @@ bad_config()
 	printf '%s' "$text" >"$lab/$6/etc/bad.yaml"
 	fails any "$file: $pattern" "bad.yaml:$line.*($pattern)|($pattern).*bad.yaml:$line" in_host "$6" timeout 10 "$program" "${@:7}" --config /etc/skerry/bad.yaml
 }
-bad_config skerryd lighthouse $'log_level: info\nnonsense: 1\n' 2 nonsense lh1 check
-bad_config skerryd lighthouse $'listeners:\n  - address: 1.2.3.4:99999\n' 2 'port|address' lh1 check
-bad_config skerryd lighthouse $'name: a\nname: b\n' 2 'twice|duplicate|again' lh1 check
-bad_config skerryd lighthouse $'name: "a\n' '[0-9]' 'quote|scalar|end|YAML|parse' lh1 check
+bad_config skerryd lighthouse $'log_level: info\nnonsense: 1\n' 2 nonsense lh1 run
+bad_config skerryd lighthouse $'listeners:\n  - address: 1.2.3.4:99999\n' 2 'port|address' lh1 run
+bad_config skerryd lighthouse $'log_level: info\nlog_level: debug\n' 2 'twice|duplicate|again' lh1 run
+bad_config skerryd lighthouse $'name: "a\n' '[0-9]' 'quote|scalar|end|YAML|parse' lh1 run
 bad_config skerry-agent agent $'interface: skerry0\nnonsense: 1\n' 2 nonsense d1
 bad_config skerry-agent agent $'listen_port: 99999\n' 1 'listen_port' d1
 bad_config skerry-agent agent $'interface: a-name-that-is-too-long\n' 1 'interface' d1
