@@ -294,7 +294,7 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 	switch (message->type) {
 	case RAFT_REQUEST_VOTE:
 		vote_keep(s, message);
-		/* fall through */
+		__attribute__((fallthrough));
 	case RAFT_REQUEST_VOTE_RESULT:
 		rv = send_copy(s, message, message->type == RAFT_REQUEST_VOTE);
 		if (rv == 0) {
