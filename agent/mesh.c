@@ -51,9 +51,10 @@ void mesh_add_addr(struct mesh *m, const struct prefix *prefix)
 	prefixes_add(&m->addrs, &m->n_addrs, prefix);
 }
 
-void mesh_add_route(struct mesh *m, const struct prefix *prefix)
+void mesh_add_route(struct mesh *m, const struct prefix *prefix, const struct ipaddr *src)
 {
-	prefixes_add(&m->routes, &m->n_routes, prefix);
+	m->routes = mem_reallocarray(m->routes, m->n_routes + 1, sizeof(*m->routes));
+	m->routes[m->n_routes++] = (struct mesh_route){*prefix, *src};
 }
 
 static int prefix_order(const void *a, const void *b)
@@ -64,6 +65,27 @@ static int prefix_order(const void *a, const void *b)
 static int peer_order(const void *a, const void *b)
 {
 	return memcmp(((const struct mesh_peer *)a)->key, ((const struct mesh_peer *)b)->key, 32);
+}
+
+static int route_order(const void *a, const void *b)
+{
+	return prefix_cmp(&((const struct mesh_route *)a)->prefix, &((const struct mesh_route *)b)->prefix);
+}
+
+static void routes_sort(struct mesh *m)
+{
+	size_t kept = 0;
+
+	if (m->n_routes == 0) {
+		return;
+	}
+	qsort(m->routes, m->n_routes, sizeof(*m->routes), route_order);
+	for (size_t i = 0; i < m->n_routes; i++) {
+		if (kept == 0 || route_order(&m->routes[kept - 1], &m->routes[i]) != 0) {
+			m->routes[kept++] = m->routes[i];
+		}
+	}
+	m->n_routes = kept;
 }
 
 static void prefixes_sort(struct prefix *list, size_t *n)
@@ -99,7 +121,7 @@ void mesh_sort(struct mesh *m)
 	}
 	m->n_peers = kept;
 	prefixes_sort(m->addrs, &m->n_addrs);
-	prefixes_sort(m->routes, &m->n_routes);
+	routes_sort(m);
 }
 
 struct mesh_peer *mesh_find_peer(const struct mesh *m, const uint8_t key[32])
@@ -212,6 +234,31 @@ static void prefixes_missing(const struct prefix *a, size_t na, const struct pre
 	}
 }
 
+/* A route that is there with another source is replaced, not removed. */
+static void reconcile_routes(const struct mesh *wanted, const struct mesh *actual, struct mesh_ops *ops)
+{
+	for (size_t i = 0; i < wanted->n_routes; i++) {
+		const struct mesh_route *want = &wanted->routes[i], *have;
+
+		have = actual->n_routes == 0 ? NULL
+					     : bsearch(want, actual->routes, actual->n_routes, sizeof(*want), route_order);
+		if (have == NULL || !ipaddr_equal(&have->src, &want->src)) {
+			struct mesh_op *op = op_add(ops, MESH_ROUTE_ADD);
+
+			op->prefix = want->prefix;
+			op->src = want->src;
+		}
+	}
+	for (size_t i = 0; i < actual->n_routes; i++) {
+		const struct mesh_route *have = &actual->routes[i];
+
+		if (wanted->n_routes == 0 ||
+		    bsearch(have, wanted->routes, wanted->n_routes, sizeof(*have), route_order) == NULL) {
+			op_add(ops, MESH_ROUTE_DEL)->prefix = have->prefix;
+		}
+	}
+}
+
 void mesh_reconcile(const struct mesh *wanted, const struct mesh *actual, struct mesh_ops *ret_ops)
 {
 	if (!key_is_zero(wanted->private_key) && !crypto_equal(wanted->private_key, actual->private_key, 32)) {
@@ -222,14 +269,13 @@ void mesh_reconcile(const struct mesh *wanted, const struct mesh *actual, struct
 	}
 	reconcile_peers(wanted, actual, ret_ops);
 	if (wanted->mtu != 0 && wanted->mtu != actual->mtu) {
-		op_add(ret_ops, MESH_SET_MTU);
+		op_add(ret_ops, MESH_SET_MTU)->mtu = wanted->mtu;
 	}
 	prefixes_missing(wanted->addrs, wanted->n_addrs, actual->addrs, actual->n_addrs, MESH_ADDR_ADD, ret_ops);
 	if (wanted->up && !actual->up) {
 		op_add(ret_ops, MESH_LINK_UP);
 	}
-	prefixes_missing(wanted->routes, wanted->n_routes, actual->routes, actual->n_routes, MESH_ROUTE_ADD, ret_ops);
-	prefixes_missing(actual->routes, actual->n_routes, wanted->routes, wanted->n_routes, MESH_ROUTE_DEL, ret_ops);
+	reconcile_routes(wanted, actual, ret_ops);
 	prefixes_missing(actual->addrs, actual->n_addrs, wanted->addrs, wanted->n_addrs, MESH_ADDR_DEL, ret_ops);
 	if (!wanted->up && actual->up) {
 		op_add(ret_ops, MESH_LINK_DOWN);

@@ -21,6 +21,11 @@ struct mesh_peer {
 	uint64_t tx_bytes;
 };
 
+struct mesh_route {
+	struct prefix prefix;
+	struct ipaddr src; /* address that packets of this device leave with; family 0: the kernel's choice */
+};
+
 /* Embedded; all zero is an interface with nothing on it, down. */
 struct mesh {
 	uint8_t private_key[32]; /* zero: leave as it is (wanted), none (actual) */
@@ -32,7 +37,7 @@ struct mesh {
 	uint32_t mtu; /* 0: leave as it is */
 	struct prefix *addrs; /* owned, rising; the interface's addresses with their length */
 	size_t n_addrs;
-	struct prefix *routes; /* owned, rising; through the interface */
+	struct mesh_route *routes; /* owned, rising prefix; through the interface */
 	size_t n_routes;
 };
 
@@ -42,7 +47,7 @@ void mesh_done(struct mesh *m);
 struct mesh_peer *mesh_add_peer(struct mesh *m, const uint8_t key[32]);
 void mesh_peer_allow(struct mesh_peer *p, const struct prefix *prefix);
 void mesh_add_addr(struct mesh *m, const struct prefix *prefix);
-void mesh_add_route(struct mesh *m, const struct prefix *prefix);
+void mesh_add_route(struct mesh *m, const struct prefix *prefix, const struct ipaddr *src);
 /* Sorts everything and drops duplicates. */
 void mesh_sort(struct mesh *m);
 struct mesh_peer *mesh_find_peer(const struct mesh *m, const uint8_t key[32]);
@@ -75,6 +80,8 @@ struct mesh_op {
 	unsigned touch;
 	const struct mesh_peer *peer; /* wanted's; for REMOVE actual's */
 	struct prefix prefix; /* addresses and routes */
+	uint32_t mtu; /* MESH_SET_MTU */
+	struct ipaddr src; /* MESH_ROUTE_ADD, which replaces one with another source */
 };
 
 struct mesh_ops {
