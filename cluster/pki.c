@@ -297,11 +297,13 @@ static int issue(const struct pki_ca *ca, const void *spki, size_t spki_len,
 int pki_issue_peer(const struct pki_ca *ca, uint64_t id, const void *spki, size_t spki_len,
 		   int64_t now_ms, struct buf *out_pem, struct err *err)
 {
-	char uri[PKI_URI_MAX], subject[64];
+	char uri[PKI_URI_MAX], name[PKI_URI_MAX], subject[64];
 	const char *uris[] = {pki_uri_peer(ca->cluster, id, uri), NULL};
+	const char *dns[] = {pki_server_name(ca->cluster, name), NULL}; /* what a joiner asks for */
 	struct x509_spec spec = {
 		.subject = subject,
 		.uris = uris,
+		.dns = dns,
 		.not_before_ms = now_ms - PKI_BACKDATE_MS,
 		.not_after_ms = now_ms + PKI_PEER_LIFETIME_MS,
 		.server = true,

@@ -12,7 +12,7 @@
 
 /*
  * Names in certificates (ids in decimal):
- *   peer certificate  URI skerry://<cluster>/lighthouse/<id>
+ *   peer certificate  URI skerry://<cluster>/lighthouse/<id>, DNS <cluster>.skerry.invalid (for joiners)
  *   API certificate   URI skerry://<cluster>/api/<id>, DNS <cluster>.skerry.invalid and the host of the API URL
  *                     (an IP name when that is an address)
  * Keys are P-256: stock clients of the API listener verify nothing newer for certain.

@@ -1,0 +1,490 @@
+/* The peer thread: its life, what the raft side asks of it, the member table, the rows of the status. */
+#include "cluster/peer_int.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/http.h"
+#include "net/listen.h"
+#include "net/tls.h"
+
+/* ---- what the raft side asks: copied and posted ---- */
+
+enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_PROPOSE, OP_READ_INDEX };
+
+struct op_msg {
+	struct peer *peer;
+	enum op op;
+	uint64_t request, id, term, deadline_ms;
+	bool self;
+	size_t len;
+	uint8_t data[];
+};
+
+static void refresh_and_run(struct peer *p)
+{
+	peer_table_refresh(p);
+	member_run(p);
+}
+
+/* After the end each request is still answered: the raft side counts on it. */
+static void answer_closed(const struct op_msg *m)
+{
+	struct err e = {0};
+
+	err_set(&e, ERR_CLOSED, "this lighthouse is stopping");
+	if (m->op == OP_CONNECT) {
+		link_connected(m->peer->cluster, m->request, ERR_CLOSED);
+	} else if (m->op == OP_PROPOSE) {
+		link_proposed(m->peer->cluster, m->request, &e, NULL, 0);
+	} else if (m->op == OP_READ_INDEX) {
+		link_read_index(m->peer->cluster, m->request, &e, 0);
+	}
+}
+
+static void on_op(void *arg)
+{
+	struct op_msg *m = arg;
+	struct peer *p = m->peer;
+	struct peer_link *l;
+
+	if (atomic_load(&p->stopping)) {
+		answer_closed(m);
+		mem_free(m);
+		return;
+	}
+	switch (m->op) {
+	case OP_CONNECT:
+		peer_raft_dial(p, m->request, m->id);
+		break;
+	case OP_CUT:
+		l = peer_link_find(p, m->id);
+		if (l != NULL) {
+			peer_raft_cut(l);
+		}
+		refresh_and_run(p);
+		break;
+	case OP_LEADER:
+		p->leader = m->id;
+		p->term = m->term;
+		p->leads = m->self;
+		member_run(p);
+		break;
+	case OP_MEMBERS:
+		refresh_and_run(p);
+		break;
+	case OP_PROPOSE:
+		forward_propose(p, m->request, m->id, m->data, m->len, m->deadline_ms);
+		break;
+	case OP_READ_INDEX:
+		forward_read_index(p, m->request, m->id, m->deadline_ms);
+		break;
+	}
+	mem_free(m);
+}
+
+static struct op_msg *op_new(void *impl, enum op op, size_t len)
+{
+	struct op_msg *m = mem_zalloc(sizeof(*m) + len);
+
+	m->peer = impl;
+	m->op = op;
+	m->len = len;
+	return m;
+}
+
+/* What must not be lost; the raft side bounds it: one per event, or answered. */
+static void op_post(struct op_msg *m)
+{
+	loop_post_reply(m->peer->loop, on_op, m);
+}
+
+static void op_connect(void *impl, uint64_t request, uint64_t id, const char *address)
+{
+	struct op_msg *m = op_new(impl, OP_CONNECT, 0);
+
+	(void)address; /* the member table says where it is */
+	m->request = request;
+	m->id = id;
+	op_post(m);
+}
+
+static void op_cut(void *impl, uint64_t id)
+{
+	struct op_msg *m = op_new(impl, OP_CUT, 0);
+
+	m->id = id;
+	op_post(m);
+}
+
+static void op_leader(void *impl, uint64_t leader, uint64_t term, bool self)
+{
+	struct op_msg *m = op_new(impl, OP_LEADER, 0);
+
+	m->id = leader;
+	m->term = term;
+	m->self = self;
+	op_post(m);
+}
+
+static void op_members(void *impl)
+{
+	op_post(op_new(impl, OP_MEMBERS, 0));
+}
+
+static void op_propose(void *impl, uint64_t request, uint64_t leader, const void *command,
+		       size_t len, uint64_t deadline_ms)
+{
+	struct op_msg *m = op_new(impl, OP_PROPOSE, len);
+
+	m->request = request;
+	m->id = leader;
+	m->deadline_ms = deadline_ms;
+	memcpy(m->data, command, len);
+	op_post(m);
+}
+
+static void op_read_index(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms)
+{
+	struct op_msg *m = op_new(impl, OP_READ_INDEX, 0);
+
+	m->request = request;
+	m->id = leader;
+	m->deadline_ms = deadline_ms;
+	op_post(m);
+}
+
+static const struct peer_ops operations = {
+	.connect = op_connect,
+	.cut = op_cut,
+	.leader = op_leader,
+	.members = op_members,
+	.propose = op_propose,
+	.read_index = op_read_index,
+};
+
+const struct peer_ops *peer_operations(void)
+{
+	return &operations;
+}
+
+/* ---- members ---- */
+
+struct peer_link *peer_link_find(struct peer *p, uint64_t id)
+{
+	LIST_FOREACH(&p->links, it)
+	{
+		struct peer_link *l = LIST_ENTRY(it, struct peer_link, node);
+
+		if (l->id == id) {
+			return l;
+		}
+	}
+	return NULL;
+}
+
+void peer_refuse(struct peer *p, const char *fmt, ...)
+{
+	char message[512];
+	va_list ap;
+
+	if (p->refusing) {
+		return;
+	}
+	p->refusing = true;
+	va_start(ap, fmt);
+	vsnprintf(message, sizeof(message), fmt, ap);
+	va_end(ap);
+	if (p->refused != NULL) {
+		p->refused(p->refused_arg, PEER_EXIT_REFUSED, message);
+	} else {
+		cluster_fail("%s", message);
+	}
+}
+
+/* Links follow the table: removed members lose theirs at once. */
+static void links_follow(struct peer *p)
+{
+	LIST_FOREACH_SAFE(&p->links, it, tmp)
+	{
+		struct peer_link *l = LIST_ENTRY(it, struct peer_link, node);
+		const struct member *m = member_find(&p->table, l->id);
+
+		if (m == NULL || m->removed) {
+			peer_link_free(l);
+		}
+	}
+	for (size_t i = 0; i < p->table.n; i++) {
+		const struct member *m = &p->table.m[i];
+		struct peer_link *l = peer_link_find(p, m->id);
+
+		if (m->id == p->self || m->removed) {
+			continue;
+		}
+		if (l == NULL) {
+			list_push(&p->links, &peer_link_new(p, m)->node);
+		} else {
+			peer_link_set_address(l, m->address);
+		}
+	}
+}
+
+void peer_table_refresh(struct peer *p)
+{
+	struct member_table t = {0};
+	struct cluster_read *read = NULL;
+	const struct member *us;
+	struct err e = {0};
+	int r = cluster_read_begin(p->cluster, "members", &read, &e);
+
+	if (r >= 0) {
+		r = member_table_read(cluster_read_kv(read), &t, &e);
+		cluster_read_end(read);
+	}
+	if (r < 0) {
+		/* No state yet: members.json holds until there is one. */
+		if (r != ERR_NOT_FOUND) {
+			LOG_DEBUG("peer: members: %s", err_msg(&e, r));
+		}
+		return;
+	}
+	if (!member_table_equal(&t, &p->table) && member_table_save(p->dir, &t, &e) < 0) {
+		LOG_WARN("members.json: %s", e.msg);
+	}
+	member_table_done(&p->table);
+	p->table = t;
+	links_follow(p);
+	us = member_find(&p->table, p->self);
+	if (us != NULL && us->removed) {
+		peer_refuse(p,
+			    "this lighthouse (%" PRIu64 ") was removed from the cluster: empty %s and join "
+			    "anew with a new token to bring this host back",
+			    p->self, p->dir);
+	}
+	peer_rows_update(p);
+}
+
+/* ---- status ---- */
+
+void peer_rows_update(struct peer *p)
+{
+	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->table.n && n < CLUSTER_MEMBERS_MAX; i++) {
+		const struct member *m = &p->table.m[i];
+		const struct peer_link *l = peer_link_find(p, m->id);
+		struct cluster_member_status *row = &rows[n];
+
+		if (m->removed) {
+			continue;
+		}
+		n++;
+		*row = (struct cluster_member_status){
+			.id = m->id,
+			.self = m->id == p->self,
+			.leader = m->id == p->leader,
+			.voter = m->voter,
+			.incarnation = m->incarnation,
+		};
+		if (l == NULL) {
+			continue;
+		}
+		row->connected = peer_link_connected(l);
+		row->applied_index = l->applied_index;
+		row->revision = l->revision;
+		row->devices = l->devices;
+		row->clock_offset_ms = l->offset_ms;
+		row->rtt_us = l->rtt_us;
+		if (l->incarnation != 0) {
+			row->incarnation = l->incarnation;
+		}
+	}
+	pthread_mutex_lock(&p->lock);
+	memcpy(p->rows, rows, n * sizeof(rows[0]));
+	p->n_rows = n;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void peer_fill_status(struct peer *p, struct cluster_status *s)
+{
+	pthread_mutex_lock(&p->lock);
+	memcpy(s->member, p->rows, p->n_rows * sizeof(p->rows[0]));
+	s->n_members = p->n_rows;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void peer_set_devices(struct peer *p, uint64_t devices)
+{
+	atomic_store(&p->devices, devices);
+}
+
+int peer_api_certificate(struct peer *p, char **ret_chain_pem, char **ret_key_pem, struct err *err)
+{
+	struct buf chain = BUF_INIT, key = BUF_INIT;
+	int r;
+
+	buf_reserve(&key, 4096);
+	pthread_mutex_lock(&p->lock);
+	buf_append_str(&chain, p->keys->api_cert_pem);
+	buf_append_str(&chain, p->keys->ca_cert_pem);
+	r = x509_key_pem(p->keys->api_key, &key);
+	pthread_mutex_unlock(&p->lock);
+	if (r < 0) {
+		buf_done(&chain);
+		buf_wipe(&key);
+		return err_set(err, r, "the key of the API listener cannot be written");
+	}
+	*ret_chain_pem = buf_take(&chain, NULL);
+	*ret_key_pem = buf_take(&key, NULL);
+	return 0;
+}
+
+/* ---- life ---- */
+
+static void on_tick(void *arg)
+{
+	struct peer *p = arg;
+	uint64_t now = clock_mono_ms();
+
+	loop_timer_start(&p->tick, p->loop, PEER_TICK_MS, on_tick, p);
+	member_run(p);
+	peer_ack_tick(p, now);
+	peer_rows_update(p);
+	if (now >= p->renew_ms) {
+		p->renew_ms = now + PEER_RENEW_MS;
+		peer_tls_renew(p);
+	}
+}
+
+static void on_start(void *arg)
+{
+	struct peer *p = arg;
+
+	/* The certificates first, so that an expired one is replaced before it is used, if the state is there. */
+	peer_table_refresh(p);
+	links_follow(p);
+	peer_rows_update(p);
+	on_tick(p);
+}
+
+int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
+{
+	struct peer *p = MEM_NEW(struct peer);
+	int r;
+
+	p->cluster = o->cluster;
+	p->dir = mem_strdup(o->dir);
+	p->version = mem_strdup(o->version != NULL ? o->version : "");
+	p->incarnation = o->incarnation;
+	p->keys = o->keys;
+	p->refused = o->refused;
+	p->refused_arg = o->refused_arg;
+	p->cluster_id = o->keys->cluster_id;
+	p->self = o->keys->lighthouse_id;
+	list_init(&p->links);
+	list_init(&p->forwards);
+	list_init(&p->digests);
+	list_init(&p->digest_waits);
+	pthread_mutex_init(&p->lock, NULL);
+	p->loop = loop_new("peer");
+	r = member_table_load(p->dir, &p->table, err);
+	if (r >= 0) {
+		r = peer_ack_load(p, err);
+	}
+	if (r >= 0) {
+		r = peer_accept_new(p, o->listen, err);
+	}
+	if (r < 0) {
+		peer_free(p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+int peer_start(struct peer *p, struct err *err)
+{
+	int r;
+
+	loop_post_reply(p->loop, on_start, p);
+	r = loop_thread_start(p->loop);
+	if (r < 0) {
+		return err_set(err, r, "the peer thread cannot start: %s", err_text(r));
+	}
+	p->started = true;
+	return 0;
+}
+
+static void on_end(void *arg)
+{
+	struct peer *p = arg;
+
+	loop_stop(p->loop);
+}
+
+static void on_stop(void *arg)
+{
+	struct peer *p = arg;
+
+	loop_timer_stop(&p->tick);
+	probe_stop(p);
+	forward_stop(p);
+	peer_digest_stop(p);
+	peer_service_stop(p);
+	LIST_FOREACH_SAFE(&p->links, it, tmp)
+	{
+		peer_link_free(LIST_ENTRY(it, struct peer_link, node));
+	}
+	peer_accept_stop(p);
+	/* Behind everything that is queued: it is answered first. */
+	loop_post_reply(p->loop, on_end, p);
+}
+
+void peer_stop(struct peer *p)
+{
+	if (!p->started) {
+		return;
+	}
+	atomic_store(&p->stopping, true);
+	loop_post_reply(p->loop, on_stop, p);
+	loop_thread_join(p->loop);
+	p->started = false;
+}
+
+void peer_free(struct peer *p)
+{
+	if (p == NULL) {
+		return;
+	}
+	PRE(!p->started);
+	LIST_FOREACH_SAFE(&p->links, it, tmp)
+	{
+		peer_link_free(LIST_ENTRY(it, struct peer_link, node));
+	}
+	peer_accept_free(p);
+	loop_free(p->loop);
+	member_table_done(&p->table);
+	pthread_mutex_destroy(&p->lock);
+	mem_free(p->acks);
+	mem_free(p->dir);
+	mem_free(p->version);
+	mem_free(p);
+}
+
+struct loop *peer_loop(const struct peer *p)
+{
+	return p->loop;
+}
+
+uint16_t peer_port(const struct peer *p)
+{
+	return listener_port(p->listener);
+}

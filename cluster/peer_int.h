@@ -1,0 +1,232 @@
+/* Inside of the peer thread: its state, and the parts it is made of. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/backoff.h"
+#include "base/err.h"
+#include "base/limits.h"
+#include "base/list.h"
+#include "base/macros.h"
+#include "cluster/link_int.h"
+#include "cluster/member.h"
+#include "cluster/peer.h"
+#include "cluster/probe.h"
+#include "net/loop.h"
+#include "net/rpc.h"
+#include "skerry/internal/v1/peer.pb-c.h"
+
+struct dial;
+struct http_router;
+struct http_server;
+struct join_server;
+struct listener;
+struct peer_pump;
+struct rpc_channel;
+struct rpc_request;
+struct stream;
+struct tls_ctx;
+struct tls_slot;
+
+#define PEER_ALPN_RAFT "skerry-raft/1"
+#define PEER_ALPN_PEER "skerry-peer/1"
+#define PEER_ALPN_JOIN "skerry-join/1"
+
+enum {
+	PEER_TICK_MS = 200,
+	PEER_ASK_MS = 1000,	    /* between two WhoAreYou on a link */
+	PEER_ASK_DEADLINE_MS = 2000, /* for its answer; without one the connection is made anew */
+	PEER_DIAL_MS = 2000,
+	PEER_LOST_MS = 5000,	 /* without a link: declared lost by the leader */
+	PEER_VET_MS = 2000,	 /* a raft link waits so long to be vetted */
+	PEER_ACK_AGE_MS = 10000, /* when what a peer said of itself counts as acknowledged */
+	PEER_SAVE_MS = 5000,	 /* between two writes of acknowledged.json */
+	PEER_RENEW_MS = 3600 * 1000,
+	PEER_WAITING_MAX = 64, /* raft links of one member that wait to be vetted, or live */
+};
+
+/* One other member. Lives on the peer thread, from its entry in the table to its removal or the end. */
+struct peer_link {
+	struct list node;
+	struct peer *peer;
+	uint64_t id;
+	char address[LIM_HOST_PORT + 1];
+
+	/* our connection for skerry-peer/1 */
+	struct dial *dial;
+	struct rpc_channel *channel; /* NULL: none */
+	struct rpc_request *ask;
+	struct loop_timer timer; /* the next dial, or the next question */
+	struct backoff backoff;
+	uint64_t ask_seq, answer_seq; /* questions asked; the last one answered */
+	bool ask_again;		      /* another one as soon as this is answered */
+	uint64_t asked_ns;
+	int64_t asked_wall_ms;
+	uint64_t refused_ack; /* with `stale`: for the message */
+
+	/* what it said; valid while heard_ms != 0 */
+	bool vetted; /* a member in its running incarnation whose log holds what it had acknowledged */
+	bool stale;  /* it is not: a directory put back or wiped */
+	bool leads;
+	uint64_t incarnation, term, last_index, applied_index, revision, devices;
+	int64_t offset_ms;
+	uint64_t rtt_us;
+	uint64_t heard_ms;
+	uint64_t down_ms; /* clock_mono_ms() since when there is no vetted link; 0: there is */
+	uint64_t lost_incarnation; /* for which LighthouseLost was proposed */
+
+	/* what it is known to have acknowledged */
+	uint64_t ack;
+	uint64_t ack_next, ack_next_ms; /* said by itself; counts when old enough */
+
+	/* its connections to us */
+	struct http_server *http;
+	struct list raft; /* struct raft_link of peer_raft.c */
+	size_t n_raft;
+	unsigned raft_failures;
+};
+
+struct peer {
+	struct cluster *cluster;
+	char *dir;
+	char *version;
+	uint64_t incarnation;
+	struct keyfile *keys;
+	void (*refused)(void *arg, int exit_code, const char *message);
+	void *refused_arg;
+	uint64_t cluster_id, self;
+
+	struct loop *loop;
+	bool started;
+	atomic_bool stopping;
+	bool refusing; /* `refused` was called */
+	struct loop_timer tick;
+
+	struct member_table table;
+	struct list links;
+
+	/* listening */
+	struct tls_slot *tls;
+	struct listener *listener;
+	struct http_router *peer_router, *join_router;
+	struct http_server *strangers; /* removed members: they are told why */
+	struct http_server *join_http;
+	struct rpc_server *peer_rpc, *join_rpc;
+	struct join_server *join;
+
+	/* as the raft side said last */
+	uint64_t leader, term;
+	bool leads;
+
+	/* probe.run */
+	struct probe probe;
+	bool probing;
+	struct dial *probe_dial;
+	struct rpc_channel *probe_channel;
+	struct loop_timer probe_timer;
+	uint64_t last_race_ms;
+
+	/* member.run */
+	bool changing;		 /* a step of member_next runs */
+	uint64_t change_hold_ms; /* not before this, after a failure */
+	uint64_t clocks_ms, transfer_ms;
+
+	/* acknowledged.json, as it was at the start; the links hold what is known since */
+	struct peer_ack *acks;
+	size_t n_acks;
+	bool acks_dirty, acks_saving;
+	uint64_t acks_saved_ms;
+	uint64_t renew_ms;
+
+	struct list forwards; /* requests of the raft side under way */
+
+	/* what the directory lacks, as peers say (the second time it counts) */
+	uint64_t behind_ack, behind_ms;
+
+	struct list digests;	  /* comparisons under way */
+	struct list digest_waits; /* calls of others that wait for a marker */
+
+	/* for other threads */
+	pthread_mutex_t lock; /* guards rows and the PEM texts of keys */
+	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
+	size_t n_rows;
+	atomic_uint_fast64_t devices;
+};
+
+/* peer.c */
+struct peer_link *peer_link_find(struct peer *p, uint64_t id);
+void peer_rows_update(struct peer *p);
+/* Says `refused` once. */
+void peer_refuse(struct peer *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void peer_table_refresh(struct peer *p);
+
+/* peer_tls.c */
+/* Server side context of the port; client context for one member and ALPN (a new reference). */
+MUST_CHECK int peer_tls_server(struct peer *p, struct tls_ctx **ret, struct err *err);
+MUST_CHECK int peer_tls_client(struct peer_link *l, const char *alpn, struct tls_ctx **ret,
+			       struct err *err);
+/* The member at the other end of a TLS stream, judged anew by the table. */
+MUST_CHECK int peer_tls_who(struct peer *p, const struct stream *s, uint64_t *ret_id,
+			    struct err *err);
+/* The CA with its key, from the state. The caller ends it by pki_ca_done. */
+MUST_CHECK int peer_tls_ca(struct peer *p, struct pki_ca *ret, struct err *err);
+/* New certificates when half of their time is over. */
+void peer_tls_renew(struct peer *p);
+
+/* peer_link.c */
+struct peer_link *peer_link_new(struct peer *p, const struct member *m);
+void peer_link_free(struct peer_link *l);
+void peer_link_set_address(struct peer_link *l, const char *address);
+/* Asks WhoAreYou now, or right after the question under way. False: there is no connection. */
+bool peer_link_ask(struct peer_link *l);
+bool peer_link_connected(const struct peer_link *l);
+void peer_link_fill_request(struct peer_link *l, Skerry__Internal__V1__WhoAreYouRequest *q);
+
+/* peer_ack.c */
+MUST_CHECK int peer_ack_load(struct peer *p, struct err *err);
+uint64_t peer_ack_of(struct peer *p, uint64_t id);
+void peer_ack_tick(struct peer *p, uint64_t now_ms);
+
+/* peer_raft.c */
+void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id);
+/* Takes the stream. */
+void peer_raft_accept(struct peer_link *l, struct stream *s);
+/* The question l->answer_seq was answered (or refused): go on with what waits. */
+void peer_raft_vetted(struct peer_link *l);
+void peer_raft_cut(struct peer_link *l);
+
+/* peer_accept.c */
+MUST_CHECK int peer_accept_new(struct peer *p, const char *address, struct err *err);
+void peer_accept_stop(struct peer *p);
+void peer_accept_free(struct peer *p);
+
+/* peer_service.c */
+void peer_service_add(struct peer *p);
+/* Forgets the calls that wait. */
+void peer_service_stop(struct peer *p);
+/* What we say of ourselves. */
+void peer_service_who(struct peer *p, Skerry__Internal__V1__WhoAreYouResponse *r);
+
+/* forward.c */
+void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const void *command,
+		     size_t len, uint64_t deadline_ms);
+void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint64_t deadline_ms);
+/* Answers what waits (ERR_CLOSED). */
+void forward_stop(struct peer *p);
+
+/* probe_run.c */
+void probe_leader(struct peer *p);
+void probe_stop(struct peer *p);
+
+/* member_run.c */
+void member_run(struct peer *p);
+
+/* peer_digest.c */
+void peer_digest_stop(struct peer *p);
+
+/* join_serve.c */
+struct join_server *join_server_new(struct peer *p);
+void join_server_free(struct join_server *j);

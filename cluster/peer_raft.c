@@ -1,0 +1,221 @@
+/* libraft's own links: dialled and accepted, vetted, then a byte pump to one end of a socketpair. */
+#include "cluster/peer_int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "cluster/peer_pump.h"
+#include "net/dial.h"
+#include "net/stream.h"
+#include "net/tls.h"
+
+/*
+ * A connection goes to libraft only after the member has answered a WhoAreYou that was asked when the connection was
+ * there already: so it is the running process, a member, and its log holds what it had acknowledged.
+ */
+struct raft_link {
+	struct list node;
+	struct peer_link *link;
+	bool outbound;
+	uint64_t request;   /* outbound: whose answer is due; 0: answered */
+	struct dial *dial;
+	struct stream *stream; /* waits to be vetted */
+	uint64_t need_seq;     /* the question that vets it */
+	struct peer_pump *pump;
+	struct loop_timer timer;
+};
+
+static void answer(struct raft_link *rl, int fd)
+{
+	if (rl->request != 0) {
+		link_connected(rl->link->peer->cluster, rl->request, fd);
+		rl->request = 0;
+	} else if (fd >= 0) {
+		close(fd);
+	}
+}
+
+/* Cuts whatever it is and answers what waits. */
+static void drop(struct raft_link *rl)
+{
+	list_remove(&rl->node);
+	rl->link->n_raft--;
+	loop_timer_stop(&rl->timer);
+	dial_cancel(rl->dial);
+	stream_abort(rl->stream);
+	peer_pump_free(rl->pump);
+	answer(rl, ERR_UNAVAILABLE);
+	mem_free(rl);
+}
+
+static void on_fail_timer(void *arg)
+{
+	drop(arg);
+}
+
+/* Failures of dialling are answered late, so that libraft's immediate retry is no storm. */
+static void fail(struct raft_link *rl, const char *why)
+{
+	struct peer_link *l = rl->link;
+	unsigned shift = MIN(l->raft_failures, 4u);
+
+	LOG_DEBUG("peer: raft link %s %" PRIu64 ": %s", rl->outbound ? "to" : "from", l->id, why);
+	stream_abort(rl->stream);
+	rl->stream = NULL;
+	if (!rl->outbound) {
+		drop(rl);
+		return;
+	}
+	l->raft_failures++;
+	loop_timer_start(&rl->timer, l->peer->loop, 20u << shift, on_fail_timer, rl);
+}
+
+static struct raft_link *raft_link_new(struct peer_link *l, bool outbound)
+{
+	struct raft_link *rl = MEM_NEW(struct raft_link);
+
+	rl->link = l;
+	rl->outbound = outbound;
+	list_push(&l->raft, &rl->node);
+	l->n_raft++;
+	return rl;
+}
+
+static void on_pump_end(void *arg, bool remote, const struct err *why)
+{
+	struct raft_link *rl = arg;
+	struct peer_link *l = rl->link;
+
+	LOG_DEBUG("peer: raft link %s %" PRIu64 " ended by %s: %s", rl->outbound ? "to" : "from",
+		  l->id, remote ? "the member" : "libraft", why != NULL ? why->msg : "");
+	rl->pump = NULL;
+	drop(rl);
+	if (remote && l->id == l->peer->leader) {
+		probe_leader(l->peer);
+	}
+}
+
+/* Vetted: to libraft with it. */
+static void hand_over(struct raft_link *rl)
+{
+	struct peer_link *l = rl->link;
+	struct stream *local;
+	struct err e = {0};
+	int fd[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) < 0) {
+		fail(rl, "socketpair");
+		return;
+	}
+	if (stream_from_fd(l->peer->loop, fd[1], &local, &e) < 0) {
+		close(fd[0]);
+		fail(rl, e.msg);
+		return;
+	}
+	loop_timer_stop(&rl->timer);
+	l->raft_failures = 0;
+	rl->pump = peer_pump_new(local, rl->stream, on_pump_end, rl);
+	rl->stream = NULL;
+	METRICS_COUNT("skerry_peer_raft_links_total", "Raft links established, both directions", 1);
+	if (rl->outbound) {
+		answer(rl, fd[0]);
+	} else {
+		link_accepted(l->peer->cluster, l->id, l->address, fd[0]);
+	}
+}
+
+static void on_vet_timer(void *arg)
+{
+	fail(arg, "the member was not vetted in time");
+}
+
+static void wait_for_vet(struct raft_link *rl)
+{
+	struct peer_link *l = rl->link;
+
+	rl->need_seq = l->ask_seq + 1;
+	loop_timer_start(&rl->timer, l->peer->loop, PEER_VET_MS, on_vet_timer, rl);
+	/* Without a connection now: the first question of the next one vets. */
+	IGNORE(peer_link_ask(l));
+}
+
+void peer_raft_vetted(struct peer_link *l)
+{
+	LIST_FOREACH_SAFE(&l->raft, it, tmp)
+	{
+		struct raft_link *rl = LIST_ENTRY(it, struct raft_link, node);
+
+		if (rl->stream == NULL || rl->need_seq > l->answer_seq) {
+			continue;
+		}
+		if (l->vetted) {
+			hand_over(rl);
+		} else {
+			fail(rl, l->stale ? "its log lacks what it had acknowledged" :
+					    "the member was not vetted");
+		}
+	}
+}
+
+static void on_dialled(void *arg, struct stream *stream, size_t which, const struct err *err)
+{
+	struct raft_link *rl = arg;
+
+	(void)which;
+	rl->dial = NULL;
+	if (stream == NULL) {
+		fail(rl, err->msg);
+		return;
+	}
+	rl->stream = stream;
+	wait_for_vet(rl);
+}
+
+void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id)
+{
+	struct peer_link *l = peer_link_find(p, id);
+	struct dial_opts o = {.timeout_ms = PEER_DIAL_MS, .user_timeout_ms = 5000};
+	struct raft_link *rl;
+	struct tls_ctx *tls;
+	struct err e = {0};
+
+	if (l == NULL || l->n_raft >= PEER_WAITING_MAX) {
+		link_connected(p->cluster, request, l == NULL ? ERR_NOT_FOUND : ERR_LIMIT);
+		return;
+	}
+	rl = raft_link_new(l, true);
+	rl->request = request;
+	if (peer_tls_client(l, PEER_ALPN_RAFT, &tls, &e) < 0) {
+		fail(rl, e.msg);
+		return;
+	}
+	o.tls = tls;
+	rl->dial = dial_start(p->loop, l->address, &o, on_dialled, rl);
+	tls_unref(tls);
+}
+
+void peer_raft_accept(struct peer_link *l, struct stream *s)
+{
+	struct raft_link *rl;
+
+	if (l->n_raft >= PEER_WAITING_MAX) {
+		stream_abort(s);
+		return;
+	}
+	rl = raft_link_new(l, false);
+	rl->stream = s;
+	wait_for_vet(rl);
+}
+
+void peer_raft_cut(struct peer_link *l)
+{
+	LIST_FOREACH_SAFE(&l->raft, it, tmp)
+	{
+		drop(LIST_ENTRY(it, struct raft_link, node));
+	}
+}

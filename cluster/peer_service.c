@@ -1,0 +1,263 @@
+/* PeerService: what other lighthouses may ask. A forwarded call is never forwarded again. */
+#include "cluster/peer_int.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/stream.h"
+#include "proto/pb_util.h"
+#include "tailnet/query.h"
+
+typedef Skerry__Internal__V1__ProposeRequest propose_request;
+typedef Skerry__Internal__V1__ProposeResponse propose_response;
+typedef Skerry__Internal__V1__ReadIndexResponse read_response;
+typedef Skerry__Internal__V1__WhoAreYouRequest who_request;
+typedef Skerry__Internal__V1__WhoAreYouResponse who_response;
+typedef Skerry__Internal__V1__GetDigestRequest digest_request;
+typedef Skerry__Internal__V1__GetDigestResponse digest_response;
+
+/* A call whose answer comes from the raft side. */
+struct waiting {
+	struct peer *peer;
+	struct rpc_ref ref;
+	/* GetDigest: on peer.digest_waits while the timer runs */
+	struct list node;
+	uint64_t marker;
+	struct loop_timer timer;
+};
+
+enum { DIGEST_POLL_MS = 20 };
+
+static struct waiting *waiting_new(struct peer *p, struct rpc_call *call)
+{
+	struct waiting *w = MEM_NEW(struct waiting);
+
+	w->peer = p;
+	w->ref = rpc_call_ref(call);
+	return w;
+}
+
+/* Who calls, judged for each call: a member that was removed meanwhile is refused at once. */
+static int gate(void *arg, struct rpc_call *call, const struct proto_method *method,
+		struct err *err)
+{
+	struct peer *p = arg;
+	uint64_t id;
+
+	(void)method;
+	return peer_tls_who(p, rpc_call_stream(call), &id, err);
+}
+
+static uint64_t deadline_of(struct rpc_call *call)
+{
+	return clock_mono_ms() + MIN(rpc_call_remaining_ms(call), (uint64_t)LIM_GRPC_UNARY_MS);
+}
+
+static void on_proposed(void *arg, const struct err *err,
+			const Skerry__Internal__V1__CommandResult *r, uint64_t raft_index)
+{
+	struct waiting *w = arg;
+	struct rpc_call *call = rpc_call_find(w->peer->peer_rpc, w->ref);
+	propose_response out = SKERRY__INTERNAL__V1__PROPOSE_RESPONSE__INIT;
+	struct buf packed = BUF_INIT;
+
+	if (call == NULL) {
+		mem_free(w);
+		return;
+	}
+	if (err->code == 0) {
+		pb_pack(r, &packed);
+		out.result.data = packed.data;
+		out.result.len = packed.len;
+		out.raft_index = raft_index;
+		rpc_call_reply(call, &out.base);
+	} else if (err->code == ERR_NOT_LEADER) {
+		out.not_leader = true;
+		out.leader_hint = w->peer->leader;
+		rpc_call_reply(call, &out.base);
+	} else {
+		rpc_call_finish(call, err);
+	}
+	buf_done(&packed);
+	mem_free(w);
+}
+
+static void on_propose(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	struct peer *p = arg;
+	const propose_request *q = (const propose_request *)req;
+	struct waiting *w = waiting_new(p, call);
+	struct err e = {0};
+	int r = propose_local(p->cluster, p->loop, q->command.data, q->command.len,
+			      deadline_of(call), on_proposed, w, &e);
+
+	if (r < 0) {
+		e.code = r;
+		on_proposed(w, &e, NULL, 0);
+	}
+}
+
+static void on_index(void *arg, const struct err *err, uint64_t raft_index)
+{
+	struct waiting *w = arg;
+	struct rpc_call *call = rpc_call_find(w->peer->peer_rpc, w->ref);
+	read_response out = SKERRY__INTERNAL__V1__READ_INDEX_RESPONSE__INIT;
+
+	if (call != NULL && (err->code == 0 || err->code == ERR_NOT_LEADER)) {
+		out.raft_index = raft_index;
+		out.not_leader = err->code != 0;
+		out.leader_hint = w->peer->leader;
+		rpc_call_reply(call, &out.base);
+	} else if (call != NULL) {
+		rpc_call_finish(call, err);
+	}
+	mem_free(w);
+}
+
+static void on_read_index(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	struct peer *p = arg;
+	struct waiting *w = waiting_new(p, call);
+	struct err e = {0};
+	int r;
+
+	(void)req;
+	r = read_local_index(p->cluster, p->loop, deadline_of(call), on_index, w, &e);
+	if (r < 0) {
+		e.code = r;
+		on_index(w, &e, 0);
+	}
+}
+
+void peer_service_who(struct peer *p, who_response *r)
+{
+	uint64_t epoch, revision = 0, time_ms;
+	struct cluster_read *read = NULL;
+	struct link_state s;
+
+	link_state(p->cluster, &s);
+	if (cluster_read_begin(p->cluster, "who", &read, NULL) >= 0) {
+		if (query_revision(cluster_read_kv(read), &epoch, &revision, &time_ms) < 0) {
+			revision = 0;
+		}
+		cluster_read_end(read);
+	}
+	r->lighthouse_id = p->self;
+	r->incarnation = p->incarnation;
+	r->term = s.term;
+	r->leader = s.self_leads;
+	r->leader_id = s.leader;
+	r->last_index = s.last_index;
+	r->applied_index = s.applied_index;
+	r->wall_ms = (uint64_t)clock_wall_ms();
+	r->mono_ms = clock_mono_ms();
+	r->revision = revision;
+	r->devices = atomic_load(&p->devices);
+	r->version = p->version;
+}
+
+/*
+ * A peer knows that we had acknowledged more than our log holds: the directory is an old copy, or was emptied. It
+ * counts when it is still so at a later question, since our own figures are a turn old.
+ */
+static void check_own_log(struct peer *p, uint64_t from, uint64_t acknowledged, uint64_t last)
+{
+	uint64_t now = clock_mono_ms();
+
+	if (acknowledged <= last) {
+		return;
+	}
+	if (p->behind_ms == 0 || acknowledged < p->behind_ack) {
+		p->behind_ms = now;
+		p->behind_ack = acknowledged;
+		return;
+	}
+	if (now - p->behind_ms >= PEER_ASK_MS / 2 && last < p->behind_ack) {
+		peer_refuse(p,
+			    "the log in %s ends at %" PRIu64 ", but lighthouse %" PRIu64
+			    " has seen this lighthouse acknowledge %" PRIu64
+			    ": the directory was put back from a copy or wiped. Remove this member (`skerry "
+			    "cluster remove %" PRIu64
+			    "` on another lighthouse), empty the directory and join anew",
+			    p->dir, last, from, acknowledged, p->self);
+	}
+}
+
+static void on_who(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	struct peer *p = arg;
+	const who_request *q = (const who_request *)req;
+	who_response out = SKERRY__INTERNAL__V1__WHO_ARE_YOU_RESPONSE__INIT;
+
+	peer_service_who(p, &out);
+	rpc_call_reply(call, &out.base);
+	check_own_log(p, q->lighthouse_id, q->acknowledged_index, out.last_index);
+}
+
+/* The marker may not have been applied here yet: asked again until the call's deadline. */
+static void digest_poll(void *arg)
+{
+	struct waiting *w = arg;
+	struct rpc_call *call = rpc_call_find(w->peer->peer_rpc, w->ref);
+	digest_response out = SKERRY__INTERNAL__V1__GET_DIGEST_RESPONSE__INIT;
+	uint8_t digest[32];
+	int r;
+
+	list_remove(&w->node);
+	if (call == NULL) {
+		mem_free(w);
+		return;
+	}
+	r = link_digest(w->peer->cluster, w->marker, digest, &out.revision);
+	if (r == ERR_NOT_FOUND) {
+		list_push(&w->peer->digest_waits, &w->node);
+		loop_timer_start(&w->timer, w->peer->loop, DIGEST_POLL_MS, digest_poll, w);
+		return;
+	}
+	if (r < 0) {
+		rpc_call_fail(call, r, "no digest at marker %" PRIu64, w->marker);
+	} else {
+		out.digest.data = digest;
+		out.digest.len = sizeof(digest);
+		rpc_call_reply(call, &out.base);
+	}
+	mem_free(w);
+}
+
+static void on_digest(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	const digest_request *q = (const digest_request *)req;
+	struct waiting *w = waiting_new(arg, call);
+
+	w->marker = q->marker;
+	digest_poll(w);
+}
+
+void peer_service_stop(struct peer *p)
+{
+	struct list *it;
+
+	while ((it = list_pop(&p->digest_waits)) != NULL) {
+		struct waiting *w = LIST_ENTRY(it, struct waiting, node);
+
+		loop_timer_stop(&w->timer);
+		mem_free(w);
+	}
+}
+
+void peer_service_add(struct peer *p)
+{
+	static const struct rpc_handler propose = {.on_call = on_propose};
+	static const struct rpc_handler read_index = {.on_call = on_read_index};
+	static const struct rpc_handler who = {.on_call = on_who};
+	static const struct rpc_handler digest = {.on_call = on_digest};
+
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/Propose", &propose, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ReadIndex", &read_index, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/WhoAreYou", &who, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetDigest", &digest, p);
+	rpc_server_set_gate(p->peer_rpc, gate, p);
+}
