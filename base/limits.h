@@ -98,6 +98,8 @@
 /* Presence is sent to one watcher at most so often. */
 #define LIM_PRESENCE_FANOUT_MS 1000
 #define LIM_WATCHES_PER_CONN   16
+/* Records that one flush of the watch hub may decode. */
+#define LIM_WATCH_ARENA_BYTES (256u << 20)
 
 /* --- peer port (trust: lighthouses) --- */
 /* The one request on a join connection. */

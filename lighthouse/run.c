@@ -13,7 +13,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <uv.h>
 
 #include "api/api.h"
 #include "base/buf.h"
