@@ -21,7 +21,7 @@ struct h2_queue {
 
 void h2_queue_init(struct h2_queue *q);
 void h2_queue_done(struct h2_queue *q);
-/* ERR_LIMIT over LIM_GRPC_STREAM_QUEUE_BYTES unless the queue is empty. */
+/* ERR_LIMIT when LIM_GRPC_STREAM_QUEUE_BYTES wait already: a queue below that takes one more piece of any size. */
 MUST_CHECK int h2_queue_push(struct h2_queue *q, struct blob *blob, size_t off, size_t len);
 /* Takes `len` bytes from the front: send() for each part. Returns 0 or what send() said. */
 MUST_CHECK int h2_queue_pull(struct h2_queue *q, size_t len,

@@ -35,7 +35,7 @@ void h2_queue_done(struct h2_queue *q)
 int h2_queue_push(struct h2_queue *q, struct blob *blob, size_t off, size_t len)
 {
 	PRE(off <= blob->len && len <= blob->len - off);
-	if (q->cost > 0 && q->cost + len + H2_PIECE_COST > LIM_GRPC_STREAM_QUEUE_BYTES) {
+	if (q->cost >= LIM_GRPC_STREAM_QUEUE_BYTES) {
 		return ERR_LIMIT;
 	}
 	if (len == 0) {

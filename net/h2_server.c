@@ -235,7 +235,7 @@ static void op_consume(struct http_request *req, size_t len)
 
 static size_t op_backlog(const struct http_request *req)
 {
-	return request_of(req)->out.bytes;
+	return request_of(req)->out.cost;
 }
 
 static const struct http_request_ops h2_request_ops = {

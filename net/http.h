@@ -84,8 +84,8 @@ void http_set_handler(struct http_request *req, const struct http_request_handle
 MUST_CHECK int http_respond(struct http_request *req, int status, const struct http_header *headers, size_t n, bool end);
 
 /*
- * Queues a piece of the body: holds a reference on the blob. ERR_LIMIT when more than LIM_GRPC_STREAM_QUEUE_BYTES bytes wait
- * (nothing is queued then). A single piece is taken into an empty queue whatever its size.
+ * Queues a piece of the body: holds a reference on the blob. ERR_LIMIT when LIM_GRPC_STREAM_QUEUE_BYTES wait already
+ * (nothing is queued then; below that one more piece of any size is taken).
  */
 MUST_CHECK int http_write(struct http_request *req, struct blob *blob, size_t off, size_t len, bool end);
 MUST_CHECK int http_write_copy(struct http_request *req, const void *data, size_t len, bool end);
@@ -99,7 +99,7 @@ void http_reset(struct http_request *req, uint32_t h2_code);
 /* Body bytes were dealt with: the sender may send as many more. */
 void http_consume(struct http_request *req, size_t len);
 
-/* Bytes of the response that are queued and not sent. */
+/* Bytes of the response that are queued and not sent, with some bookkeeping per piece; 0 when there are none. */
 size_t http_backlog(const struct http_request *req);
 
 /*
@@ -176,6 +176,7 @@ struct http_conn {
 	void *user;
 	void (*user_free)(void *user);
 	const void *user_kind; /* address of a static that tells whose it is */
+	uint64_t id; /* names the connection, never used again */
 	/* Output of sans-I/O tests. */
 	struct buf *test_out;
 	bool is_tls;

@@ -20,6 +20,8 @@
  * stack of this connection: the object is freed when it is over and nobody is in it.
  */
 
+static _Atomic uint64_t next_conn_id;
+
 static const char h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 enum { H2_PREFACE = 24, DETECT = 4 };
 
@@ -407,6 +409,7 @@ void http_server_accept(struct http_server *server, struct stream *stream, const
 	c->pub.loop = server->loop;
 	c->pub.stream = stream;
 	c->pub.router = server->router;
+	c->pub.id = ++next_conn_id;
 	c->pub.is_tls = tls != NULL;
 	c->server = server;
 	c->flush.run = conn_flush;

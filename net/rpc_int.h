@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/arena.h"
 #include "base/list.h"
@@ -17,7 +18,7 @@
  *   1. A request arrives: call = rpc_call_begin(server, method, ops, transport, req). It counts the call and starts nothing.
  *   2. rpc_call_add_metadata() for each header that is metadata; rpc_call_set_timeout() if the client named one.
  *   3. rpc_call_start(call): deadline timer, gate, on_open. From here on any function may have ended the call: the
- *      transport learns it by ops->detached and must not use the call after that.
+ *      transport learns it by ops->finish, and must not use the call after that.
  *   4. Messages: rpc_call_message(call, msg, raw, raw_len) with a message that lives in rpc_call_arena(call); for unary
  *      and server streaming exactly one, then rpc_call_half_close(). While the gate waits or the call is paused
  *      rpc_call_ready() is false: the transport keeps the bytes, and goes on at ops->ready.
@@ -85,6 +86,7 @@ struct rpc_call {
 	const uint8_t *raw; /* the unary request's bytes; in the arena or owned by the transport until finish */
 	size_t raw_len;
 	unsigned messages; /* received */
+	const ProtobufCMessage *request; /* the unary one, kept until half-close */
 	bool head_sent;
 	bool paused;
 	bool half_close_pending; /* came while the gate waited */
@@ -105,7 +107,8 @@ struct rpc_call {
 
 /* NULL when the server drains or is full (LIM_RPC_CALLS): the transport answers *err itself. */
 struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_method *method,
-				const struct rpc_call_ops *ops, void *transport, struct http_conn *conn, struct err *err);
+				const struct rpc_call_ops *ops, void *transport, struct http_conn *conn,
+				struct err *err);
 /* Copies. ERR_LIMIT over the arena's budget. */
 MUST_CHECK int rpc_call_add_metadata(struct rpc_call *call, const char *name, const char *value);
 void rpc_call_set_timeout(struct rpc_call *call, uint64_t ms);
@@ -121,6 +124,20 @@ void rpc_call_drained(struct rpc_call *call);
 void rpc_call_refuse(struct rpc_call *call, const struct err *err);
 /* The client is gone: no ops are called any more. */
 void rpc_call_cancelled(struct rpc_call *call, const struct err *why);
+
+/* Appends a copy; the value is binary-safe. False over the arena's budget. */
+bool rpc_pairs_add(struct arena *arena, struct rpc_pairs *pairs, const char *name, const void *value, size_t len);
+const struct rpc_pair *rpc_pairs_find(const struct rpc_pairs *pairs, const char *name);
+/* Metadata names are [0-9a-z_.-]+ and not reserved ("grpc-", pseudo headers). */
+bool rpc_name_valid(const char *name);
+/* A header value as metadata may carry it: printable ASCII. */
+bool rpc_value_valid(const void *value, size_t len);
+static inline bool rpc_name_is_bin(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 4 && memcmp(name + len - 4, "-bin", 4) == 0;
+}
 
 /* google.rpc.Status of an error with the call's details, encoded; appended to out. Nothing when there are no details. */
 void rpc_status_encode(const struct rpc_call *call, const struct err *err, struct buf *out);

@@ -1,0 +1,835 @@
+#include "net/rpc.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/enc.h"
+#include "base/limits.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/rand.h"
+#include "net/rpc_int.h"
+#include "net/stream.h"
+#include "proto/pb_decode.h"
+
+/*
+ * The server side of calls, apart from any transport.
+ *
+ *   NEW -start-> GATE -passed-> OPEN -half-close-> HALF_CLOSED -reply/finish/cancel/deadline-> DONE (freed)
+ *
+ * A handler may end its call inside any callback. Code here therefore touches the call after a callback only when it has
+ * looked it up again by its id.
+ */
+
+struct rpc_method_entry {
+	const struct proto_method *method;
+	const struct rpc_handler *handler;
+	void *arg;
+	char *labels;
+	struct metric *by_code[17];
+	struct metric *latency;
+	struct metric *open;
+};
+
+struct rpc_server {
+	struct loop *loop;
+	char *name;
+	struct map methods;
+	struct map by_id;
+	struct list calls;
+	size_t n_calls;
+	rpc_gate_fn gate;
+	void *gate_arg;
+	rpc_observer_fn observer;
+	void *observer_arg;
+	bool draining;
+	uint32_t spread_ms;
+};
+
+static _Atomic uint64_t next_id = 1;
+
+static const char *const code_names[17] = {
+	"OK",		     "CANCELLED",     "UNKNOWN",	   "INVALID_ARGUMENT",
+	"DEADLINE_EXCEEDED", "NOT_FOUND",     "ALREADY_EXISTS",	   "PERMISSION_DENIED",
+	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",	   "OUT_OF_RANGE",
+	"UNIMPLEMENTED",     "INTERNAL",      "UNAVAILABLE",	   "DATA_LOSS",
+	"UNAUTHENTICATED",
+};
+
+/* ---- Server -------------------------------------------------------------------------------------------------------- */
+
+struct rpc_server *rpc_server_new(struct loop *loop, const char *name)
+{
+	struct rpc_server *server = MEM_NEW(struct rpc_server);
+
+	server->loop = loop;
+	server->name = mem_strdup(name);
+	map_init(&server->methods);
+	map_init(&server->by_id);
+	list_init(&server->calls);
+	return server;
+}
+
+static void call_end(struct rpc_call *call, const struct err *err, bool tell_transport);
+
+void rpc_server_free(struct rpc_server *server)
+{
+	struct map_iter it = { 0 };
+	struct err err = { 0 };
+
+	if (server == NULL) {
+		return;
+	}
+	server->draining = true;
+	err_reason(&err, ERR_UNAVAILABLE, "SHUTTING_DOWN", "the server is shutting down");
+	while (!list_empty(&server->calls)) {
+		struct rpc_call *call = LIST_ENTRY(server->calls.next, struct rpc_call, link);
+
+		call_end(call, &err, true);
+	}
+	while (map_next(&server->methods, &it)) {
+		struct rpc_method_entry *entry = it.value;
+
+		mem_free(entry->labels);
+		mem_free(entry);
+	}
+	map_done(&server->methods);
+	map_done(&server->by_id);
+	mem_free(server->name);
+	mem_free(server);
+}
+
+void rpc_server_add_method(struct rpc_server *server, const struct proto_method *method,
+			   const struct rpc_handler *handler, void *arg)
+{
+	struct rpc_method_entry *entry = MEM_NEW(struct rpc_method_entry);
+	struct buf labels = BUF_INIT;
+
+	PRE(map_get_str(&server->methods, method->path) == NULL);
+	PRE(method->client_streaming ? handler->on_message != NULL : handler->on_call != NULL);
+	metrics_label(&labels, "server", server->name);
+	metrics_label(&labels, "method", method->path + 1);
+	entry->labels = mem_strdup(buf_str(&labels));
+	buf_done(&labels);
+	entry->method = method;
+	entry->handler = handler;
+	entry->arg = arg;
+	map_put_str(&server->methods, method->path, entry);
+}
+
+void rpc_server_add(struct rpc_server *server, const char *path, const struct rpc_handler *handler, void *arg)
+{
+	const struct proto_method *method = proto_method_find(path);
+
+	PRE(method != NULL);
+	rpc_server_add_method(server, method, handler, arg);
+}
+
+const struct proto_method *rpc_server_method(const struct rpc_server *server, const char *path)
+{
+	const struct rpc_method_entry *entry = map_get_str(&server->methods, path);
+
+	return entry != NULL ? entry->method : NULL;
+}
+
+void rpc_server_set_gate(struct rpc_server *server, rpc_gate_fn gate, void *arg)
+{
+	server->gate = gate;
+	server->gate_arg = arg;
+}
+
+void rpc_server_set_observer(struct rpc_server *server, rpc_observer_fn observer, void *arg)
+{
+	server->observer = observer;
+	server->observer_arg = arg;
+}
+
+size_t rpc_server_calls(const struct rpc_server *server)
+{
+	return server->n_calls;
+}
+
+struct loop *rpc_server_loop(const struct rpc_server *server)
+{
+	return server->loop;
+}
+
+/* ---- Pairs --------------------------------------------------------------------------------------------------------- */
+
+bool rpc_pairs_add(struct arena *arena, struct rpc_pairs *pairs, const char *name, const void *value, size_t len)
+{
+	struct rpc_pair *pair = arena_zalloc(arena, sizeof(*pair));
+	char *copy = arena_alloc(arena, len + 1);
+
+	if (pair == NULL || copy == NULL || pairs->bytes + len + 32 > LIM_RPC_METADATA_BYTES) {
+		return false;
+	}
+	memcpy(copy, value, len);
+	copy[len] = '\0';
+	pair->name = arena_strdup(arena, name);
+	if (pair->name == NULL) {
+		return false;
+	}
+	pair->value = copy;
+	pair->len = len;
+	pairs->bytes += strlen(name) + len + 32;
+	if (pairs->last != NULL) {
+		pairs->last->next = pair;
+	} else {
+		pairs->first = pair;
+	}
+	pairs->last = pair;
+	return true;
+}
+
+const struct rpc_pair *rpc_pairs_find(const struct rpc_pairs *pairs, const char *name)
+{
+	for (const struct rpc_pair *p = pairs->first; p != NULL; p = p->next) {
+		if (strcmp(p->name, name) == 0) {
+			return p;
+		}
+	}
+	return NULL;
+}
+
+bool rpc_name_valid(const char *name)
+{
+	if (name[0] == '\0' || strncmp(name, "grpc-", 5) == 0) {
+		return false;
+	}
+	for (const char *c = name; *c != '\0'; c++) {
+		bool ok = (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '_' || *c == '.' || *c == '-';
+
+		if (!ok) {
+			return false;
+		}
+	}
+	return true;
+}
+
+bool rpc_value_valid(const void *value, size_t len)
+{
+	const uint8_t *b = value;
+
+	for (size_t i = 0; i < len; i++) {
+		if (b[i] < 0x20 || b[i] > 0x7e) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- Life of a call, for transports ---------------------------------------------------------------------------------- */
+
+struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_method *method,
+				const struct rpc_call_ops *ops, void *transport, struct http_conn *conn,
+				struct err *err)
+{
+	struct rpc_method_entry *entry = map_get_str(&server->methods, method->path);
+
+	PRE(entry != NULL);
+	if (server->draining) {
+		err_reason(err, ERR_UNAVAILABLE, "SHUTTING_DOWN", "the server is shutting down");
+		return NULL;
+	}
+	if (server->n_calls >= LIM_RPC_CALLS) {
+		METRICS_COUNT("skerry_grpc_calls_refused_total", "Calls refused because too many were open.", 1);
+		err_reason(err, ERR_LIMIT, "TOO_MANY_CALLS", "the server has too many open calls");
+		return NULL;
+	}
+	struct rpc_call *call = MEM_NEW(struct rpc_call);
+	call->id = next_id++;
+	call->server = server;
+	call->entry = entry;
+	call->ops = ops;
+	call->transport = transport;
+	call->conn = conn;
+	call->timeout_ms = UINT64_MAX;
+	call->deadline = UINT64_MAX;
+	call->pushback_ms = -1;
+	call->start_ns = clock_mono_ns();
+	arena_init(&call->arena, 4 * LIM_RPC_METADATA_BYTES + pb_arena_budget(method->max_request_bytes));
+	map_put_u64(&server->by_id, call->id, call);
+	list_push(&server->calls, &call->link);
+	server->n_calls++;
+	if (entry->open == NULL) {
+		entry->open = metrics_gauge("skerry_grpc_open_calls", "Calls under way.", entry->labels);
+	}
+	gauge_add(entry->open, 1);
+	return call;
+}
+
+static void call_free(struct rpc_call *call)
+{
+	if (call->data != NULL && call->data_free != NULL) {
+		call->data_free(call->data);
+	}
+	arena_done(&call->arena);
+	mem_free(call);
+}
+
+static void call_count(struct rpc_call *call, int status, uint64_t micros)
+{
+	struct rpc_method_entry *entry = call->entry;
+
+	if (entry->by_code[status] == NULL) {
+		struct buf labels = BUF_INIT;
+
+		buf_append_str(&labels, entry->labels);
+		metrics_label(&labels, "code", code_names[status]);
+		entry->by_code[status] =
+			metrics_counter("skerry_grpc_calls_total", "Calls answered, by status.", buf_str(&labels));
+		buf_done(&labels);
+	}
+	counter_inc(entry->by_code[status]);
+	gauge_add(entry->open, -1);
+	if (!entry->method->server_streaming && !entry->method->client_streaming) {
+		if (entry->latency == NULL) {
+			entry->latency = metrics_histogram("skerry_grpc_call_seconds", "Time to answer unary calls.",
+							   entry->labels, METRICS_SECONDS, METRICS_SECONDS_LEN);
+		}
+		histogram_observe(entry->latency, (double)micros / 1e6);
+	}
+}
+
+/* Takes the call out of everything, tells the transport (unless it told us), frees it. */
+static void call_end(struct rpc_call *call, const struct err *err, bool tell_transport)
+{
+	struct rpc_server *server = call->server;
+	int status = err != NULL && err->code != 0 ? err_grpc(err->code) : 0;
+	uint64_t micros = (clock_mono_ns() - call->start_ns) / 1000;
+	static const struct err ok;
+
+	call->state = RPC_CALL_DONE;
+	loop_timer_stop(&call->timer);
+	list_remove(&call->link);
+	map_del_u64(&server->by_id, call->id);
+	server->n_calls--;
+	if (server->observer != NULL) {
+		server->observer(server->observer_arg, call, status, micros);
+	}
+	call_count(call, status, micros);
+	if (tell_transport) {
+		call->ops->finish(call, err != NULL ? err : &ok);
+	}
+	call_free(call);
+}
+
+static struct rpc_call *call_again(struct rpc_server *server, uint64_t id)
+{
+	return map_get_u64(&server->by_id, id);
+}
+
+/* The call ends without the handler's doing: it is told first. */
+static void call_break(struct rpc_call *call, const struct err *why, bool tell_transport)
+{
+	if (call->state == RPC_CALL_DONE) {
+		return;
+	}
+	bool started = call->state != RPC_CALL_NEW;
+	call->state = RPC_CALL_DONE; /* answers of the callback go nowhere */
+	if (started && call->cancel_cb != NULL) {
+		void (*cb)(void *, struct rpc_call *, const struct err *) = call->cancel_cb;
+
+		call->cancel_cb = NULL;
+		cb(call->cancel_arg, call, why);
+	}
+	call_end(call, why, tell_transport);
+}
+
+void rpc_call_cancelled(struct rpc_call *call, const struct err *why)
+{
+	call_break(call, why, false);
+}
+
+void rpc_call_refuse(struct rpc_call *call, const struct err *err)
+{
+	call_break(call, err, true);
+}
+
+static void on_deadline(void *arg)
+{
+	struct rpc_call *call = arg;
+	struct err err = { 0 };
+
+	err_set(&err, ERR_DEADLINE, "the deadline passed");
+	call_break(call, &err, true);
+}
+
+int rpc_call_add_metadata(struct rpc_call *call, const char *name, const char *value)
+{
+	return rpc_pairs_add(&call->arena, &call->metadata, name, value, strlen(value)) ? 0 : ERR_LIMIT;
+}
+
+void rpc_call_set_timeout(struct rpc_call *call, uint64_t ms)
+{
+	call->timeout_ms = ms;
+}
+
+static bool is_unary(const struct rpc_call *call)
+{
+	return !call->entry->method->client_streaming && !call->entry->method->server_streaming;
+}
+
+/* Returns false when the call is gone. */
+static bool gate_passed(struct rpc_call *call)
+{
+	struct rpc_server *server = call->server;
+	const struct rpc_handler *handler = call->entry->handler;
+	uint64_t id = call->id;
+
+	call->state = RPC_CALL_OPEN;
+	if (call->entry->method->client_streaming && handler->on_open != NULL) {
+		handler->on_open(call->entry->arg, call);
+		return call_again(server, id) != NULL;
+	}
+	return true;
+}
+
+void rpc_call_start(struct rpc_call *call)
+{
+	struct rpc_server *server = call->server;
+	struct err err = { 0 };
+	uint64_t ms = call->timeout_ms;
+	uint64_t id = call->id;
+	int rc = 0;
+
+	PRE(call->state == RPC_CALL_NEW);
+	call->state = RPC_CALL_GATE;
+	if (is_unary(call) && ms > LIM_GRPC_UNARY_MS) {
+		ms = LIM_GRPC_UNARY_MS;
+	}
+	if (ms == 0) {
+		on_deadline(call);
+		return;
+	}
+	if (ms != UINT64_MAX) {
+		loop_timer_start(&call->timer, server->loop, ms, on_deadline, call);
+		call->deadline = call->timer.due;
+	}
+	if (server->gate != NULL) {
+		rc = server->gate(server->gate_arg, call, call->entry->method, &err);
+		if (call_again(server, id) == NULL || call->state != RPC_CALL_GATE) {
+			return; /* the gate answered by itself */
+		}
+	}
+	if (rc < 0) {
+		if (err.code == 0) {
+			err_set(&err, rc, "%s", err_text(rc));
+		}
+		call_break(call, &err, true);
+	} else if (rc == 0) {
+		(void)gate_passed(call);
+	}
+}
+
+void rpc_gate_done(struct rpc_call *call, const struct err *err)
+{
+	struct rpc_server *server = call->server;
+	uint64_t id = call->id;
+
+	if (call->state != RPC_CALL_GATE) {
+		return;
+	}
+	if (err != NULL && err->code != 0) {
+		call_break(call, err, true);
+		return;
+	}
+	if (!gate_passed(call)) {
+		return;
+	}
+	if (call->ops->ready != NULL) {
+		call->ops->ready(call);
+	}
+	call = call_again(server, id);
+	if (call != NULL && call->half_close_pending && rpc_call_ready(call)) {
+		rpc_call_half_close(call);
+	}
+}
+
+bool rpc_call_ready(const struct rpc_call *call)
+{
+	return call->state == RPC_CALL_OPEN && !call->paused;
+}
+
+struct arena *rpc_call_arena(struct rpc_call *call)
+{
+	return &call->arena;
+}
+
+void rpc_call_message(struct rpc_call *call, const ProtobufCMessage *msg, const uint8_t *raw, size_t raw_len)
+{
+	PRE(call->state == RPC_CALL_OPEN);
+	call->messages++;
+	if (call->entry->method->client_streaming) {
+		call->entry->handler->on_message(call->entry->arg, call, msg);
+		return;
+	}
+	call->request = msg;
+	call->raw = raw;
+	call->raw_len = raw_len;
+}
+
+void rpc_call_half_close(struct rpc_call *call)
+{
+	const struct rpc_handler *handler = call->entry->handler;
+
+	if (!rpc_call_ready(call)) {
+		call->half_close_pending = true;
+		return;
+	}
+	call->half_close_pending = false;
+	if (!call->entry->method->client_streaming && call->messages != 1) {
+		struct err err = { 0 };
+
+		err_set(&err, ERR_UNIMPLEMENTED, "the method takes exactly one request message, %u came",
+			call->messages);
+		call_break(call, &err, true);
+		return;
+	}
+	call->state = RPC_CALL_HALF_CLOSED;
+	if (!call->entry->method->client_streaming) {
+		handler->on_call(call->entry->arg, call, call->request);
+	} else if (handler->on_half_close != NULL) {
+		handler->on_half_close(call->entry->arg, call);
+	} else {
+		rpc_call_finish(call, NULL);
+	}
+}
+
+void rpc_call_drained(struct rpc_call *call)
+{
+	if (call->state != RPC_CALL_DONE && call->writable_cb != NULL) {
+		call->writable_cb(call->writable_arg, call);
+	}
+}
+
+/* ---- For handlers ---------------------------------------------------------------------------------------------------- */
+
+struct rpc_ref rpc_call_ref(const struct rpc_call *call)
+{
+	return (struct rpc_ref){ call->id };
+}
+
+struct rpc_call *rpc_call_find(struct rpc_server *server, struct rpc_ref ref)
+{
+	struct rpc_call *call = ref.id != 0 ? map_get_u64(&server->by_id, ref.id) : NULL;
+
+	return call != NULL && call->state != RPC_CALL_DONE ? call : NULL;
+}
+
+const struct proto_method *rpc_call_method(const struct rpc_call *call)
+{
+	return call->entry->method;
+}
+
+struct rpc_server *rpc_call_server(const struct rpc_call *call)
+{
+	return call->server;
+}
+
+const char *rpc_call_metadata(const struct rpc_call *call, const char *name)
+{
+	const struct rpc_pair *pair = rpc_pairs_find(&call->metadata, name);
+
+	return pair != NULL ? pair->value : NULL;
+}
+
+const uint8_t *rpc_call_metadata_bin(struct rpc_call *call, const char *name, size_t *ret_len)
+{
+	struct rpc_pair *pair = (struct rpc_pair *)rpc_pairs_find(&call->metadata, name);
+
+	if (pair == NULL) {
+		return NULL;
+	}
+	if (pair->bin == NULL) {
+		size_t len = strcspn(pair->value, ","); /* joined values: the first */
+		uint8_t *out = arena_alloc(&call->arena, len + 1);
+		int n = out != NULL ? base64_decode(pair->value, len, out, len + 1) : -1;
+
+		if (n < 0) {
+			return NULL;
+		}
+		pair->bin = out;
+		pair->bin_len = (size_t)n;
+	}
+	*ret_len = pair->bin_len;
+	return pair->bin;
+}
+
+const char *rpc_call_metadata_at(const struct rpc_call *call, size_t i, const char **ret_value)
+{
+	const struct rpc_pair *p = call->metadata.first;
+
+	while (p != NULL && i-- > 0) {
+		p = p->next;
+	}
+	if (p == NULL) {
+		return NULL;
+	}
+	*ret_value = p->value;
+	return p->name;
+}
+
+const struct stream_peer *rpc_call_peer(const struct rpc_call *call)
+{
+	static const struct stream_peer nobody;
+
+	return call->conn != NULL && call->conn->stream != NULL ? stream_peer(call->conn->stream) : &nobody;
+}
+
+const char *rpc_call_peer_text(const struct rpc_call *call)
+{
+	return call->conn != NULL && call->conn->stream != NULL ? stream_peer_text(call->conn->stream) : "closed";
+}
+
+const struct stream_tls *rpc_call_tls(const struct rpc_call *call)
+{
+	return call->conn != NULL && call->conn->stream != NULL ? stream_tls(call->conn->stream) : NULL;
+}
+
+struct stream *rpc_call_stream(const struct rpc_call *call)
+{
+	return call->conn != NULL ? call->conn->stream : NULL;
+}
+
+const char *rpc_call_protocol(const struct rpc_call *call)
+{
+	return call->ops->protocol;
+}
+
+const uint8_t *rpc_call_request_bytes(const struct rpc_call *call, size_t *ret_len)
+{
+	*ret_len = call->raw_len;
+	return call->raw;
+}
+
+uint64_t rpc_call_deadline(const struct rpc_call *call)
+{
+	return call->deadline;
+}
+
+uint64_t rpc_call_remaining_ms(const struct rpc_call *call)
+{
+	uint64_t now = loop_now(call->server->loop);
+
+	if (call->deadline == UINT64_MAX) {
+		return UINT64_MAX;
+	}
+	return call->deadline > now ? call->deadline - now : 0;
+}
+
+void rpc_call_set_conn_data(struct rpc_call *call, const void *kind, void *data, void (*data_free)(void *data))
+{
+	http_conn_set_user(call->conn, kind, data, data_free);
+}
+
+void *rpc_call_conn_data(const struct rpc_call *call, const void *kind)
+{
+	return call->conn != NULL ? http_conn_user(call->conn, kind) : NULL;
+}
+
+uint64_t rpc_call_conn_id(const struct rpc_call *call)
+{
+	return call->conn != NULL ? call->conn->id : 0;
+}
+
+void rpc_call_set_data(struct rpc_call *call, const void *kind, void *data, void (*data_free)(void *data))
+{
+	if (call->data != NULL && call->data_free != NULL) {
+		call->data_free(call->data);
+	}
+	call->data_kind = kind;
+	call->data = data;
+	call->data_free = data_free;
+}
+
+void *rpc_call_data(const struct rpc_call *call, const void *kind)
+{
+	return call->data_kind == kind ? call->data : NULL;
+}
+
+void *rpc_call_alloc(struct rpc_call *call, size_t len)
+{
+	return arena_zalloc(&call->arena, len);
+}
+
+void rpc_call_set_cancel_cb(struct rpc_call *call,
+			    void (*cb)(void *arg, struct rpc_call *call, const struct err *why), void *arg)
+{
+	call->cancel_cb = cb;
+	call->cancel_arg = arg;
+}
+
+static void add_response_pair(struct rpc_call *call, struct rpc_pairs *pairs, const char *name, const void *value,
+			      size_t len)
+{
+	PRE(rpc_name_valid(name));
+	if (call->state == RPC_CALL_DONE || (!rpc_name_is_bin(name) && !rpc_value_valid(value, len))) {
+		return;
+	}
+	(void)rpc_pairs_add(&call->arena, pairs, name, value, len);
+}
+
+void rpc_call_add_header(struct rpc_call *call, const char *name, const void *value, size_t len)
+{
+	add_response_pair(call, &call->headers, name, value, len);
+}
+
+void rpc_call_add_trailer(struct rpc_call *call, const char *name, const void *value, size_t len)
+{
+	add_response_pair(call, &call->trailers, name, value, len);
+}
+
+void rpc_call_add_error_info(struct rpc_call *call, const char *key, const char *value)
+{
+	if (call->state != RPC_CALL_DONE) {
+		(void)rpc_pairs_add(&call->arena, &call->error_info, key, value, strlen(value));
+	}
+}
+
+void rpc_call_set_retry(struct rpc_call *call, uint32_t delay_ms)
+{
+	call->retry_ms = delay_ms;
+}
+
+void rpc_call_set_compress(struct rpc_call *call, bool on)
+{
+	call->compress = on;
+}
+
+void rpc_call_send_headers(struct rpc_call *call)
+{
+	if (call->state == RPC_CALL_DONE || call->head_sent || call->ops->head == NULL) {
+		return;
+	}
+	call->head_sent = true;
+	call->ops->head(call);
+}
+
+int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg)
+{
+	if (call->state == RPC_CALL_DONE) {
+		return ERR_CLOSED;
+	}
+	rpc_call_send_headers(call);
+	return call->ops->message(call, msg, NULL, 0);
+}
+
+int rpc_call_send_blobs(struct rpc_call *call, struct blob *const *blobs, size_t n)
+{
+	if (call->state == RPC_CALL_DONE) {
+		return ERR_CLOSED;
+	}
+	rpc_call_send_headers(call);
+	return call->ops->message(call, NULL, blobs, n);
+}
+
+size_t rpc_call_backlog(const struct rpc_call *call)
+{
+	return call->state == RPC_CALL_DONE ? 0 : call->ops->backlog(call);
+}
+
+void rpc_call_set_writable_cb(struct rpc_call *call, void (*cb)(void *arg, struct rpc_call *call), void *arg)
+{
+	call->writable_cb = cb;
+	call->writable_arg = arg;
+}
+
+void rpc_call_pause(struct rpc_call *call)
+{
+	call->paused = true;
+}
+
+void rpc_call_resume(struct rpc_call *call)
+{
+	struct rpc_server *server = call->server;
+	uint64_t id = call->id;
+
+	if (!call->paused || call->state == RPC_CALL_DONE) {
+		return;
+	}
+	call->paused = false;
+	if (!rpc_call_ready(call)) {
+		return;
+	}
+	if (call->ops->ready != NULL) {
+		call->ops->ready(call);
+	}
+	call = call_again(server, id);
+	if (call != NULL && call->half_close_pending && rpc_call_ready(call)) {
+		rpc_call_half_close(call);
+	}
+}
+
+void rpc_call_reply(struct rpc_call *call, const ProtobufCMessage *msg)
+{
+	int rc = rpc_call_send(call, msg);
+
+	if (rc == ERR_CLOSED && call->state == RPC_CALL_DONE) {
+		return;
+	}
+	if (rc != 0) {
+		rpc_call_fail(call, rc, "the reply cannot be sent: %s", err_text(rc));
+		return;
+	}
+	rpc_call_finish(call, NULL);
+}
+
+void rpc_call_finish(struct rpc_call *call, const struct err *err)
+{
+	struct err copy;
+
+	if (call->state == RPC_CALL_DONE) {
+		return; /* from inside the cancel callback */
+	}
+	if (err != NULL) {
+		copy = *err;
+		if (copy.code != 0 && copy.msg[0] == '\0') {
+			snprintf(copy.msg, sizeof(copy.msg), "%s", err_text(copy.code));
+		}
+	}
+	call_end(call, err != NULL ? &copy : NULL, true);
+}
+
+void rpc_call_fail(struct rpc_call *call, int code, const char *fmt, ...)
+{
+	char text[sizeof(((struct err *)NULL)->msg)];
+	struct err err = { 0 };
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	err_set(&err, code, "%s", text);
+	rpc_call_finish(call, &err);
+}
+
+/* ---- Draining -------------------------------------------------------------------------------------------------------- */
+
+void rpc_server_drain(struct rpc_server *server, uint32_t spread_ms)
+{
+	struct list streams;
+	struct err err = { 0 };
+	struct list *l;
+
+	server->draining = true;
+	err_reason(&err, ERR_UNAVAILABLE, "SHUTTING_DOWN", "the server is shutting down");
+	list_init(&streams);
+	LIST_FOREACH_SAFE (&server->calls, it, next) {
+		if (!is_unary(LIST_ENTRY(it, struct rpc_call, link))) {
+			list_remove(it);
+			list_push(&streams, it);
+		}
+	}
+	while ((l = list_pop(&streams)) != NULL) {
+		struct rpc_call *call = LIST_ENTRY(l, struct rpc_call, link);
+
+		list_push(&server->calls, l);
+		call->pushback_ms = spread_ms > 0 ? rand_below(spread_ms) : 0;
+		call_break(call, &err, true);
+	}
+}
