@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,32 +60,34 @@ bad:
 		       text);
 }
 
-/* Edit distance, for suggestions; long words are not compared. */
-static size_t distance(const char *a, const char *b)
+/* Edit distance, exchanged neighbours counting as one step, for suggestions. Long words are not
+ * compared. */
+#define WORD_MAX 48
+static unsigned distance(const char *a, const char *b)
 {
-	size_t row[64];
+	unsigned d[WORD_MAX + 1][WORD_MAX + 1];
 	size_t alen = strlen(a);
 	size_t blen = strlen(b);
 
-	if (alen >= ARRAY_LEN(row) || blen >= ARRAY_LEN(row)) {
-		return SIZE_MAX;
+	if (alen > WORD_MAX || blen > WORD_MAX) {
+		return UINT_MAX;
 	}
 	for (size_t j = 0; j <= blen; j++) {
-		row[j] = j;
+		d[0][j] = (unsigned)j;
 	}
 	for (size_t i = 1; i <= alen; i++) {
-		size_t diagonal = row[0];
-
-		row[0] = i;
+		d[i][0] = (unsigned)i;
 		for (size_t j = 1; j <= blen; j++) {
-			size_t above = row[j];
-			size_t change = diagonal + (a[i - 1] != b[j - 1]);
+			unsigned best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
 
-			row[j] = MIN(MIN(above, row[j - 1]) + 1, change);
-			diagonal = above;
+			best = MIN(best, MIN(d[i - 1][j], d[i][j - 1]) + 1);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+				best = MIN(best, d[i - 2][j - 2] + 1);
+			}
+			d[i][j] = best;
 		}
 	}
-	return row[blen];
+	return d[alen][blen];
 }
 
 /* Is path below prefix, or equal? */
@@ -100,12 +103,12 @@ static int unknown_key(struct loader *l, const struct config_schema *s, const ch
 {
 	size_t skip = parent[0] != '\0' ? strlen(parent) + 1 : 0;
 	char best[CONFIG_PATH] = "";
-	size_t least = SIZE_MAX;
+	unsigned least = UINT_MAX;
 
 	for (size_t i = 0; i < s->nkeys; i++) {
 		const char *path = s->keys[i].path;
 		char part[CONFIG_PATH];
-		size_t d;
+		unsigned d;
 
 		if (skip > 0 && !path_in(path, parent)) {
 			continue;
@@ -118,7 +121,7 @@ static int unknown_key(struct loader *l, const struct config_schema *s, const ch
 		}
 	}
 	/* Half of the letters may differ; more is no likeness. */
-	if (least <= 1 || (least != SIZE_MAX && least <= strlen(best) / 2)) {
+	if (least <= 1 || (least <= strlen(best) / 2)) {
 		return config_err(l->e, ERR_INVALID, l->name, n->key_line,
 				  "unknown key \"%.100s\"; meant is perhaps \"%s\"", full, best);
 	}
