@@ -109,10 +109,13 @@ static void write_any(struct writer *j, const Google__Protobuf__Any *any)
 	if (info && j->w.depth < DEPTH_MAX)
 		IGNORE(pb_decode_heap(info->desc, any->value.data, any->value.len, NULL, &msg, NULL));
 	jsonw_object(&j->w);
-	jsonw_kstr(&j->w, "@type", any->type_url);
-	if (!msg) {
+	if (any->type_url[0])
+		jsonw_kstr(&j->w, "@type", any->type_url);
+	if (!msg && any->value.len) {
 		jsonw_key(&j->w, "value");
 		write_bytes(j, &any->value);
+	} else if (!msg) {
+		; /* not set at all, or a type of another tree without content */
 	} else if (info->kind == PROTO_JSON_PLAIN || info->kind == PROTO_JSON_EMPTY) {
 		write_members(j, msg, info);
 	} else {
