@@ -81,14 +81,23 @@ uint64_t consensus_heard_ms(const struct consensus *cs);
 void consensus_state(const struct consensus *cs, struct link_state *ret);
 /* Index of the last entry whose effect is committed to the store. */
 uint64_t consensus_applied(const struct consensus *cs);
+/* Bytes of the state and parts of a thousand of the store's map, as the leader judges proposals by. */
+uint64_t consensus_state_bytes(const struct consensus *cs);
+unsigned consensus_map_permille(const struct consensus *cs);
+
+struct consensus_stats {
+	uint64_t groups, commands, markers; /* proposed here */
+	uint64_t snapshots, restores;
+	uint64_t races; /* forced elections */
+	uint64_t votes_repeated, installs_dropped, messages_dropped;
+};
+void consensus_stats(const struct consensus *cs, struct consensus_stats *ret);
 
 /* The events of link_int.h, on the raft thread. */
 void consensus_leader_lost(struct consensus *cs, uint64_t id);
 void consensus_clocks_agree(struct consensus *cs, bool agree);
 void consensus_connected(struct consensus *cs, uint64_t request, int fd);
 void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd);
-/* Ends the raft links of a removed member on our side. */
-void consensus_cut(struct consensus *cs, uint64_t id);
 
 enum consensus_change { CONSENSUS_ADD, CONSENSUS_PROMOTE, CONSENSUS_REMOVE, CONSENSUS_TRANSFER };
 /* As link_add and the others; cb on the raft thread, never inside the call. */

@@ -171,6 +171,7 @@ int fsm_apply(const struct kv *kv, uint64_t cluster_id, const void *data, size_t
 	}
 	a = MEM_NEW(struct applied);
 	a->index = index;
+	list_init(&a->markers);
 	a->command = mem_calloc(er.header.count, sizeof(*a->command));
 	arena_init(&a->arena, APPLY_BUDGET);
 	while (r == 0 && entry_next(&er, &cmd, &cmd_len)) {

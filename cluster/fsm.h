@@ -36,6 +36,9 @@ struct applied {
 	size_t n_changes;
 	struct change *change; /* of all commands, in order */
 	bool members_changed;
+	/* For consensus_group.c: it is the entry that this leader waits for, with these read markers in it. */
+	bool own;
+	struct list markers;
 	struct arena arena;
 };
 

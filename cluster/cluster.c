@@ -1,0 +1,817 @@
+/* The façade: opens a directory, runs the raft thread, and what any thread asks of it. */
+#include "cluster/cluster.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fileio.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/rand.h"
+#include "cluster/cluster_int.h"
+#include "tailnet/query.h"
+
+enum {
+	PUBLISH_MS = 100,
+	SYNC_MS = 1000,
+	QUORUM_MS = 5000,
+	HANDOVER_MS = 2000,
+	META_BUDGET = 64 << 10,
+};
+
+/* ---- what consensus tells; raft thread ---- */
+
+void cluster_publish(struct cluster *c)
+{
+	struct link_state state;
+
+	consensus_state(c->cs, &state);
+	pthread_mutex_lock(&c->seen_lock);
+	c->state = state;
+	c->heard_ms = consensus_heard_ms(c->cs);
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+static void on_state(void *arg)
+{
+	struct cluster *c = arg;
+	uint64_t leader = consensus_leader(c->cs);
+
+	cluster_publish(c);
+	c->ops->leader(c->ops_impl, leader, consensus_term(c->cs), consensus_leads(c->cs));
+	c->ops->members(c->ops_impl);
+	if (!c->stopping) {
+		propose_state(c);
+		read_state(c);
+		ticker_run(c);
+	}
+}
+
+static void view_set(struct cluster *c, const struct state_view *v)
+{
+	pthread_mutex_lock(&c->seen_lock);
+	c->view = *v;
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+static void markers_keep(struct cluster *c, const struct applied *a)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		if (a->command[i].marker == 0) {
+			continue;
+		}
+		pthread_mutex_lock(&c->seen_lock);
+		c->digest[c->next_digest].marker = a->command[i].marker;
+		c->digest[c->next_digest].revision = a->marker_revision;
+		memcpy(c->digest[c->next_digest].digest, a->marker_digest, 32);
+		c->next_digest = (c->next_digest + 1) % DIGESTS_KEPT;
+		pthread_mutex_unlock(&c->seen_lock);
+	}
+}
+
+/* Members that were removed lose their links at once. */
+static void members_changed(struct cluster *c, const struct applied *a)
+{
+	struct store_read *read = NULL;
+	struct arena arena;
+
+	arena_init(&arena, META_BUDGET);
+	for (size_t i = 0; i < a->n_changes; i++) {
+		const struct change *x = &a->change[i];
+		MemberRecord *m;
+
+		if (x->kind != CHANGE_MEMBER) {
+			continue;
+		}
+		if (read == NULL && store_read_begin(c->store, "members", &read, NULL) != 0) {
+			break;
+		}
+		arena_reset(&arena);
+		if (x->deleted ||
+		    (query_member(store_read_kv(read), x->object, &arena, &m) == 0 &&
+		     m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED)) {
+			c->ops->cut(c->ops_impl, x->object);
+		}
+	}
+	store_read_end(read);
+	arena_done(&arena);
+	c->ops->members(c->ops_impl);
+}
+
+static void on_applied(void *arg, const struct applied *a)
+{
+	struct cluster *c = arg;
+
+	if (a->n > 0) {
+		struct state_view v = {
+			.cluster_id = c->cluster_id,
+			.epoch = a->epoch,
+			.revision = a->revision,
+			.time_ms = a->time_ms,
+			.bytes = a->bytes,
+			.feature_level = a->feature_level,
+		};
+
+		memcpy(v.digest, a->digest, sizeof(v.digest));
+		view_set(c, &v);
+		markers_keep(c, a);
+	}
+	cluster_publish(c);
+	changes_applied(c, a);
+	if (a->members_changed) {
+		members_changed(c, a);
+	}
+	if (!c->stopping) {
+		propose_applied(c, a);
+		propose_restored(c);
+		read_progress(c);
+		ticker_run(c);
+	}
+}
+
+static void on_restored(void *arg)
+{
+	struct cluster *c = arg;
+	struct store_read *read;
+	struct state_view v;
+
+	if (store_read_begin(c->store, "restored", &read, NULL) == 0) {
+		if (fsm_view(store_read_kv(read), &v, NULL) == 0) {
+			view_set(c, &v);
+		}
+		store_read_end(read);
+	}
+	cluster_publish(c);
+	changes_reset(c);
+	c->ops->members(c->ops_impl);
+	if (!c->stopping) {
+		propose_restored(c);
+		read_progress(c);
+		ticker_run(c);
+	}
+}
+
+static void on_connect(void *arg, uint64_t request, uint64_t id, const char *address)
+{
+	struct cluster *c = arg;
+
+	c->ops->connect(c->ops_impl, request, id, address);
+}
+
+static const struct consensus_events events = {
+	.state = on_state,
+	.applied = on_applied,
+	.restored = on_restored,
+	.connect = on_connect,
+};
+
+/* ---- once in a while; raft thread ---- */
+
+static void sync_work(void *arg)
+{
+	struct cluster *c = arg;
+	struct err err = {0};
+
+	if (store_sync(c->store, &err) != 0) {
+		cluster_fail("the store cannot be written to the disk: %s", err.msg);
+	}
+}
+
+static void sync_done(void *arg)
+{
+	struct cluster *c = arg;
+
+	c->syncing = false;
+}
+
+static void gauges(struct cluster *c)
+{
+	const char *name = "";
+	uint64_t age = store_oldest_read_ms(c->store, &name);
+
+	gauge_set(c->metric.term, (double)c->state.term);
+	gauge_set(c->metric.applied, (double)c->state.applied_index);
+	gauge_set(c->metric.commit, (double)c->state.commit_index);
+	gauge_set(c->metric.leads, c->state.self_leads ? 1 : 0);
+	gauge_set(c->metric.revision, (double)c->view.revision);
+	gauge_set(c->metric.bytes, (double)c->view.bytes);
+	gauge_set(c->metric.map, store_used_permille(c->store) / 1000.0);
+	gauge_set(c->metric.oldest_read, (double)age / 1000.0);
+	pthread_mutex_lock(&c->prop.lock);
+	gauge_set(c->metric.waiting, (double)c->prop.items);
+	pthread_mutex_unlock(&c->prop.lock);
+}
+
+static void gauges_make(struct cluster *c)
+{
+	c->metric.term = metrics_gauge("skerry_raft_term", "Term of the replicated log.", NULL);
+	c->metric.applied = metrics_gauge("skerry_raft_applied_index",
+					  "Last entry of the log in this store.", NULL);
+	c->metric.commit = metrics_gauge("skerry_raft_commit_index",
+					 "Last entry known to be committed.", NULL);
+	c->metric.leads = metrics_gauge("skerry_raft_leader", "1 while this lighthouse leads.", NULL);
+	c->metric.revision = metrics_gauge("skerry_state_revision", "Revision of the state.", NULL);
+	c->metric.bytes = metrics_gauge("skerry_state_bytes", "Bytes of the state.", NULL);
+	c->metric.map = metrics_gauge("skerry_store_used_ratio", "Used part of the store's map.", NULL);
+	c->metric.oldest_read = metrics_gauge("skerry_store_oldest_read_seconds",
+					      "Age of the oldest read transaction.", NULL);
+	c->metric.waiting = metrics_gauge("skerry_commands_waiting",
+					  "Commands of clients that wait for their apply.", NULL);
+}
+
+static void on_publish(void *arg)
+{
+	struct cluster *c = arg;
+	uint64_t now = clock_mono_ms();
+
+	cluster_publish(c);
+	gauges(c);
+	if (!c->syncing && now >= c->synced_ms + SYNC_MS) {
+		c->syncing = loop_work(c->loop, sync_work, sync_done, c) == 0;
+		c->synced_ms = now;
+	}
+	loop_timer_start(&c->publish_timer, c->loop, PUBLISH_MS, on_publish, c);
+}
+
+/* ---- life ---- */
+
+static int dirs_open(struct cluster *c, struct err *err)
+{
+	char *lock = mem_printf("%s/lock", c->dir);
+	char *raft = mem_printf("%s/raft", c->dir);
+	int r = dir_check_private(c->dir, err);
+
+	if (r == 0) {
+		r = file_lock(lock, err);
+		c->lock_fd = r;
+	}
+	if (r >= 0) {
+		r = dir_ensure(raft, 0700, err);
+	}
+	mem_free(lock);
+	mem_free(raft);
+	return r;
+}
+
+static int store_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
+{
+	char *dir = mem_printf("%s/store", c->dir);
+	struct store_options so = {.dir = dir, .map_bytes = o->map_bytes};
+	struct store_read *read;
+	bool dropped;
+	int r = store_open(&c->store, &so, &dropped, err);
+
+	mem_free(dir);
+	if (r != 0) {
+		return r;
+	}
+	if (dropped) {
+		LOG_WARN("the store was not closed before the system went down: it is rebuilt from the log");
+	}
+	r = store_read_begin(c->store, "open", &read, err);
+	if (r == 0) {
+		r = fsm_view(store_read_kv(read), &c->view, err);
+		store_read_end(read);
+	}
+	return r;
+}
+
+int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struct err *err)
+{
+	struct cluster *c = MEM_NEW(struct cluster);
+	int r;
+
+	c->lock_fd = -1;
+	c->dir = mem_strdup(o->dir);
+	c->version = mem_strdup(o->version != NULL ? o->version : "");
+	c->incarnation = rand_id63();
+	pthread_mutex_init(&c->seen_lock, NULL);
+	pthread_cond_init(&c->closed_cond, NULL);
+	propose_init(c);
+	read_init(c);
+	changes_init(c);
+	sessions_init(c);
+	gauges_make(c);
+	c->loop = loop_new("raft");
+	r = keyfile_read(o->dir, &c->keys, err);
+	if (r != 0) {
+		goto fail;
+	}
+	c->id = c->keys.lighthouse_id;
+	c->cluster_id = c->keys.cluster_id;
+	c->peer_address = mem_strdup(o->peer_address != NULL ? o->peer_address : c->keys.peer_address);
+	c->api_url = mem_strdup(o->api_url != NULL ? o->api_url : c->keys.api_url);
+	r = dirs_open(c, err);
+	if (r == 0) {
+		r = store_begin(c, o, err);
+	}
+	if (r == 0) {
+		char *raft = mem_printf("%s/raft", c->dir);
+		struct consensus_options co = {
+			.loop = c->loop,
+			.dir = raft,
+			.id = c->id,
+			.address = c->peer_address,
+			.store = c->store,
+			.cluster_id = c->cluster_id,
+			.election_ms = o->election_ms,
+			.heartbeat_ms = o->heartbeat_ms,
+			.snapshot_bytes = o->snapshot_bytes,
+			.events = &events,
+			.arg = c,
+		};
+
+		r = consensus_open(&c->cs, &co, err);
+		mem_free(raft);
+	}
+	if (r != 0) {
+		goto fail;
+	}
+	cluster_publish(c);
+	*ret = c;
+	return 0;
+fail:
+	cluster_free(c);
+	return r;
+}
+
+static void on_start(void *arg)
+{
+	struct cluster *c = arg;
+
+	on_publish(c);
+	on_state(c);
+}
+
+int cluster_start(struct cluster *c, const struct peer_ops *ops, void *impl, struct err *err)
+{
+	int r;
+
+	c->ops = ops;
+	c->ops_impl = impl;
+	loop_post_reply(c->loop, on_start, c);
+	r = loop_thread_start(c->loop);
+	c->running = r == 0;
+	return r == 0 ? 0 : err_set(err, r, "raft thread: %s", err_text(r));
+}
+
+int cluster_open_with(struct cluster **ret, const struct cluster_options *o,
+		      const struct peer_ops *ops, void *impl, struct err *err)
+{
+	struct cluster *c;
+	int r = cluster_prepare(&c, o, err);
+
+	if (r != 0) {
+		return r;
+	}
+	r = cluster_start(c, ops, impl, err);
+	if (r != 0) {
+		cluster_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+/* A call of the raft thread from another one. */
+struct call {
+	void (*fn)(void *arg);
+	void *arg;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+};
+
+static void on_call(void *arg)
+{
+	struct call *k = arg;
+
+	k->fn(k->arg);
+	pthread_mutex_lock(&k->lock);
+	k->done = true;
+	pthread_cond_signal(&k->cond);
+	pthread_mutex_unlock(&k->lock);
+}
+
+void cluster_call(struct cluster *c, void (*fn)(void *arg), void *arg)
+{
+	struct call k = {.fn = fn, .arg = arg};
+
+	pthread_mutex_init(&k.lock, NULL);
+	pthread_cond_init(&k.cond, NULL);
+	loop_post_reply(c->loop, on_call, &k);
+	pthread_mutex_lock(&k.lock);
+	while (!k.done) {
+		pthread_cond_wait(&k.cond, &k.lock);
+	}
+	pthread_mutex_unlock(&k.lock);
+	pthread_cond_destroy(&k.cond);
+	pthread_mutex_destroy(&k.lock);
+}
+
+static void on_closed(void *arg)
+{
+	struct cluster *c = arg;
+
+	c->cs = NULL;
+	pthread_mutex_lock(&c->seen_lock);
+	c->closed = true;
+	pthread_cond_signal(&c->closed_cond);
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+static void shut(struct cluster *c)
+{
+	c->stopping = true;
+	ticker_stop(c);
+	loop_timer_stop(&c->publish_timer);
+	loop_timer_stop(&c->handover_timer);
+	consensus_close(c->cs, on_closed, c);
+	propose_close(c);
+	read_close(c);
+}
+
+static void on_handed_over(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (!c->stopping) {
+		shut(c);
+	}
+}
+
+static void on_transferred(void *arg, const struct err *err)
+{
+	(void)err;
+	on_handed_over(arg);
+}
+
+/* Another voter takes over before we go, so that nobody waits for an election. */
+static void on_stop(void *arg)
+{
+	struct cluster *c = arg;
+	bool other = false;
+
+	if (c->cs == NULL || c->stopping) {
+		return;
+	}
+	for (size_t i = 0; i < c->state.n; i++) {
+		other |= c->state.server[i].id != c->id && c->state.server[i].role == LINK_VOTER;
+	}
+	if (!other || !consensus_leads(c->cs)) {
+		shut(c);
+		return;
+	}
+	loop_timer_start(&c->handover_timer, c->loop, HANDOVER_MS, on_handed_over, c);
+	consensus_change(c->cs, CONSENSUS_TRANSFER, 0, NULL, on_transferred, c);
+}
+
+/* The thread stays and answers what others still ask of it, until cluster_free. */
+static void stop_by(struct cluster *c, void (*fn)(void *arg))
+{
+	loop_post_reply(c->loop, fn, c);
+	pthread_mutex_lock(&c->seen_lock);
+	while (!c->closed) {
+		pthread_cond_wait(&c->closed_cond, &c->seen_lock);
+	}
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+void cluster_stop(struct cluster *c)
+{
+	stop_by(c, on_stop);
+}
+
+static void on_kill(void *arg)
+{
+	shut(arg);
+}
+
+void cluster_kill(struct cluster *c)
+{
+	stop_by(c, on_kill);
+	loop_stop(c->loop);
+	loop_thread_join(c->loop);
+	loop_free(c->loop);
+	c->loop = NULL;
+	store_abandon(c->store);
+	c->store = NULL;
+	cluster_free(c);
+}
+
+static void set_flag(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+void cluster_free(struct cluster *c)
+{
+	if (c == NULL) {
+		return;
+	}
+	if (c->running && c->loop != NULL) {
+		loop_stop(c->loop);
+		loop_thread_join(c->loop);
+	}
+	if (c->cs != NULL) { /* never started */
+		bool closed = false;
+
+		consensus_close(c->cs, set_flag, &closed);
+		while (!closed) {
+			loop_turn(c->loop, true);
+		}
+	}
+	loop_free(c->loop);
+	store_close(c->store);
+	propose_done(c);
+	changes_done(c);
+	sessions_done(c);
+	if (c->lock_fd >= 0) {
+		file_unlock(c->lock_fd);
+	}
+	keyfile_done(&c->keys);
+	pthread_cond_destroy(&c->closed_cond);
+	pthread_mutex_destroy(&c->seen_lock);
+	mem_free(c->dir);
+	mem_free(c->version);
+	mem_free(c->peer_address);
+	mem_free(c->api_url);
+	mem_free(c);
+}
+
+/* ---- any thread ---- */
+
+uint64_t cluster_id(const struct cluster *c)
+{
+	return c->cluster_id;
+}
+
+uint64_t cluster_lighthouse_id(const struct cluster *c)
+{
+	return c->id;
+}
+
+uint64_t cluster_incarnation(const struct cluster *c)
+{
+	return c->incarnation;
+}
+
+const uint8_t *cluster_ca_pin(const struct cluster *c)
+{
+	return c->keys.ca_pin;
+}
+
+/* A struct cluster_read is a struct store_read under another name. */
+int cluster_read_begin(struct cluster *c, const char *name, struct cluster_read **ret,
+		       struct err *err)
+{
+	struct store_read *read;
+	int r = store_read_begin(c->store, name, &read, err);
+
+	if (r == 0) {
+		*ret = (struct cluster_read *)read;
+	}
+	return r;
+}
+
+const struct kv *cluster_read_kv(const struct cluster_read *r)
+{
+	return store_read_kv((const struct store_read *)r);
+}
+
+void cluster_read_end(struct cluster_read *r)
+{
+	store_read_end((struct store_read *)r);
+}
+
+int cluster_precheck(struct cluster *c, const Command *cmd, struct arena *arena, struct err *err)
+{
+	static const uint8_t random[32];
+	struct apply_context ctx = {.time_ms = (uint64_t)MAX(clock_wall_ms(), 0)};
+	struct apply_result result;
+	struct kv_overlay *overlay;
+	struct store_read *read;
+	Command copy = *cmd;
+	struct kv kv;
+	int r = store_read_begin(c->store, "precheck", &read, err);
+
+	if (r != 0) {
+		return r;
+	}
+	/* Without an origin: nothing of it is to be remembered. */
+	copy.lighthouse = copy.incarnation = copy.sequence = copy.lowest_unanswered = 0;
+	if (copy.random.len == 0) {
+		copy.random = (ProtobufCBinaryData){.data = (uint8_t *)random, .len = sizeof(random)};
+	}
+	overlay = kv_overlay_new(store_read_kv(read));
+	kv = kv_overlay_kv(overlay);
+	r = tailnet_apply(&kv, &copy, &ctx, arena, &result, err);
+	kv_overlay_free(overlay);
+	store_read_end(read);
+	if (r != 0) {
+		return r;
+	}
+	if (result.reply.code != 0) {
+		err_reason(err, err_from_grpc(result.reply.code), result.reply.reason, "%s",
+			   result.reply.message);
+		if (err != NULL) {
+			strncpy(err->field, result.reply.field, sizeof(err->field) - 1);
+		}
+	}
+	return result.reply.code;
+}
+
+void link_state(struct cluster *c, struct link_state *ret)
+{
+	pthread_mutex_lock(&c->seen_lock);
+	*ret = c->state;
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+int link_digest(struct cluster *c, uint64_t marker, uint8_t ret_digest[32], uint64_t *ret_revision)
+{
+	int r = ERR_NOT_FOUND;
+
+	pthread_mutex_lock(&c->seen_lock);
+	for (size_t i = 0; i < DIGESTS_KEPT; i++) {
+		if (marker != 0 && c->digest[i].marker == marker) {
+			memcpy(ret_digest, c->digest[i].digest, 32);
+			*ret_revision = c->digest[i].revision;
+			r = 0;
+		}
+	}
+	pthread_mutex_unlock(&c->seen_lock);
+	return r;
+}
+
+void cluster_status_self(struct cluster *c, struct cluster_status *ret)
+{
+	uint64_t now = clock_mono_ms(), heard;
+
+	*ret = (struct cluster_status){
+		.cluster_id = c->cluster_id,
+		.lighthouse_id = c->id,
+		.incarnation = c->incarnation,
+	};
+	pthread_mutex_lock(&c->seen_lock);
+	ret->leader_id = c->state.leader;
+	ret->term = c->state.term;
+	ret->commit_index = c->state.commit_index;
+	ret->applied_index = c->state.applied_index;
+	ret->last_index = c->state.last_index;
+	ret->epoch = c->view.epoch;
+	ret->revision = c->view.revision;
+	ret->feature_level = c->view.feature_level;
+	memcpy(ret->digest, c->view.digest, sizeof(ret->digest));
+	heard = c->state.self_leads ? now : c->heard_ms;
+	pthread_mutex_unlock(&c->seen_lock);
+	ret->quorum_age_ms = heard == 0 ? now : now - MIN(heard, now);
+	ret->quorum = ret->leader_id != 0 && ret->quorum_age_ms < QUORUM_MS;
+}
+
+/* ---- events of the peer side ---- */
+
+struct link_event {
+	struct cluster *c;
+	enum { CONNECTED, ACCEPTED, LOST, CLOCKS, CHANGE } kind;
+	uint64_t request, id;
+	int fd;
+	bool agree;
+	char *address;
+	enum consensus_change change;
+	struct loop *loop;
+	link_change_cb cb;
+	void *arg;
+	struct err err;
+};
+
+static void event_free(struct link_event *e)
+{
+	mem_free(e->address);
+	mem_free(e);
+}
+
+static void change_fire(void *arg)
+{
+	struct link_event *e = arg;
+
+	e->cb(e->arg, &e->err);
+	event_free(e);
+}
+
+static void on_changed(void *arg, const struct err *err)
+{
+	struct link_event *e = arg;
+
+	e->err = *err;
+	loop_post_reply(e->loop, change_fire, e);
+}
+
+static void event_drop(struct link_event *e)
+{
+	if (e->kind == CONNECTED || e->kind == ACCEPTED) {
+		if (e->fd >= 0) {
+			close(e->fd);
+		}
+	} else if (e->kind == CHANGE) {
+		err_set(&e->err, ERR_NOT_LEADER, "this lighthouse stops");
+		loop_post_reply(e->loop, change_fire, e);
+		return;
+	}
+	event_free(e);
+}
+
+static void on_event(void *arg)
+{
+	struct link_event *e = arg;
+	struct cluster *c = e->c;
+
+	if (c->stopping || c->cs == NULL) {
+		event_drop(e);
+		return;
+	}
+	switch (e->kind) {
+	case CONNECTED:
+		consensus_connected(c->cs, e->request, e->fd);
+		break;
+	case ACCEPTED:
+		consensus_accepted(c->cs, e->id, e->address, e->fd);
+		break;
+	case LOST:
+		consensus_leader_lost(c->cs, e->id);
+		break;
+	case CLOCKS:
+		consensus_clocks_agree(c->cs, e->agree);
+		break;
+	case CHANGE:
+		consensus_change(c->cs, e->change, e->id, e->address, on_changed, e);
+		return;
+	}
+	event_free(e);
+}
+
+static void event_post(struct cluster *c, struct link_event event)
+{
+	struct link_event *e = mem_memdup(&event, sizeof(event));
+
+	e->c = c;
+	e->address = mem_strdup(event.address);
+	loop_post_reply(c->loop, on_event, e);
+}
+
+void link_connected(struct cluster *c, uint64_t request, int fd)
+{
+	event_post(c, (struct link_event){.kind = CONNECTED, .request = request, .fd = fd});
+}
+
+void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd)
+{
+	event_post(c, (struct link_event){
+			      .kind = ACCEPTED, .id = id, .address = (char *)address, .fd = fd});
+}
+
+void link_leader_lost(struct cluster *c, uint64_t id)
+{
+	event_post(c, (struct link_event){.kind = LOST, .id = id});
+}
+
+void link_clocks_agree(struct cluster *c, bool agree)
+{
+	event_post(c, (struct link_event){.kind = CLOCKS, .agree = agree});
+}
+
+static void change_post(struct cluster *c, enum consensus_change change, struct loop *loop,
+			uint64_t id, const char *address, link_change_cb cb, void *arg)
+{
+	event_post(c, (struct link_event){.kind = CHANGE,
+					  .change = change,
+					  .id = id,
+					  .address = (char *)address,
+					  .loop = loop,
+					  .cb = cb,
+					  .arg = arg});
+}
+
+void link_add(struct cluster *c, struct loop *loop, uint64_t id, const char *address,
+	      link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_ADD, loop, id, address, cb, arg);
+}
+
+void link_promote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_PROMOTE, loop, id, NULL, cb, arg);
+}
+
+void link_remove(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_REMOVE, loop, id, NULL, cb, arg);
+}
+
+void link_transfer(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_TRANSFER, loop, id, NULL, cb, arg);
+}

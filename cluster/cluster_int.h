@@ -1,0 +1,160 @@
+/* Inside of cluster/: the struct behind the façade and what its files share. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "cluster/cluster.h"
+#include "cluster/consensus.h"
+#include "cluster/fsm.h"
+#include "cluster/keyfile.h"
+#include "cluster/link_int.h"
+#include "cluster/store.h"
+#include "net/loop.h"
+#include "tailnet/records.h"
+
+struct peer;
+
+enum { DIGESTS_KEPT = 8 };
+
+/* ---- propose.c ---- */
+
+/* Where our own commands wait: until this lighthouse has applied them. */
+struct proposer {
+	pthread_mutex_t lock;
+	struct list all;      /* struct proposal, by sequence */
+	struct list incoming; /* struct proposal.in, not yet seen by the raft thread */
+	bool posted;	      /* a post to the raft thread is on its way */
+	bool closed;
+	uint64_t next_sequence;
+	size_t items, bytes;   /* of clients */
+	size_t share[3];       /* items per class */
+	struct map tailnets;   /* tailnet -> struct tailnet_share */
+	/* raft thread */
+	struct map requests; /* forwarded: request -> struct proposal */
+	uint64_t next_request;
+	struct loop_timer timer;
+	/* commands of other lighthouses, on the leader */
+	atomic_size_t remote_items;
+	atomic_uint_fast64_t refused_full;
+};
+
+/* ---- read.c ---- */
+
+struct reads {
+	struct list revision; /* wait for a revision */
+	struct list index;    /* wait for an applied index that is known */
+	struct list asking;   /* go with the ReadIndex call that is on its way */
+	struct list waiting;  /* for the next call, or for a leader */
+	struct list marks;    /* struct mark: markers in our own log */
+	uint64_t request;     /* that call; 0: none */
+	struct loop_timer timer;
+	atomic_size_t count;
+};
+
+struct cluster {
+	/* Set at the start, constant from then on. */
+	char *dir, *version, *peer_address, *api_url;
+	struct keyfile keys;
+	uint64_t id, cluster_id, incarnation;
+	int lock_fd;
+	const struct peer_ops *ops;
+	void *ops_impl;
+	struct peer *peer; /* NULL in tests with another ops */
+	struct loop *loop; /* of the raft thread */
+	struct store *store;
+	struct consensus *cs;
+
+	struct proposer prop;
+	struct reads reads;
+
+	/* changes.c */
+	pthread_mutex_t changes_lock;
+	struct list subscribers;
+
+	/* sessions.c */
+	pthread_mutex_t sessions_lock;
+	struct list gatherers;
+
+	/* What other threads see; written by the raft thread. */
+	pthread_mutex_t seen_lock;
+	pthread_cond_t closed_cond;
+	bool closed; /* consensus has ended */
+	bool running; /* the thread was started */
+	struct link_state state;
+	struct state_view view;
+	uint64_t heard_ms;
+	struct {
+		uint64_t marker, revision;
+		uint8_t digest[32];
+	} digest[DIGESTS_KEPT];
+	size_t next_digest;
+
+	/* ticker.c, raft thread */
+	struct loop_timer tick_timer, start_timer, publish_timer, handover_timer;
+	bool tick_running;
+	uint64_t tick_due; /* the deadline that the last Tick was for */
+	unsigned tick_vain;
+	bool start_announced, stopping;
+	bool syncing;
+	uint64_t synced_ms;
+	struct {
+		struct metric *term, *applied, *commit, *leads, *revision, *bytes, *map, *oldest_read,
+			*waiting;
+	} metric;
+};
+
+/*
+ * cluster_open with another peer side, for tests: ops->... is called with impl. NULL: the real one (cluster_open).
+ */
+MUST_CHECK int cluster_open_with(struct cluster **ret, const struct cluster_options *o,
+				 const struct peer_ops *ops, void *impl, struct err *err);
+/* The parts of cluster_open: everything but the peer side; then the raft thread starts. */
+MUST_CHECK int cluster_prepare(struct cluster **ret, const struct cluster_options *o,
+			       struct err *err);
+MUST_CHECK int cluster_start(struct cluster *c, const struct peer_ops *ops, void *impl,
+			     struct err *err);
+/* Leadership handed over, raft thread ended; the peer side may be stopped then, and cluster_free'd. */
+void cluster_stop(struct cluster *c);
+/* As if the process were killed: nothing handed over, no mark of an orderly end. For tests. */
+void cluster_kill(struct cluster *c);
+void cluster_free(struct cluster *c);
+
+/* Runs fn(arg) on the raft thread and waits. Not from the raft thread. */
+void cluster_call(struct cluster *c, void (*fn)(void *arg), void *arg);
+
+/* ---- raft thread: what happened ---- */
+void propose_applied(struct cluster *c, const struct applied *a);
+void propose_state(struct cluster *c);	  /* leader or term changed: what waits is sent */
+void propose_restored(struct cluster *c); /* also after applied entries: indexes that are waited for */
+void propose_init(struct cluster *c);
+void propose_close(struct cluster *c); /* raft thread: everything is answered ERR_CLOSED */
+void propose_done(struct cluster *c);
+
+void read_init(struct cluster *c);
+void read_progress(struct cluster *c); /* applied index or revision moved */
+void read_state(struct cluster *c);
+void read_close(struct cluster *c);
+
+void changes_init(struct cluster *c);
+void changes_applied(struct cluster *c, const struct applied *a);
+void changes_reset(struct cluster *c);
+void changes_done(struct cluster *c);
+
+void sessions_init(struct cluster *c);
+void sessions_done(struct cluster *c);
+
+void ticker_run(struct cluster *c); /* looks whether a Tick or LighthouseStart is due */
+void ticker_stop(struct cluster *c);
+
+/* cluster_status without what peers tell. Any thread. */
+void cluster_status_self(struct cluster *c, struct cluster_status *ret);
+/* Copies state and view for other threads. */
+void cluster_publish(struct cluster *c);
+
+/* Would the command make the state grow? Deletions, ticks and the like are accepted at any size. */
+bool propose_grows(int body_case);
+/* 0 or ERR_LIMIT: the state or the map is full. Raft thread. */
+MUST_CHECK int propose_admit(struct cluster *c, bool grows, struct err *err);

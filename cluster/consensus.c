@@ -1,0 +1,607 @@
+/* Life of consensus: set-up in the order libraft needs, what it is told of and what it tells. */
+#include "cluster/consensus.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "cluster/consensus_int.h"
+
+enum { ELECTION_MS = 1000, HEARTBEAT_MS = 100, INSTALL_MS = 10000, CONNECT_RETRY_MS = 100,
+       DISK_RETRY_MS = 3600 * 1000 };
+
+int consensus_error(struct err *err, int rv, const char *what, const char *detail)
+{
+	int code = rv == RAFT_CORRUPT || rv == RAFT_MALFORMED ? ERR_CORRUPT :
+		   rv == RAFT_CANTBOOTSTRAP		      ? ERR_EXISTS :
+							ERR_STORE;
+
+	return err_set(err, code, "raft log: %s: %s%s%s", what, raft_strerror(rv),
+		       detail != NULL && detail[0] != '\0' ? ": " : "",
+		       detail != NULL ? detail : "");
+}
+
+/* ---- the state machine as libraft sees it ---- */
+
+static int fsm_op_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+{
+	struct consensus *cs = fsm->data;
+
+	*result = NULL;
+	return group_apply(cs, buf->base, buf->len, cs->raft.last_applied + 1);
+}
+
+static int restore(struct consensus *cs, const struct raft_buffer *buf, struct err *err)
+{
+	struct snapshot_header h;
+	const struct kv *kv;
+	int r = snapshot_peek(buf->base, buf->len, &h, err);
+
+	if (r != 0) {
+		return r;
+	}
+	if (cs->cluster_id != 0 && h.cluster_id != cs->cluster_id && h.cluster_id != 0) {
+		return err_set(err, ERR_CORRUPT, "snapshot is of cluster %llu, this lighthouse belongs to %llu",
+			       (unsigned long long)h.cluster_id,
+			       (unsigned long long)cs->cluster_id);
+	}
+	if (h.applied_index <= store_applied(cs->store)) {
+		return 0;
+	}
+	if (h.feature_level > FEATURE_LEVEL_MAX) {
+		return err_set(err, ERR_UNIMPLEMENTED,
+			       "snapshot has feature level %u, this build knows up to %d: install a newer "
+			       "build",
+			       h.feature_level, FEATURE_LEVEL_MAX);
+	}
+	r = snapshot_open(buf->base, buf->len, &h, err);
+	if (r == 0) {
+		r = store_clear(cs->store, err);
+	}
+	if (r == 0) {
+		r = store_write(cs->store, &kv, err);
+	}
+	if (r == 0) {
+		r = snapshot_load(buf->base, buf->len, kv, err);
+	}
+	if (r == 0 && h.epoch != 0) {
+		r = tailnet_check(kv, err);
+	}
+	if (r == 0) {
+		r = store_set_applied(cs->store, h.applied_index, err);
+	}
+	if (r == 0) {
+		r = fsm_view(kv, &cs->view, err);
+	}
+	if (r == 0) {
+		r = store_commit(cs->store, err);
+	}
+	if (r != 0) {
+		store_abort(cs->store);
+		return r;
+	}
+	cs->stats.restores++;
+	cs->restored = true;
+	cs->stepped = true;
+	return 0;
+}
+
+static int fsm_op_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
+{
+	struct consensus *cs = fsm->data;
+	struct err err = {0};
+	int r;
+
+	/* What was applied before it belongs to the past, and waits for nothing but its commit. */
+	group_commit(cs);
+	r = restore(cs, buf, &err);
+	if (r != 0) {
+		if (cs->started) {
+			cluster_fail("snapshot cannot be restored: %s", err_msg(&err, r));
+		}
+		memcpy(cs->raft.errmsg, err.msg, MIN(sizeof(cs->raft.errmsg), sizeof(err.msg)) - 1);
+		return RAFT_CORRUPT;
+	}
+	cs->log_bytes = 0;
+	raft_free(buf->base);
+	return 0;
+}
+
+static int fsm_op_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+{
+	struct consensus *cs = fsm->data;
+	struct store_read *read;
+	struct err err = {0};
+	int r = store_commit(cs->store, &err);
+
+	if (r == 0) {
+		r = store_read_begin(cs->store, "snapshot", &read, &err);
+	}
+	if (r == 0) {
+		r = fsm_snapshot(store_read_kv(read), store_applied(cs->store), cs->raft.current_term,
+				 &cs->snapshot, &err);
+		store_read_end(read);
+	}
+	if (r != 0) {
+		cluster_fail("snapshot cannot be made: %s", err_msg(&err, r));
+		return RAFT_IOERR;
+	}
+	*bufs = mem_calloc(cs->snapshot.n, sizeof(**bufs));
+	for (size_t i = 0; i < cs->snapshot.n; i++) {
+		(*bufs)[i].base = cs->snapshot.chunk[i].data;
+		(*bufs)[i].len = cs->snapshot.chunk[i].len;
+	}
+	*n_bufs = (unsigned)cs->snapshot.n;
+	cs->snapshotting = true;
+	cs->stats.snapshots++;
+	return 0;
+}
+
+static int fsm_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+{
+	struct consensus *cs = fsm->data;
+
+	mem_free(*bufs);
+	*bufs = NULL;
+	*n_bufs = 0;
+	snapshot_done(&cs->snapshot);
+	cs->snapshotting = false;
+	cs->log_bytes = 0;
+	raft_set_snapshot_threshold(&cs->raft, UINT32_MAX);
+	return 0;
+}
+
+/* Snapshots go by bytes of log: 1 makes libraft take one after the next entry. */
+static void snapshot_judge(struct consensus *cs)
+{
+	uint64_t bytes = MAX(cs->snapshot_bytes, cs->view.bytes);
+
+	if (cs->log_bytes > bytes && !cs->snapshotting && cs->change == NULL &&
+	    !cs->raft.legacy.snapshot_install && !cs->shim.putting) {
+		uint64_t entries = cs->raft.last_applied > cs->raft.trail.snapshot.index ?
+					   cs->raft.last_applied - cs->raft.trail.snapshot.index :
+					   1;
+		uint64_t keep = entries * cs->snapshot_bytes / (cs->log_bytes + 1);
+
+		/* What is kept for slow followers: no more than about as many bytes as lie between snapshots. */
+		raft_set_snapshot_trailing(&cs->raft,
+					   (unsigned)MIN(MAX(keep, 64u), (uint64_t)SNAPSHOT_TRAILING));
+		raft_set_snapshot_threshold(&cs->raft, 1);
+	}
+}
+
+/* ---- turns of the loop ---- */
+
+static void on_step(struct raft *r)
+{
+	struct consensus *cs = r->data;
+
+	cs->stepped = true; /* no raft_* call is allowed here */
+}
+
+static void state_tell(struct consensus *cs)
+{
+	struct raft *r = &cs->raft;
+	raft_id leader;
+	const char *address;
+
+	if (!cs->stepped) {
+		return;
+	}
+	cs->stepped = false;
+	raft_leader(r, &leader, &address);
+	if (r->state == cs->told_state && r->current_term == cs->told_term &&
+	    leader == cs->told_leader && r->configuration_committed_index == cs->told_conf &&
+	    r->configuration_uncommitted_index == cs->told_uncommitted) {
+		return;
+	}
+	if ((r->state == RAFT_LEADER) != (cs->told_state == RAFT_LEADER) ||
+	    (r->state == RAFT_LEADER && r->current_term != cs->told_term)) {
+		cs->told_state = r->state;
+		group_leadership(cs, r->state == RAFT_LEADER);
+	}
+	cs->told_state = r->state;
+	cs->told_term = r->current_term;
+	cs->told_leader = leader;
+	cs->told_conf = r->configuration_committed_index;
+	cs->told_uncommitted = r->configuration_uncommitted_index;
+	cs->events->state(cs->arg);
+}
+
+static void turn(struct consensus *cs)
+{
+	raft_shim_flush(&cs->shim);
+	group_commit(cs);
+	if (!cs->closing) {
+		state_tell(cs);
+		snapshot_judge(cs);
+	}
+}
+
+static void on_commit_check(uv_check_t *h)
+{
+	turn(h->data);
+}
+
+static void on_pump_check(uv_check_t *h)
+{
+	group_pump(h->data);
+}
+
+static void on_prepare(uv_prepare_t *h)
+{
+	struct consensus *cs = h->data;
+
+	turn(cs);
+	group_pump(cs);
+}
+
+static void on_wake(void *arg)
+{
+	struct consensus *cs = arg;
+
+	turn(cs);
+	group_pump(cs);
+}
+
+/* ---- open ---- */
+
+static void on_connect(void *arg, uint64_t request, uint64_t id, const char *address)
+{
+	struct consensus *cs = arg;
+
+	cs->events->connect(cs->arg, request, id, address);
+}
+
+static int view_load(struct consensus *cs, struct err *err)
+{
+	struct store_read *read;
+	int r = store_read_begin(cs->store, "open", &read, err);
+
+	if (r != 0) {
+		return r;
+	}
+	r = fsm_view(store_read_kv(read), &cs->view, err);
+	store_read_end(read);
+	cs->view_index = store_applied(cs->store);
+	return r;
+}
+
+static void handle_closed(uv_handle_t *h)
+{
+	struct consensus *cs = h->data;
+
+	if (--cs->open_handles == 0) {
+		void (*cb)(void *arg) = cs->close_cb;
+		void *arg = cs->close_arg;
+
+		mem_free(cs);
+		cb(arg);
+	}
+}
+
+static void handles_close(struct consensus *cs)
+{
+	cs->open_handles = 3;
+	uv_close((uv_handle_t *)&cs->commit, handle_closed);
+	uv_close((uv_handle_t *)&cs->pump, handle_closed);
+	uv_close((uv_handle_t *)&cs->before_poll, handle_closed);
+}
+
+static void on_raft_closed(struct raft *r)
+{
+	struct consensus *cs = r->data;
+
+	group_commit(cs);
+	group_fail_all(cs, ERR_CLOSED, "this lighthouse stops");
+	raft_shim_done(&cs->shim);
+	raft_uv_close(&cs->shim.io);
+	snapshot_done(&cs->snapshot);
+	loop_flush_remove(&cs->wake);
+	loop_timer_stop(&cs->race);
+	handles_close(cs);
+}
+
+static void set_flag(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void transport_closed(struct raft_uv_transport *t)
+{
+	(void)t;
+}
+
+int consensus_open(struct consensus **ret, const struct consensus_options *o, struct err *err)
+{
+	struct consensus *cs = MEM_NEW(struct consensus);
+	uv_loop_t *uv = loop_uv(o->loop);
+	bool closed = false;
+	int rv, r;
+
+	cs->loop = o->loop;
+	cs->store = o->store;
+	cs->cluster_id = o->cluster_id;
+	cs->id = o->id;
+	cs->snapshot_bytes = o->snapshot_bytes != 0 ? o->snapshot_bytes : SNAPSHOT_BYTES;
+	cs->events = o->events;
+	cs->arg = o->arg;
+	cs->stamp_mono_ms = clock_mono_ms();
+	cs->wake = (struct flush_hook){.run = on_wake, .arg = cs};
+	list_init(&cs->queue);
+	list_init(&cs->markers);
+	list_init(&cs->refused);
+	list_init(&cs->group.commands);
+	list_init(&cs->group.markers);
+	list_init(&cs->applied);
+	list_init(&cs->done_commands);
+	r = view_load(cs, err);
+	if (r != 0) {
+		mem_free(cs);
+		return r;
+	}
+
+	uv_check_init(uv, &cs->commit);
+	uv_check_init(uv, &cs->pump);
+	uv_prepare_init(uv, &cs->before_poll);
+	cs->commit.data = cs->pump.data = cs->before_poll.data = cs;
+	raft_transport_init(&cs->transport, uv, on_connect, cs);
+	rv = raft_uv_init(&cs->shim.io, uv, o->dir, &cs->transport.t);
+	if (rv != 0) {
+		r = consensus_error(err, rv, o->dir, cs->shim.io.errmsg);
+		cs->transport.t.close(&cs->transport.t, transport_closed);
+		goto fail_handles;
+	}
+	raft_uv_set_auto_recovery(&cs->shim.io, false);
+	raft_uv_set_disk_retry(&cs->shim.io, DISK_RETRY_MS);
+	raft_uv_set_connect_retry_delay(&cs->shim.io, CONNECT_RETRY_MS);
+	raft_uv_set_tracer(&cs->shim.io, NULL);
+	raft_shim_install(&cs->shim, &cs->raft, TICK_MS);
+	cs->fsm = (struct raft_fsm){
+		.version = 2,
+		.data = cs,
+		.apply = fsm_op_apply,
+		.snapshot = fsm_op_snapshot,
+		.restore = fsm_op_restore,
+		.snapshot_finalize = fsm_op_finalize,
+	};
+	rv = raft_init(&cs->raft, &cs->shim.io, &cs->fsm, o->id, o->address);
+	if (rv != 0) {
+		r = consensus_error(err, rv, o->dir, cs->shim.io.errmsg);
+		raft_uv_close(&cs->shim.io);
+		cs->transport.t.close(&cs->transport.t, transport_closed);
+		goto fail_handles;
+	}
+	cs->raft.data = cs;
+	cs->raft.tracer = NULL;
+	cs->raft.legacy.step_cb = on_step;
+	raft_set_election_timeout(&cs->raft, o->election_ms != 0 ? o->election_ms : ELECTION_MS);
+	raft_set_heartbeat_timeout(&cs->raft, o->heartbeat_ms != 0 ? o->heartbeat_ms : HEARTBEAT_MS);
+	raft_set_install_snapshot_timeout(&cs->raft, INSTALL_MS);
+	raft_set_pre_vote(&cs->raft, true);
+	raft_set_snapshot_threshold(&cs->raft, UINT32_MAX);
+	raft_set_snapshot_trailing(&cs->raft, SNAPSHOT_TRAILING);
+
+	uv_check_start(&cs->pump, on_pump_check);
+	uv_prepare_start(&cs->before_poll, on_prepare);
+	rv = raft_start(&cs->raft);
+	if (rv != 0) {
+		r = consensus_error(err, rv, o->dir,
+				    cs->raft.errmsg[0] != '\0' ? cs->raft.errmsg :
+								 cs->shim.io.errmsg);
+		goto fail_raft;
+	}
+	if (store_applied(cs->store) > raft_last_index(&cs->raft)) {
+		r = err_set(err, ERR_CORRUPT,
+			    "the store holds entry %llu, the log in %s ends at %llu: it is an older copy; "
+			    "remove this lighthouse from the cluster and join it anew",
+			    (unsigned long long)store_applied(cs->store), o->dir,
+			    (unsigned long long)raft_last_index(&cs->raft));
+		goto fail_raft;
+	}
+	uv_check_start(&cs->commit, on_commit_check);
+	cs->started = true;
+	cs->stepped = true;
+	*ret = cs;
+	return 0;
+
+fail_raft:
+	consensus_close(cs, set_flag, &closed);
+	while (!closed) {
+		loop_turn(o->loop, true);
+	}
+	return r;
+fail_handles:
+	cs->close_cb = set_flag;
+	cs->close_arg = &closed;
+	handles_close(cs);
+	while (!closed) {
+		loop_turn(o->loop, true);
+	}
+	return r;
+}
+
+void consensus_close(struct consensus *cs, void (*cb)(void *arg), void *arg)
+{
+	PRE(!cs->closing);
+	group_commit(cs);
+	cs->closing = true;
+	cs->close_cb = cb;
+	cs->close_arg = arg;
+	group_fail_all(cs, ERR_CLOSED, "this lighthouse stops");
+	raft_close(&cs->raft, on_raft_closed);
+}
+
+int consensus_bootstrap(const char *dir, uint64_t id, const char *address, struct err *err)
+{
+	struct loop *loop = loop_new("bootstrap");
+	struct raft_configuration conf;
+	struct raft_transport t;
+	struct raft_io io = {0};
+	struct raft raft = {0};
+	struct raft_fsm fsm = {.version = 2};
+	int rv, r = 0;
+
+	raft_transport_init(&t, loop_uv(loop), NULL, NULL);
+	raft_configuration_init(&conf);
+	rv = raft_uv_init(&io, loop_uv(loop), dir, &t.t);
+	if (rv == 0) {
+		raft_uv_set_tracer(&io, NULL);
+		rv = raft_init(&raft, &io, &fsm, id, address);
+		if (rv != 0) {
+			raft_uv_close(&io);
+		}
+	}
+	if (rv != 0) {
+		r = consensus_error(err, rv, dir, io.errmsg);
+		t.t.close(&t.t, transport_closed);
+		goto out;
+	}
+	raft.tracer = NULL;
+	rv = raft_configuration_add(&conf, id, address, RAFT_VOTER);
+	if (rv == 0) {
+		rv = raft_bootstrap(&raft, &conf);
+	}
+	if (rv != 0) {
+		r = consensus_error(err, rv, dir, raft.errmsg);
+	}
+	raft_close(&raft, NULL);
+	while (uv_loop_alive(loop_uv(loop))) {
+		loop_turn(loop, true);
+	}
+	raft_uv_close(&io);
+out:
+	raft_configuration_close(&conf);
+	loop_free(loop);
+	return r;
+}
+
+/* ---- what others ask and tell ---- */
+
+bool consensus_leads(const struct consensus *cs)
+{
+	return cs->told_state == RAFT_LEADER && !cs->closing;
+}
+
+uint64_t consensus_leader(const struct consensus *cs)
+{
+	return cs->told_leader;
+}
+
+uint64_t consensus_term(const struct consensus *cs)
+{
+	return cs->raft.current_term;
+}
+
+uint64_t consensus_heard_ms(const struct consensus *cs)
+{
+	return cs->raft.state == RAFT_LEADER ? clock_mono_ms() : cs->shim.heard_ms;
+}
+
+uint64_t consensus_applied(const struct consensus *cs)
+{
+	return cs->view_index;
+}
+
+uint64_t consensus_state_bytes(const struct consensus *cs)
+{
+	return cs->view.bytes;
+}
+
+unsigned consensus_map_permille(const struct consensus *cs)
+{
+	return store_used_permille(cs->store);
+}
+
+void consensus_stats(const struct consensus *cs, struct consensus_stats *ret)
+{
+	*ret = cs->stats;
+	ret->votes_repeated = cs->shim.votes_repeated;
+	ret->installs_dropped = cs->shim.installs_dropped;
+	ret->messages_dropped = cs->shim.messages_dropped;
+}
+
+void consensus_state(const struct consensus *cs, struct link_state *ret)
+{
+	struct raft *r = (struct raft *)&cs->raft; /* libraft's getters are not const */
+
+	*ret = (struct link_state){
+		.term = r->current_term,
+		.leader = cs->told_leader,
+		.self_leads = consensus_leads(cs),
+		.changing = cs->change != NULL || r->transfer != NULL,
+		.commit_index = r->commit_index,
+		.applied_index = cs->view_index,
+		.last_index = raft_last_index(r),
+		.leader_since_ms = cs->leader_since_ms,
+	};
+	for (unsigned i = 0; i < r->configuration.n && ret->n < ARRAY_LEN(ret->server); i++) {
+		const struct raft_server *s = &r->configuration.servers[i];
+		struct link_server *l = &ret->server[ret->n++];
+		raft_index match = 0;
+
+		l->id = s->id;
+		l->role = s->role == RAFT_VOTER	  ? LINK_VOTER :
+			  s->role == RAFT_STANDBY ? LINK_STANDBY :
+						    LINK_SPARE;
+		strncpy(l->address, s->address, sizeof(l->address) - 1);
+		if (r->state == RAFT_LEADER && raft_match_index(r, s->id, &match) == 0) {
+			l->match_index = match;
+		}
+	}
+}
+
+void consensus_clocks_agree(struct consensus *cs, bool agree)
+{
+	cs->clocks_agree = agree;
+}
+
+void consensus_connected(struct consensus *cs, uint64_t request, int fd)
+{
+	raft_transport_connected(&cs->transport, request, fd);
+}
+
+void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd)
+{
+	raft_transport_accepted(&cs->transport, id, address, fd);
+}
+
+static void on_race(void *arg)
+{
+	struct consensus *cs = arg;
+
+	if (!cs->closing && cs->shim.lost_leader != 0 &&
+	    cs->raft.state == RAFT_FOLLOWER &&
+	    cs->raft.follower_state.current_leader.id == cs->shim.lost_leader) {
+		cs->stats.races++;
+		raft_shim_force_election(&cs->shim);
+	}
+}
+
+void consensus_leader_lost(struct consensus *cs, uint64_t id)
+{
+	struct raft *r = &cs->raft;
+	uint64_t now = clock_mono_ms();
+	unsigned rank = 0;
+	bool voter = false;
+
+	if (cs->closing || r->state != RAFT_FOLLOWER || r->follower_state.current_leader.id != id ||
+	    (cs->raced && now < cs->race_ms + RACE_PAUSE_MS)) {
+		return;
+	}
+	cs->raced = true;
+	cs->race_ms = now;
+	raft_shim_leader_lost(&cs->shim, id);
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		const struct raft_server *s = &r->configuration.servers[i];
+
+		if (s->role == RAFT_VOTER && s->id != id) {
+			voter |= s->id == cs->id;
+			rank += s->id < cs->id;
+		}
+	}
+	if (voter) {
+		loop_timer_start(&cs->race, cs->loop, rank * RACE_RANK_MS, on_race, cs);
+	}
+}

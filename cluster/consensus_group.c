@@ -1,0 +1,328 @@
+/*
+ * Groups: all commands that arrived while an entry was on its way go into the next one.
+ *
+ *   submit -> queue -> (pump) one entry -> raft_apply -> ... committed -> group_apply on every replica
+ *          -> end of the turn: group_commit: one LMDB commit for all entries of the turn -> events, done()
+ *
+ * Read markers ride in the same entry and are done with its index; without commands the entry is empty.
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/enc.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "cluster/consensus_int.h"
+#include "cluster/entry.h"
+
+enum { CHECKSUM_AT = 48 };
+
+void group_checksum(const void *entry, uint8_t out[16])
+{
+	memcpy(out, (const uint8_t *)entry + CHECKSUM_AT, 16);
+}
+
+static struct consensus_command *command_pop(struct list *l)
+{
+	struct list *n = list_pop(l);
+
+	return n != NULL ? LIST_ENTRY(n, struct consensus_command, node) : NULL;
+}
+
+static void done_error(struct list *l, int code, const char *reason, const char *text)
+{
+	struct consensus_command *c;
+
+	while ((c = command_pop(l)) != NULL) {
+		struct err err = {0};
+
+		err_reason(&err, code, reason, "%s", text);
+		c->done(c, &err, 0, NULL);
+	}
+}
+
+/* ---- proposing ---- */
+
+/*
+ * The leader's stamp. State time never falls, and moves on by no more than the monotonic time since the last
+ * entry plus 10 s, unless a majority's clocks agree with ours.
+ */
+static uint64_t stamp(struct consensus *cs)
+{
+	uint64_t wall = (uint64_t)MAX(clock_wall_ms(), 0);
+	uint64_t before = cs->view.time_ms;
+	uint64_t now = clock_mono_ms();
+	unsigned voters = 0;
+
+	for (unsigned i = 0; i < cs->raft.configuration.n; i++) {
+		voters += cs->raft.configuration.servers[i].role == RAFT_VOTER;
+	}
+	if (before != 0 && voters > 1 && !cs->clocks_agree) {
+		uint64_t limit = before + (now - cs->stamp_mono_ms) + STAMP_STEP_MS;
+
+		wall = MIN(wall, limit);
+	}
+	return MAX(wall, before);
+}
+
+/* Moves what fits from the queue to the group; what waited too long is answered. Returns the bytes. */
+static size_t group_gather(struct consensus *cs, size_t *ret_count)
+{
+	struct group *g = &cs->group;
+	uint64_t now = clock_mono_ms();
+	struct list late;
+	size_t bytes = 0, count = 0;
+
+	list_init(&late);
+	while (!list_empty(&cs->queue) && count < GROUP_COMMANDS) {
+		struct consensus_command *c =
+			LIST_ENTRY(cs->queue.next, struct consensus_command, node);
+
+		if (c->deadline_ms != 0 && now >= c->deadline_ms) {
+			list_remove(&c->node);
+			list_push(&late, &c->node);
+			continue;
+		}
+		/* Before there is a state its epoch is unknown: the bootstrap travels alone. */
+		if (count > 0 && (bytes + c->len > LIM_ENTRY_GROUP_BYTES || cs->view.epoch == 0)) {
+			break;
+		}
+		list_remove(&c->node);
+		list_push(&g->commands, &c->node);
+		bytes += c->len;
+		count++;
+	}
+	list_splice(&g->markers, &cs->markers);
+	done_error(&late, ERR_DEADLINE, "", "the deadline passed while the command waited for the log");
+	*ret_count = count;
+	return bytes;
+}
+
+static void on_applied(struct raft_apply *req, int status, void *result)
+{
+	struct consensus *cs = req->data;
+	struct group *g = &cs->group;
+
+	(void)result;
+	g->flying = false;
+	if (status == 0 || (list_empty(&g->commands) && list_empty(&g->markers))) {
+		POST(list_empty(&g->commands) && list_empty(&g->markers));
+		return;
+	}
+	done_error(&g->commands, ERR_UNAVAILABLE, "FATE_UNKNOWN",
+		   "leadership was lost while the command was in the log");
+	done_error(&g->markers, ERR_NOT_LEADER, "", "leadership was lost");
+}
+
+static bool may_propose(struct consensus *cs)
+{
+	return !cs->closing && !cs->group.flying && cs->raft.state == RAFT_LEADER &&
+	       cs->told_state == RAFT_LEADER && cs->raft.transfer == NULL &&
+	       raft_last_applied(&cs->raft) >= cs->ready_index &&
+	       (!list_empty(&cs->queue) || !list_empty(&cs->markers));
+}
+
+void group_pump(struct consensus *cs)
+{
+	struct group *g = &cs->group;
+	struct entry_writer w;
+	struct entry_header h;
+	struct raft_buffer buf;
+	size_t bytes, count;
+	int rv;
+
+	done_error(&cs->refused, ERR_NOT_LEADER, "", "this lighthouse does not lead");
+	if (!may_propose(cs)) {
+		return;
+	}
+	bytes = group_gather(cs, &count);
+	if (count == 0 && list_empty(&g->markers)) {
+		return;
+	}
+	buf.len = entry_size(count, bytes);
+	buf.base = raft_malloc(buf.len);
+	PRE(buf.base != NULL);
+	entry_begin(&w, buf.base, buf.len);
+	LIST_FOREACH (&g->commands, it) {
+		struct consensus_command *c = LIST_ENTRY(it, struct consensus_command, node);
+
+		entry_add(&w, c->data, c->len);
+	}
+	h = (struct entry_header){
+		.flags = cs->first_group && count > 0 ? ENTRY_LEADER_GAP : 0,
+		.feature_level = cs->view.feature_level != 0 ? cs->view.feature_level :
+							      FEATURE_LEVEL_MAX,
+		.cluster_id = cs->cluster_id,
+		.epoch = cs->view.epoch,
+		.time_ms = stamp(cs),
+	};
+	entry_seal(&w, &h);
+	group_checksum(buf.base, g->checksum);
+	g->req.data = cs;
+	rv = raft_apply(&cs->raft, &g->req, &buf, 1, on_applied);
+	if (rv == 0) {
+		g->flying = true;
+		g->index = g->req.index;
+		cs->first_group = cs->first_group && count == 0;
+		cs->stats.groups++;
+		cs->stats.commands += count;
+		cs->stats.markers += list_len(&g->markers);
+		return;
+	}
+	if (rv == RAFT_NOTLEADER || rv == RAFT_CANTCHANGE) {
+		raft_free(buf.base);
+		done_error(&g->commands, ERR_NOT_LEADER, "", "this lighthouse does not lead");
+		done_error(&g->markers, ERR_NOT_LEADER, "", "this lighthouse does not lead");
+		return;
+	}
+	if (rv == RAFT_NOSPACE) {
+		raft_free(buf.base);
+		done_error(&g->commands, ERR_LIMIT, "DISK_FULL",
+			   "the disks of most lighthouses are full: free space in their state "
+			   "directories");
+		done_error(&g->markers, ERR_NO_QUORUM, "", "the disks of most lighthouses are full");
+		return;
+	}
+	/* The core has counted the entry; the buffer is no longer ours. */
+	cluster_fail("raft log: proposing %zu bytes failed: %s", buf.len, raft_strerror(rv));
+	done_error(&g->commands, ERR_INTERNAL, "", "raft failed");
+	done_error(&g->markers, ERR_INTERNAL, "", "raft failed");
+}
+
+/* ---- applying ---- */
+
+int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index)
+{
+	struct group *g = &cs->group;
+	struct applied *a;
+	struct err err = {0};
+	uint8_t sum[16];
+	const struct kv *kv;
+	int r;
+
+	cs->log_bytes += len;
+	if (index <= store_applied(cs->store)) {
+		return 0; /* after a restart: the store has it */
+	}
+	r = store_write(cs->store, &kv, &err);
+	if (r == 0) {
+		r = fsm_apply(kv, cs->cluster_id, data, len, index, &a, &err);
+	}
+	if (r == 0) {
+		r = store_set_applied(cs->store, index, &err);
+		if (r != 0) {
+			applied_free(a);
+		}
+	}
+	if (r != 0) {
+		cluster_fail("this lighthouse cannot go on: %s", err_msg(&err, r));
+		return RAFT_INVALID;
+	}
+	group_checksum(data, sum);
+	if (g->flying && g->index == index && memcmp(g->checksum, sum, sizeof(sum)) == 0) {
+		a->own = true;
+		POST(list_len(&g->commands) == a->n);
+		list_splice(&cs->done_commands, &g->commands);
+		list_splice(&a->markers, &g->markers);
+	}
+	cs->view = (struct state_view){
+		.cluster_id = cs->cluster_id,
+		.epoch = a->epoch,
+		.revision = a->revision,
+		.time_ms = a->time_ms,
+		.bytes = a->bytes,
+		.feature_level = a->feature_level,
+	};
+	memcpy(cs->view.digest, a->digest, sizeof(a->digest));
+	cs->stamp_mono_ms = clock_mono_ms();
+	list_push(&cs->applied, &a->node);
+	return 0;
+}
+
+static void answer(struct consensus *cs, struct applied *a)
+{
+	struct err ok = {0};
+	struct consensus_command *c;
+
+	for (size_t i = 0; a->own && i < a->n; i++) {
+		c = command_pop(&cs->done_commands);
+		c->done(c, &ok, a->index, a->command[i].result);
+	}
+	while ((c = command_pop(&a->markers)) != NULL) {
+		c->done(c, &ok, a->index, NULL);
+	}
+}
+
+void group_commit(struct consensus *cs)
+{
+	struct err err = {0};
+	struct list batch;
+
+	if (store_writing(cs->store)) {
+		int r = store_commit(cs->store, &err);
+
+		if (r != 0) {
+			cluster_fail("this lighthouse cannot go on: %s", err_msg(&err, r));
+		}
+	}
+	if (cs->restored) {
+		cs->restored = false;
+		cs->view_index = store_applied(cs->store);
+		cs->events->restored(cs->arg);
+	}
+	list_init(&batch);
+	list_splice(&batch, &cs->applied);
+	while (!list_empty(&batch)) {
+		struct applied *a = LIST_ENTRY(list_pop(&batch), struct applied, node);
+
+		cs->view_index = a->index;
+		cs->events->applied(cs->arg, a);
+		answer(cs, a);
+		applied_free(a);
+	}
+}
+
+/* ---- leadership ---- */
+
+void group_leadership(struct consensus *cs, bool leads)
+{
+	if (leads) {
+		cs->ready_index = raft_last_index(&cs->raft);
+		cs->first_group = true;
+		cs->leader_since_ms = clock_mono_ms();
+		return;
+	}
+	cs->leader_since_ms = 0;
+	done_error(&cs->queue, ERR_NOT_LEADER, "", "this lighthouse does not lead any more");
+	done_error(&cs->markers, ERR_NOT_LEADER, "", "this lighthouse does not lead any more");
+}
+
+void group_fail_all(struct consensus *cs, int code, const char *text)
+{
+	done_error(&cs->refused, code, "", text);
+	done_error(&cs->queue, code, "", text);
+	done_error(&cs->markers, code, "", text);
+	done_error(&cs->group.commands, ERR_UNAVAILABLE, "FATE_UNKNOWN", text);
+	done_error(&cs->group.markers, code, "", text);
+}
+
+void consensus_submit(struct consensus *cs, struct consensus_command *cmd)
+{
+	if (cs->closing || cs->told_state != RAFT_LEADER) {
+		list_push(&cs->refused, &cmd->node);
+	} else {
+		list_push(cmd->data != NULL ? &cs->queue : &cs->markers, &cmd->node);
+	}
+	loop_flush_add(cs->loop, &cs->wake);
+}
+
+bool consensus_withdraw(struct consensus *cs, struct consensus_command *cmd)
+{
+	LIST_FOREACH (&cs->queue, it) {
+		if (it == &cmd->node) {
+			list_remove(it);
+			return true;
+		}
+	}
+	return false;
+}

@@ -1,0 +1,110 @@
+/* Inside of consensus: one struct, three files (life, groups, changes). */
+#pragma once
+
+#include <raft.h>
+#include <raft/uv.h>
+
+#include "cluster/consensus.h"
+#include "cluster/fsm.h"
+#include "cluster/raft_shim.h"
+#include "cluster/raft_transport.h"
+#include "cluster/store.h"
+#include "net/loop.h"
+
+enum {
+	GROUP_COMMANDS = 1024,
+	RACE_RANK_MS = 50,
+	RACE_PAUSE_MS = 5000,
+	STAMP_STEP_MS = 10000,
+	SNAPSHOT_TRAILING = 2048,
+	TICK_MS = 20,
+};
+#define SNAPSHOT_BYTES (16ull << 20)
+
+/* The entry of ours that is on its way; one at a time. */
+struct group {
+	struct raft_apply req;
+	bool flying;
+	uint64_t index;
+	uint8_t checksum[16]; /* tells it from another leader's entry of the same index */
+	struct list commands, markers;
+};
+
+struct change_request {
+	struct list node;
+	struct consensus *cs;
+	enum consensus_change kind;
+	uint64_t id;
+	char *address;
+	link_change_cb cb;
+	void *arg;
+	struct err err;
+	struct raft_change change;
+	struct raft_transfer transfer;
+	bool assigning; /* second step of ADD */
+};
+
+struct consensus {
+	struct loop *loop;
+	struct store *store;
+	uint64_t cluster_id, id;
+	uint64_t snapshot_bytes;
+	const struct consensus_events *events;
+	void *arg;
+
+	struct raft raft;
+	struct raft_fsm fsm;
+	struct raft_shim shim;
+	struct raft_transport transport;
+	uv_check_t commit; /* started after raft_start: runs before libraft's own */
+	uv_check_t pump;   /* started before it: runs after */
+	uv_prepare_t before_poll;
+	unsigned open_handles;
+	bool started, closing, raft_closed;
+	void (*close_cb)(void *arg);
+	void *close_arg;
+	struct flush_hook wake; /* makes the loop turn when something was queued outside of its callbacks */
+
+	/* groups */
+	struct list queue;   /* commands that wait */
+	struct list markers; /* read markers that wait */
+	struct list refused; /* to be told ERR_NOT_LEADER in the next turn */
+	struct group group;
+	struct list applied; /* struct applied, not yet in a committed transaction */
+	struct list done_commands; /* commands of applied entries of ours, in the same order */
+	struct state_view view; /* of the last applied entry */
+	uint64_t view_index;	/* committed to the store */
+	uint64_t stamp_mono_ms; /* when the last entry was applied */
+	uint64_t ready_index;	/* leader: proposes nothing before this is applied */
+	bool first_group;	/* leader: the next group carries the gap flag */
+	bool clocks_agree;
+	bool restored;
+
+	/* snapshots */
+	uint64_t log_bytes; /* since the last one */
+	struct snapshot snapshot;
+	bool snapshotting;
+
+	/* state as last told */
+	bool stepped;
+	unsigned short told_state;
+	uint64_t told_term, told_leader, told_conf, told_uncommitted;
+	uint64_t leader_since_ms;
+	struct loop_timer race;
+	uint64_t race_ms;
+	bool raced;
+
+	struct change_request *change; /* the one that runs */
+	struct consensus_stats stats;
+};
+
+/* consensus_group.c */
+int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index);
+void group_commit(struct consensus *cs);
+void group_pump(struct consensus *cs);
+void group_leadership(struct consensus *cs, bool leads);
+void group_fail_all(struct consensus *cs, int code, const char *text);
+void group_checksum(const void *entry, uint8_t out[16]);
+
+/* consensus.c */
+int consensus_error(struct err *err, int rv, const char *what, const char *detail);

@@ -1,0 +1,688 @@
+/*
+ * Our own commands on their way into the log.
+ *
+ *   NEW ----------> WAITING (no leader) <------------------------------+
+ *                      | we lead            | another leads            | not leader, fate unknown
+ *                      v                    v                          |
+ *                    LOCAL (consensus)    FORWARDED (peer side) -------+
+ *                      |                    | committed as index i
+ *                      |                    v
+ *                      |                  COMMITTED (own apply of i is awaited)
+ *                      v                    v
+ *                    answered on the caller's loop
+ *
+ * A command keeps its sequence number through all of this; apply answers the second copy of a sequence like the first.
+ * In every state the answer may also come from our own apply of an entry that holds the sequence.
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/rand.h"
+#include "cluster/cluster_int.h"
+#include "proto/pb_decode.h"
+#include "proto/pb_util.h"
+
+enum {
+	DEADLINE_MS = 30000,
+	RETRY_MS = 20,	 /* after "not leader" without a newer leader in sight */
+	WATCH_MS = 50,	 /* how often deadlines are looked at */
+	MAP_FULL_PERMILLE = 800,
+};
+
+enum proposal_state { NEW, WAITING, LOCAL, FORWARDED, COMMITTED };
+
+struct tailnet_share {
+	size_t items, bytes;
+};
+
+struct proposal {
+	struct list node; /* proposer.all */
+	struct list in;	  /* proposer.incoming */
+	struct consensus_command cmd;
+	struct cluster *c;
+	enum proposal_state state;
+	enum propose_class class;
+	uint64_t tailnet, sequence, deadline_ms;
+	bool grows;
+	bool sent; /* a copy may be in some log */
+	uint8_t *data;
+	size_t len, room; /* packed; what it takes in the queue */
+	uint64_t request;     /* FORWARDED */
+	uint64_t index;	      /* COMMITTED */
+	CommandResult *early; /* COMMITTED: what the leader answered */
+	uint64_t retry_ms;
+	struct loop *loop;
+	propose_cb cb;
+	void *arg;
+};
+
+struct reply {
+	propose_cb cb;
+	void *arg;
+	struct err err;
+	CommandResult *result;
+};
+
+static void reply_fire(void *arg)
+{
+	struct reply *r = arg;
+
+	r->cb(r->arg, &r->err, r->result);
+	pb_free(r->result);
+	mem_free(r);
+}
+
+/* ---- places in the queue ---- */
+
+static int place_take(struct proposer *q, enum propose_class class, uint64_t tailnet, size_t len,
+		      struct err *err)
+{
+	struct tailnet_share *t;
+
+	if (class != PROPOSE_CLIENT) {
+		if (q->share[class] >= LIM_CMD_QUEUE_SYSTEM_ITEMS) {
+			return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
+					  "%u commands of this lighthouse wait for the log: try later",
+					  LIM_CMD_QUEUE_SYSTEM_ITEMS);
+		}
+		q->share[class]++;
+		return 0;
+	}
+	if (q->items >= LIM_CMD_QUEUE_ITEMS || q->bytes + len > LIM_CMD_QUEUE_BYTES) {
+		return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
+				  "%zu commands with %zu bytes wait for the log on this lighthouse: try later",
+				  q->items, q->bytes);
+	}
+	t = map_get_u64(&q->tailnets, tailnet);
+	if (t != NULL && (t->items >= LIM_CMD_QUEUE_ITEMS / LIM_CMD_QUEUE_TAILNET_SHARE ||
+			  t->bytes + len > LIM_CMD_QUEUE_BYTES / LIM_CMD_QUEUE_TAILNET_SHARE)) {
+		return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
+				  "%zu commands of tailnet %llu wait for the log on this lighthouse: try "
+				  "later",
+				  t->items, (unsigned long long)tailnet);
+	}
+	if (t == NULL) {
+		t = MEM_NEW(struct tailnet_share);
+		map_put_u64(&q->tailnets, tailnet, t);
+	}
+	t->items++;
+	t->bytes += len;
+	q->items++;
+	q->bytes += len;
+	q->share[class]++;
+	return 0;
+}
+
+static void place_give(struct proposer *q, const struct proposal *p)
+{
+	struct tailnet_share *t;
+
+	q->share[p->class]--;
+	if (p->class != PROPOSE_CLIENT) {
+		return;
+	}
+	q->items--;
+	q->bytes -= p->room;
+	t = map_get_u64(&q->tailnets, p->tailnet);
+	t->items--;
+	t->bytes -= p->room;
+	if (t->items == 0) {
+		map_del_u64(&q->tailnets, p->tailnet);
+		mem_free(t);
+	}
+}
+
+/* ---- answers ---- */
+
+/* Takes result (may be NULL). Frees p. */
+static void finish(struct proposal *p, const struct err *err, CommandResult *result)
+{
+	struct proposer *q = &p->c->prop;
+	struct reply *r = MEM_NEW(struct reply);
+
+	r->cb = p->cb;
+	r->arg = p->arg;
+	r->err = *err;
+	r->result = result;
+	pthread_mutex_lock(&q->lock);
+	list_remove(&p->node);
+	list_remove(&p->in);
+	place_give(q, p);
+	pthread_mutex_unlock(&q->lock);
+	if (p->request != 0) {
+		map_del_u64(&q->requests, p->request);
+	}
+	loop_post_reply(p->loop, reply_fire, r);
+	pb_free(p->early);
+	mem_free(p->data);
+	mem_free(p);
+}
+
+static void finish_ok(struct proposal *p, const CommandResult *result)
+{
+	struct err ok = {0};
+
+	finish(p, &ok, pb_copy(result));
+}
+
+static void finish_late(struct proposal *p)
+{
+	struct err err = {0};
+
+	if (p->sent) {
+		err_reason(&err, ERR_UNAVAILABLE, "FATE_UNKNOWN",
+			   "the answer did not come in time: the command may have been carried out or not");
+	} else if (consensus_leader(p->c->cs) == 0) {
+		err_reason(&err, ERR_NO_QUORUM, "NO_QUORUM",
+			   "there is no leader: most of the lighthouses are not reachable from here");
+	} else {
+		err_set(&err, ERR_DEADLINE, "the deadline passed while the command waited for the log");
+	}
+	finish(p, &err, NULL);
+}
+
+/* ---- the way ---- */
+
+static void advance(struct proposal *p);
+
+static void retry(struct proposal *p, uint64_t pause_ms)
+{
+	p->state = WAITING;
+	p->retry_ms = clock_mono_ms() + pause_ms;
+	if (clock_mono_ms() >= p->deadline_ms) {
+		finish_late(p);
+	}
+}
+
+static void on_local_done(struct consensus_command *cmd, const struct err *err, uint64_t index,
+			  const CommandResult *r)
+{
+	struct proposal *p = container_of(cmd, struct proposal, cmd);
+
+	(void)index;
+	switch (err->code) {
+	case 0:
+		finish_ok(p, r);
+		break;
+	case ERR_UNAVAILABLE:
+		p->sent = true;
+		__attribute__((fallthrough));
+	case ERR_NOT_LEADER:
+		retry(p, 0);
+		break;
+	case ERR_DEADLINE:
+		finish_late(p);
+		break;
+	default:
+		finish(p, err, NULL);
+		break;
+	}
+}
+
+bool propose_grows(int body_case)
+{
+	switch (body_case) {
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_LIGHTHOUSE_START:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_LIGHTHOUSE_LOST:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_MEMBER_SET_KIND:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_TICK:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_DIGEST_MARKER:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_TAILNET_DELETE:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_USER_DELETE:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_AUTH_KEY_DELETE:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_API_KEY_DELETE:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_NODE_DELETE:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_NODE_LOGOUT:
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_SESSION_BATCH:
+		return false;
+	default:
+		return true;
+	}
+}
+
+int propose_admit(struct cluster *c, bool grows, struct err *err)
+{
+	if (!grows) {
+		return 0;
+	}
+	if (consensus_state_bytes(c->cs) > LIM_STATE_BYTES) {
+		return err_reason(err, ERR_LIMIT, "STATE_FULL",
+				  "the state holds %llu bytes, its limit is %llu: delete nodes, keys or "
+				  "tailnets",
+				  (unsigned long long)consensus_state_bytes(c->cs), LIM_STATE_BYTES);
+	}
+	if (consensus_map_permille(c->cs) > MAP_FULL_PERMILLE) {
+		return err_reason(err, ERR_LIMIT, "STORE_FULL",
+				  "the store of the leader is %u ‰ full: raise the size of its map",
+				  consensus_map_permille(c->cs));
+	}
+	return 0;
+}
+
+/* Sends a waiting one where the leader is, if there is one. May free p. */
+static void advance(struct proposal *p)
+{
+	struct cluster *c = p->c;
+	struct proposer *q = &c->prop;
+	uint64_t leader = consensus_leader(c->cs);
+	struct err err = {0};
+
+	if (p->state != WAITING || clock_mono_ms() < p->retry_ms) {
+		return;
+	}
+	if (consensus_leads(c->cs)) {
+		if (!p->sent && propose_admit(c, p->grows, &err) != 0) {
+			finish(p, &err, NULL);
+			return;
+		}
+		p->state = LOCAL;
+		p->cmd = (struct consensus_command){
+			.data = p->data,
+			.len = p->len,
+			.deadline_ms = p->deadline_ms,
+			.done = on_local_done,
+		};
+		consensus_submit(c->cs, &p->cmd);
+	} else if (leader != 0 && leader != c->id) {
+		p->state = FORWARDED;
+		p->request = ++q->next_request;
+		map_put_u64(&q->requests, p->request, p);
+		c->ops->propose(c->ops_impl, p->request, leader, p->data, p->len, p->deadline_ms);
+	}
+}
+
+static void on_watch(void *arg);
+
+/* Everything that waits, in the order of its sequence. */
+static void advance_all(struct cluster *c)
+{
+	struct proposer *q = &c->prop;
+
+	pthread_mutex_lock(&q->lock);
+	while (!list_empty(&q->incoming)) {
+		struct proposal *p = LIST_ENTRY(list_pop(&q->incoming), struct proposal, in);
+
+		p->state = WAITING;
+	}
+	q->posted = false;
+	/* finish() takes the lock; only this thread removes, others append. */
+	for (struct list *it = q->all.next; it != &q->all;) {
+		struct proposal *p = LIST_ENTRY(it, struct proposal, node);
+		struct list *next = it->next;
+
+		if (p->state == NEW) {
+			break;
+		}
+		pthread_mutex_unlock(&q->lock);
+		advance(p);
+		pthread_mutex_lock(&q->lock);
+		it = next;
+	}
+	if (!list_empty(&q->all) && !loop_timer_active(&q->timer)) {
+		loop_timer_start(&q->timer, c->loop, WATCH_MS, on_watch, c);
+	}
+	pthread_mutex_unlock(&q->lock);
+}
+
+static void on_watch(void *arg)
+{
+	struct cluster *c = arg;
+	struct proposer *q = &c->prop;
+	uint64_t now = clock_mono_ms();
+
+	pthread_mutex_lock(&q->lock);
+	for (struct list *it = q->all.next; it != &q->all;) {
+		struct proposal *p = LIST_ENTRY(it, struct proposal, node);
+		struct list *next = it->next;
+
+		if (now >= p->deadline_ms && (p->state == WAITING || p->state == COMMITTED)) {
+			p->sent |= p->state == COMMITTED;
+			pthread_mutex_unlock(&q->lock);
+			finish_late(p);
+			pthread_mutex_lock(&q->lock);
+		}
+		it = next;
+	}
+	pthread_mutex_unlock(&q->lock);
+	advance_all(c);
+}
+
+static void on_post(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (!c->stopping) {
+		advance_all(c);
+	}
+}
+
+int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
+		    const struct propose_options *o, propose_cb cb, void *arg, struct err *err)
+{
+	struct proposer *q = &c->prop;
+	Command stamped = *cmd;
+	uint8_t random[32];
+	struct proposal *p;
+	size_t len;
+	int r;
+
+	if (cmd->random.len == 0) {
+		rand_bytes(random, sizeof(random));
+		stamped.random = (ProtobufCBinaryData){.data = random, .len = sizeof(random)};
+	}
+	stamped.lighthouse = c->id;
+	stamped.incarnation = c->incarnation;
+	/* The widest numbers, for the size: what is packed below is never longer. */
+	stamped.sequence = stamped.lowest_unanswered = UINT64_MAX;
+	len = skerry__internal__v1__command__get_packed_size(&stamped);
+	if (len > LIM_COMMAND_BYTES) {
+		return err_set(err, ERR_LIMIT, "the command has %zu bytes, the limit is %u", len,
+			       LIM_COMMAND_BYTES);
+	}
+	p = MEM_NEW(struct proposal);
+	p->c = c;
+	p->state = NEW;
+	p->class = o != NULL ? o->class : PROPOSE_CLIENT;
+	p->deadline_ms = o != NULL && o->deadline_ms != 0 ? o->deadline_ms :
+							    clock_mono_ms() + DEADLINE_MS;
+	p->tailnet = cmd->tailnet;
+	p->grows = propose_grows((int)cmd->body_case);
+	p->data = mem_alloc(len);
+	p->room = len;
+	p->loop = loop;
+	p->cb = cb;
+	p->arg = arg;
+
+	pthread_mutex_lock(&q->lock);
+	r = q->closed ? err_set(err, ERR_CLOSED, "this lighthouse stops") :
+			place_take(q, p->class, p->tailnet, len, err);
+	if (r != 0) {
+		pthread_mutex_unlock(&q->lock);
+		if (r == ERR_LIMIT) {
+			atomic_fetch_add(&q->refused_full, 1);
+			METRICS_COUNT("skerry_commands_refused_total",
+				      "Commands refused because the queue was full.", 1);
+		}
+		mem_free(p->data);
+		mem_free(p);
+		return r;
+	}
+	p->sequence = ++q->next_sequence;
+	stamped.sequence = p->sequence;
+	stamped.lowest_unanswered =
+		list_empty(&q->all) ? p->sequence :
+				      LIST_ENTRY(q->all.next, struct proposal, node)->sequence;
+	p->len = skerry__internal__v1__command__pack(&stamped, p->data);
+	POST(p->len <= len);
+	list_push(&q->all, &p->node);
+	list_push(&q->incoming, &p->in);
+	if (!q->posted) {
+		q->posted = true;
+		loop_post_reply(c->loop, on_post, c);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return 0;
+}
+
+/* ---- what happens ---- */
+
+void propose_applied(struct cluster *c, const struct applied *a)
+{
+	struct proposer *q = &c->prop;
+
+	for (size_t i = 0; i < a->n; i++) {
+		const struct applied_command *ac = &a->command[i];
+		struct proposal *p = NULL;
+
+		if (ac->lighthouse != c->id || ac->incarnation != c->incarnation) {
+			continue;
+		}
+		pthread_mutex_lock(&q->lock);
+		LIST_FOREACH (&q->all, it) {
+			struct proposal *x = LIST_ENTRY(it, struct proposal, node);
+
+			if (x->sequence >= ac->sequence) {
+				p = x->sequence == ac->sequence ? x : NULL;
+				break;
+			}
+		}
+		pthread_mutex_unlock(&q->lock);
+		/* A LOCAL one is answered by its own done(), which comes for certain. */
+		if (p != NULL && p->state != LOCAL) {
+			finish_ok(p, ac->result);
+		}
+	}
+}
+
+void propose_state(struct cluster *c)
+{
+	advance_all(c);
+}
+
+void propose_restored(struct cluster *c)
+{
+	struct proposer *q = &c->prop;
+	uint64_t applied = consensus_applied(c->cs);
+
+	pthread_mutex_lock(&q->lock);
+	for (struct list *it = q->all.next; it != &q->all;) {
+		struct proposal *p = LIST_ENTRY(it, struct proposal, node);
+		struct list *next = it->next;
+
+		if (p->state == COMMITTED && p->index <= applied) {
+			CommandResult *result = p->early;
+			struct err ok = {0};
+
+			p->early = NULL;
+			pthread_mutex_unlock(&q->lock);
+			finish(p, &ok, result);
+			pthread_mutex_lock(&q->lock);
+		}
+		it = next;
+	}
+	pthread_mutex_unlock(&q->lock);
+}
+
+struct forwarded {
+	struct cluster *c;
+	uint64_t request, index;
+	struct err err;
+	CommandResult *result;
+};
+
+static void on_forwarded(void *arg)
+{
+	struct forwarded *f = arg;
+	struct cluster *c = f->c;
+	struct proposal *p = map_del_u64(&c->prop.requests, f->request);
+
+	if (p == NULL || c->stopping) {
+		goto out;
+	}
+	p->request = 0;
+	if (f->err.code == 0 && f->result != NULL) {
+		p->sent = true;
+		p->state = COMMITTED;
+		p->index = f->index;
+		p->early = f->result;
+		f->result = NULL;
+		propose_restored(c);
+	} else if (f->err.code == ERR_NOT_LEADER) {
+		retry(p, RETRY_MS);
+		advance_all(c);
+	} else if (f->err.code == ERR_UNAVAILABLE || f->err.code == ERR_CLOSED || p->sent) {
+		p->sent |= strcmp(f->err.reason, "NOT_SENT") != 0;
+		retry(p, RETRY_MS);
+		advance_all(c);
+	} else if (f->err.code == ERR_DEADLINE) {
+		p->sent = true;
+		finish_late(p);
+	} else {
+		finish(p, &f->err, NULL);
+	}
+out:
+	pb_free(f->result);
+	mem_free(f);
+}
+
+void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
+		   const CommandResult *r, uint64_t raft_index)
+{
+	struct forwarded *f = MEM_NEW(struct forwarded);
+
+	f->c = c;
+	f->request = request;
+	f->index = raft_index;
+	if (err != NULL) {
+		f->err = *err;
+	}
+	f->result = r != NULL ? pb_copy(r) : NULL;
+	loop_post_reply(c->loop, on_forwarded, f);
+}
+
+/* ---- commands of other lighthouses ---- */
+
+struct remote {
+	struct consensus_command cmd;
+	struct cluster *c;
+	uint8_t *data;
+	size_t len;
+	struct loop *loop;
+	propose_local_cb cb;
+	void *arg;
+	struct err err;
+	uint64_t index;
+	CommandResult *result;
+};
+
+static void remote_fire(void *arg)
+{
+	struct remote *m = arg;
+
+	m->cb(m->arg, &m->err, m->result, m->index);
+	pb_free(m->result);
+	mem_free(m->data);
+	mem_free(m);
+}
+
+static void on_remote_done(struct consensus_command *cmd, const struct err *err, uint64_t index,
+			   const CommandResult *r)
+{
+	struct remote *m = container_of(cmd, struct remote, cmd);
+
+	m->err = *err;
+	m->index = index;
+	m->result = r != NULL ? pb_copy(r) : NULL;
+	atomic_fetch_sub(&m->c->prop.remote_items, 1);
+	loop_post_reply(m->loop, remote_fire, m);
+}
+
+static int remote_admit(struct remote *m, struct err *err)
+{
+	ProtobufCMessage *msg;
+	int r = propose_admit(m->c, true, err);
+
+	if (r == 0) {
+		return 0;
+	}
+	if (pb_decode_heap(&skerry__internal__v1__command__descriptor, m->data, m->len, NULL, &msg,
+			   NULL) == 0) {
+		bool grows = propose_grows((int)((Command *)msg)->body_case);
+
+		pb_free(msg);
+		return grows ? r : 0;
+	}
+	return r;
+}
+
+static void on_remote(void *arg)
+{
+	struct remote *m = arg;
+	struct err err = {0};
+
+	if (m->c->stopping) {
+		err_set(&err, ERR_NOT_LEADER, "this lighthouse stops");
+		on_remote_done(&m->cmd, &err, 0, NULL);
+	} else if (consensus_leads(m->c->cs) && remote_admit(m, &err) != 0) {
+		on_remote_done(&m->cmd, &err, 0, NULL);
+	} else {
+		consensus_submit(m->c->cs, &m->cmd);
+	}
+}
+
+int propose_local(struct cluster *c, struct loop *loop, const void *command, size_t len,
+		  uint64_t deadline_ms, propose_local_cb cb, void *arg, struct err *err)
+{
+	struct remote *m;
+	int r;
+
+	if (len > LIM_COMMAND_BYTES) {
+		return err_set(err, ERR_LIMIT, "the command has %zu bytes, the limit is %u", len,
+			       LIM_COMMAND_BYTES);
+	}
+	/* What the log holds must be understood by all: judged before it gets there. */
+	r = fsm_check_command(command, len, err);
+	if (r != 0) {
+		return r;
+	}
+	if (atomic_fetch_add(&c->prop.remote_items, 1) >= LIM_CMD_QUEUE_ITEMS * LIM_MEMBERS) {
+		atomic_fetch_sub(&c->prop.remote_items, 1);
+		return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
+				  "too many commands of other lighthouses wait at the leader");
+	}
+	m = MEM_NEW(struct remote);
+	m->c = c;
+	m->data = mem_memdup(command, len);
+	m->len = len;
+	m->loop = loop;
+	m->cb = cb;
+	m->arg = arg;
+	m->cmd.data = m->data;
+	m->cmd.len = len;
+	m->cmd.deadline_ms = deadline_ms;
+	m->cmd.done = on_remote_done;
+	loop_post_reply(c->loop, on_remote, m);
+	return 0;
+}
+
+/* ---- life ---- */
+
+void propose_init(struct cluster *c)
+{
+	pthread_mutex_init(&c->prop.lock, NULL);
+	list_init(&c->prop.all);
+	list_init(&c->prop.incoming);
+}
+
+void propose_close(struct cluster *c)
+{
+	struct proposer *q = &c->prop;
+
+	pthread_mutex_lock(&q->lock);
+	q->closed = true;
+	while (!list_empty(&q->all)) {
+		struct proposal *p = LIST_ENTRY(q->all.next, struct proposal, node);
+		struct err err = {0};
+
+		if (p->sent || p->state == FORWARDED) {
+			err_reason(&err, ERR_UNAVAILABLE, "FATE_UNKNOWN", "this lighthouse stops");
+		} else {
+			err_set(&err, ERR_CLOSED, "this lighthouse stops");
+		}
+		pthread_mutex_unlock(&q->lock);
+		finish(p, &err, NULL);
+		pthread_mutex_lock(&q->lock);
+	}
+	pthread_mutex_unlock(&q->lock);
+	loop_timer_stop(&q->timer);
+}
+
+void propose_done(struct cluster *c)
+{
+	pthread_mutex_destroy(&c->prop.lock);
+	map_done(&c->prop.requests);
+	map_done(&c->prop.tailnets);
+}
