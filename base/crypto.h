@@ -73,7 +73,8 @@ int crypto_x25519_seal_open(const uint8_t pub[CRYPTO_KEY], const uint8_t sec[CRY
 			    const void *sealed, size_t len, struct buf *out) MUST_CHECK;
 
 /* Guarded memory for long-lived keys: locked if the limit allows, fenced by guard pages, wiped at
- * release. Zeroed. Ends the process without memory. */
+ * release. Zeroed. Aligned as far as size is a multiple of the alignment, as every struct's is. Ends
+ * the process without memory. */
 void *secret_alloc(size_t size) MUST_CHECK;
 /* NULL is fine. */
 void secret_free(void *ptr);
