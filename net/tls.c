@@ -135,6 +135,11 @@ static int tls_on_verify(X509_STORE_CTX *sent, void *arg)
 		X509_STORE_CTX_set_error(sent, X509_V_ERR_APPLICATION_VERIFICATION);
 		return 0;
 	}
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_untrusted(sent);
+	if (sk_X509_num(chain) > 1) {
+		peer->has_ca = true;
+		x509_spki_hash(sk_X509_value(chain, sk_X509_num(chain) - 1), peer->ca_spki_sha256);
+	}
 	peer->der = mem_memdup(der, (size_t)len);
 	peer->der_len = (size_t)len;
 	OPENSSL_free(der);

@@ -19,6 +19,8 @@ struct tls_peer {
 	size_t der_len;
 	struct x509_facts facts; /* names, public key, SPKI hash, validity */
 	bool trusted; /* the chain ends in one of the CAs of the context and is valid now */
+	bool has_ca; /* a CA was sent with it; that it signed is not judged here */
+	uint8_t ca_spki_sha256[32]; /* of the last certificate sent: what a pin of this cluster would be */
 };
 
 /*
