@@ -1,0 +1,506 @@
+/* The fail-stop shim: each fault of the storage ends the process; what it does to messages. */
+/* LIBS: cluster */
+#include "tests/lib/test.h"
+
+#include "base/mem.h"
+#include "cluster/link_int.h"
+#include "cluster/raft_shim.h"
+
+static struct {
+	int rv;	      /* what the back end returns */
+	int calls;    /* of it */
+	struct raft_io_append *append;
+	raft_io_append_cb append_cb;
+	struct raft_io_snapshot_put *put;
+	raft_io_snapshot_put_cb put_cb;
+	struct raft_io_send *send[8];
+	raft_io_send_cb send_cb[8];
+	struct raft_message sent[8];
+	size_t n_sent;
+	raft_io_tick_cb tick;
+	raft_io_recv_cb recv;
+} be;
+
+static struct {
+	int failed;
+	char text[512];
+	int answered, status;
+	int ticks, received;
+	bool disrupt;
+} seen;
+
+static int be_set_term(struct raft_io *io, raft_term term)
+{
+	(void)io;
+	(void)term;
+	be.calls++;
+	return be.rv;
+}
+
+static int be_set_vote(struct raft_io *io, raft_id id)
+{
+	(void)io;
+	(void)id;
+	be.calls++;
+	return be.rv;
+}
+
+static int be_truncate(struct raft_io *io, raft_index index)
+{
+	(void)io;
+	(void)index;
+	be.calls++;
+	return be.rv;
+}
+
+static int be_append(struct raft_io *io, struct raft_io_append *req,
+		     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+{
+	(void)io;
+	(void)entries;
+	(void)n;
+	be.calls++;
+	be.append = req;
+	be.append_cb = cb;
+	return be.rv;
+}
+
+static int be_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+		  const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+	(void)io;
+	(void)trailing;
+	(void)snapshot;
+	be.calls++;
+	be.put = req;
+	be.put_cb = cb;
+	return be.rv;
+}
+
+static int be_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
+		   raft_io_send_cb cb)
+{
+	(void)io;
+	be.calls++;
+	if (be.rv == 0) {
+		be.send[be.n_sent] = req;
+		be.send_cb[be.n_sent] = cb;
+		be.sent[be.n_sent++] = *message;
+	}
+	return be.rv;
+}
+
+static int be_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+	(void)io;
+	assert_int_equal(msecs, 20);
+	be.tick = tick;
+	be.recv = recv;
+	return 0;
+}
+
+static raft_time be_time(struct raft_io *io)
+{
+	(void)io;
+	return clock_mono_ms();
+}
+
+static void on_fail(void *arg, const char *message)
+{
+	(void)arg;
+	seen.failed++;
+	snprintf(seen.text, sizeof(seen.text), "%s", message);
+}
+
+static void on_tick(struct raft_io *io)
+{
+	(void)io;
+	seen.ticks++;
+}
+
+static void on_recv(struct raft_io *io, struct raft_message *m)
+{
+	(void)io;
+	seen.received++;
+	if (m->type == RAFT_REQUEST_VOTE) {
+		seen.disrupt = m->request_vote.disrupt_leader;
+	}
+}
+
+static void on_append(struct raft_io_append *req, int status)
+{
+	(void)req;
+	seen.answered++;
+	seen.status = status;
+}
+
+static void on_put(struct raft_io_snapshot_put *req, int status)
+{
+	(void)req;
+	seen.answered++;
+	seen.status = status;
+}
+
+static void on_sent(struct raft_io_send *req, int status)
+{
+	(void)req;
+	seen.answered++;
+	seen.status = status;
+}
+
+static struct raft_shim shim;
+static struct raft raft;
+static struct test_clock tc;
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(&be, 0, sizeof(be));
+	memset(&seen, 0, sizeof(seen));
+	memset(&shim, 0, sizeof(shim));
+	memset(&raft, 0, sizeof(raft));
+	shim.io.set_term = be_set_term;
+	shim.io.set_vote = be_set_vote;
+	shim.io.truncate = be_truncate;
+	shim.io.append = be_append;
+	shim.io.snapshot_put = be_put;
+	shim.io.send = be_send;
+	shim.io.start = be_start;
+	shim.io.time = be_time;
+	raft.state = RAFT_FOLLOWER;
+	raft.current_term = 5;
+	raft.election_timeout = 1000;
+	raft_shim_install(&shim, &raft, 20);
+	assert_int_equal(shim.io.start(&shim.io, 100, on_tick, on_recv), 0);
+	cluster_fail_hook(on_fail, NULL);
+	test_clock_start(&tc, 10000, 1700000000000);
+	raft.election_timer_start = 10000;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	raft_shim_done(&shim);
+	cluster_fail_hook(NULL, NULL);
+	test_clock_stop();
+	return 0;
+}
+
+static struct raft_io_append areq;
+static struct raft_io_snapshot_put preq;
+
+/* ---- disk ---- */
+
+static int do_set_term(void)
+{
+	return shim.io.set_term(&shim.io, 6);
+}
+
+static int do_set_vote(void)
+{
+	return shim.io.set_vote(&shim.io, 1);
+}
+
+static int do_truncate(void)
+{
+	return shim.io.truncate(&shim.io, 10);
+}
+
+static int do_append(void)
+{
+	return shim.io.append(&shim.io, &areq, NULL, 0, on_append);
+}
+
+static int do_put(void)
+{
+	return shim.io.snapshot_put(&shim.io, 0, &preq, NULL, on_put);
+}
+
+static void faults_at_once(void **state)
+{
+	static const struct {
+		int (*call)(void);
+		const char *text;
+	} cases[] = {
+		{do_set_term, "storing the term"}, {do_set_vote, "storing the vote"},
+		{do_truncate, "truncating"},	   {do_append, "appending"},
+		{do_put, "storing a snapshot"},
+	};
+
+	(void)state;
+	TEST_TABLE(c, cases) {
+		seen.failed = 0;
+		be.rv = RAFT_IOERR;
+		assert_int_equal(c->call(), RAFT_IOERR);
+		assert_int_equal(seen.failed, 1);
+		assert_contains(seen.text, c->text);
+	}
+	assert_true(list_empty(&shim.appends));
+	assert_false(shim.putting);
+}
+
+static void faults_later(void **state)
+{
+	static const struct {
+		int status, failed;
+	} cases[] = {{0, 0}, {RAFT_IOERR, 1}, {RAFT_NOSPACE, 1}, {RAFT_CANCELED, 0}};
+
+	(void)state;
+	TEST_TABLE(c, cases) {
+		seen.failed = seen.answered = 0;
+		assert_int_equal(do_append(), 0);
+		be.append_cb(be.append, c->status);
+		assert_int_equal(seen.failed, c->failed);
+		assert_int_equal(seen.answered, 1);
+		assert_int_equal(seen.status, c->status);
+		assert_true(list_empty(&shim.appends));
+
+		seen.failed = seen.answered = 0;
+		assert_int_equal(do_put(), 0);
+		assert_true(shim.putting);
+		be.put_cb(be.put, c->status);
+		assert_false(shim.putting);
+		assert_int_equal(seen.failed, c->failed);
+		assert_int_equal(seen.answered, 1);
+	}
+}
+
+static void a_stuck_append(void **state)
+{
+	(void)state;
+	assert_int_equal(do_append(), 0);
+	test_clock_advance(&tc, SHIM_APPEND_STUCK_MS - 1);
+	be.tick(&shim.io);
+	assert_int_equal(shim.handover_ms, 0);
+	test_clock_advance(&tc, 1);
+	be.tick(&shim.io);
+	assert_int_not_equal(shim.handover_ms, 0);
+	assert_int_equal(seen.failed, 0);
+	test_clock_advance(&tc, SHIM_HANDOVER_MS);
+	be.tick(&shim.io);
+	assert_int_equal(seen.failed, 1);
+	assert_contains(seen.text, "has not ended");
+	assert_int_equal(seen.ticks, 3);
+	be.append_cb(be.append, 0);
+}
+
+/* ---- votes ---- */
+
+static struct raft_io_send sreq[4];
+
+static struct raft_message vote(raft_id to, raft_term term, bool pre)
+{
+	struct raft_message m = {
+		.type = RAFT_REQUEST_VOTE, .server_id = to, .server_address = "peer:1"};
+
+	m.request_vote.version = 2;
+	m.request_vote.term = term;
+	m.request_vote.candidate_id = 1;
+	m.request_vote.pre_vote = pre;
+	return m;
+}
+
+static void fire_sent(int status)
+{
+	for (size_t i = 0; i < be.n_sent; i++) {
+		struct raft_io_send *req = be.send[i];
+
+		if (req != NULL) {
+			be.send[i] = NULL;
+			be.send_cb[i](req, status);
+		}
+	}
+	be.n_sent = 0;
+}
+
+static void votes_are_repeated(void **state)
+{
+	struct raft_message m = vote(2, 6, true);
+
+	(void)state;
+	raft.state = RAFT_CANDIDATE;
+	raft.candidate_state.in_pre_vote = true;
+	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
+	assert_int_equal(seen.answered, 0); /* never inside the call */
+	raft_shim_flush(&shim);
+	assert_int_equal(seen.answered, 1);
+	assert_int_equal(seen.status, 0);
+	fire_sent(RAFT_NOCONNECTION); /* the link was dead: the message is lost */
+	assert_int_equal(seen.answered, 1);
+
+	be.tick(&shim.io);
+	assert_int_equal(be.n_sent, 0);
+	test_clock_advance(&tc, SHIM_VOTE_REPEAT_MS);
+	be.tick(&shim.io);
+	assert_int_equal(be.n_sent, 1);
+	assert_int_equal(be.sent[0].request_vote.term, 6);
+	assert_int_equal(be.sent[0].server_id, 2);
+	fire_sent(0);
+
+	/* Another phase: the old one is forgotten. */
+	raft.candidate_state.in_pre_vote = false;
+	test_clock_advance(&tc, SHIM_VOTE_REPEAT_MS);
+	be.tick(&shim.io);
+	assert_int_equal(be.n_sent, 0);
+	assert_true(list_empty(&shim.votes));
+}
+
+static void results_are_repeated_thrice(void **state)
+{
+	struct raft_message m = {
+		.type = RAFT_REQUEST_VOTE_RESULT, .server_id = 2, .server_address = "peer:1"};
+
+	(void)state;
+	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
+	raft_shim_flush(&shim);
+	for (int i = 0; i < 3; i++) {
+		struct raft_io_send *req;
+
+		assert_int_equal(be.n_sent, 1);
+		req = be.send[0];
+		be.n_sent = 0;
+		be.send_cb[0](req, RAFT_NOCONNECTION);
+	}
+	assert_int_equal(be.n_sent, 0);
+	assert_int_equal(seen.answered, 1);
+}
+
+static void disrupting(void **state)
+{
+	static const struct {
+		raft_id leader, lost;
+		uint64_t silent_ms;
+		bool disrupt;
+	} cases[] = {
+		{3, 0, 10, false},   /* a leader that is heard */
+		{3, 3, 10, true},    /* its process is gone */
+		{3, 0, 1000, true},  /* silent for the election timeout */
+		{3, 0, 999, false},
+	};
+
+	(void)state;
+	TEST_TABLE(c, cases) {
+		struct raft_message m = vote(1, 6, true);
+
+		shim.lost_leader = 0;
+		raft.follower_state.current_leader.id = c->leader;
+		raft.election_timer_start = clock_mono_ms() - c->silent_ms;
+		if (c->lost != 0) {
+			raft_shim_leader_lost(&shim, c->lost);
+		}
+		seen.disrupt = false;
+		be.recv(&shim.io, &m);
+		assert_int_equal(seen.disrupt, c->disrupt);
+	}
+	/* Somebody who does not lead cannot be lost as the leader. */
+	shim.lost_leader = 0;
+	raft_shim_leader_lost(&shim, 2);
+	assert_int_equal(shim.lost_leader, 0);
+	/* A leader that is heard again ends it; an old one does not. */
+	raft_shim_leader_lost(&shim, 3);
+	{
+		struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
+
+		m.append_entries.term = 4;
+		be.recv(&shim.io, &m);
+		assert_int_equal(shim.lost_leader, 3);
+		m.append_entries.term = 5;
+		be.recv(&shim.io, &m);
+		assert_int_equal(shim.lost_leader, 0);
+	}
+}
+
+/* ---- snapshots and entries ---- */
+
+static void one_snapshot_per_peer(void **state)
+{
+	struct raft_message m = {
+		.type = RAFT_INSTALL_SNAPSHOT, .server_id = 2, .server_address = "peer:1"};
+
+	(void)state;
+	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
+	assert_int_equal(be.n_sent, 1);
+	assert_int_equal(shim.installs_dropped, 1);
+	m.server_id = 3;
+	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &m, on_sent), 0);
+	assert_int_equal(be.n_sent, 2);
+	raft_shim_flush(&shim);
+	assert_int_equal(seen.answered, 1); /* the dropped one */
+	fire_sent(RAFT_NOCONNECTION);
+	assert_int_equal(seen.answered, 3);
+	assert_int_equal(seen.status, RAFT_NOCONNECTION);
+	m.server_id = 2;
+	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &m, on_sent), 0);
+	assert_int_equal(be.n_sent, 1);
+	fire_sent(0);
+}
+
+static void no_install_while_putting(void **state)
+{
+	struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT};
+
+	(void)state;
+	assert_int_equal(do_put(), 0);
+	raft_configuration_init(&m.install_snapshot.conf);
+	m.install_snapshot.data.base = raft_malloc(16);
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.received, 0);
+	be.put_cb(be.put, 0);
+	m.install_snapshot.data.base = NULL;
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.received, 1);
+}
+
+static void crooked_entries(void **state)
+{
+	static const struct {
+		size_t len;
+		int type, received;
+	} cases[] = {{16, RAFT_COMMAND, 1}, {13, RAFT_COMMAND, 0}, {16, 9, 0}, {16, 0, 0}};
+
+	(void)state;
+	TEST_TABLE(c, cases) {
+		struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
+		struct raft_entry *e = raft_calloc(1, sizeof(*e));
+
+		seen.received = 0;
+		e->batch = raft_malloc(16);
+		e->buf.base = e->batch;
+		e->buf.len = c->len;
+		e->type = (enum raft_entry_type)c->type;
+		m.append_entries.entries = e;
+		m.append_entries.n_entries = 1;
+		be.recv(&shim.io, &m);
+		assert_int_equal(seen.received, c->received);
+		if (c->received) {
+			raft_free(e->batch);
+			raft_free(e);
+		}
+	}
+}
+
+static void a_forced_election(void **state)
+{
+	(void)state;
+	raft_shim_force_election(&shim);
+	assert_int_equal(seen.ticks, 1);
+	assert_int_equal(raft.election_timer_start, 0);
+	raft.state = RAFT_LEADER;
+	raft_shim_force_election(&shim);
+	assert_int_equal(seen.ticks, 1);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(faults_at_once),	   T(faults_later),	    T(a_stuck_append),
+		T(votes_are_repeated),	   T(results_are_repeated_thrice), T(disrupting),
+		T(one_snapshot_per_peer),  T(no_install_while_putting), T(crooked_entries),
+		T(a_forced_election),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
