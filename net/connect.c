@@ -8,13 +8,12 @@
 #include <string.h>
 #include <strings.h>
 
-#include <zlib.h>
-
 #include "base/enc.h"
 #include "base/jsonx.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "google/rpc/status.pb-c.h"
+#include "net/gzip.h"
 #include "net/json_pb.h"
 #include "net/rpc_int.h"
 #include "proto/json_map.h"
@@ -268,29 +267,12 @@ static size_t body_limit(const struct exchange *x)
 
 static int inflate_body(struct exchange *x, struct err *err)
 {
-	size_t limit = body_limit(x);
 	struct buf out = BUF_INIT;
-	z_stream z = {.next_in = x->body.data, .avail_in = (unsigned)x->body.len};
-	int rv;
+	int rv = gzip_inflate(x->body.data, x->body.len, body_limit(x), &out, err);
 
-	if (inflateInit2(&z, 31) != Z_OK)
-		return err_set(err, ERR_INTERNAL, "cannot set up gzip");
-	do {
-		size_t room = MIN(MAX(x->body.len * 4, (size_t)4096), limit + 1 - out.len);
-
-		z.next_out = buf_reserve(&out, room);
-		z.avail_out = (unsigned)room;
-		rv = inflate(&z, Z_NO_FLUSH);
-		out.len += room - z.avail_out;
-	} while (rv == Z_OK && out.len <= limit && (z.avail_in || !z.avail_out));
-	inflateEnd(&z);
-	if (out.len > limit) {
+	if (rv < 0) {
 		buf_done(&out);
-		return err_set(err, ERR_LIMIT, "the request is larger than %zu bytes when unpacked", limit);
-	}
-	if (rv != Z_STREAM_END || z.avail_in) {
-		buf_done(&out);
-		return err_set(err, ERR_INVALID, "the request body is not complete gzip");
+		return rv;
 	}
 	buf_done(&x->body);
 	x->body = out;

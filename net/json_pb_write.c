@@ -299,7 +299,9 @@ static bool is_written(const struct writer *j, const ProtobufCMessage *msg, cons
 		return *(const size_t *)quantifier || j->flags & JSON_PB_DEFAULTS;
 	if (field->type == PROTOBUF_C_TYPE_MESSAGE)
 		return *(ProtobufCMessage *const *)at;
-	if (field->label == PROTOBUF_C_LABEL_OPTIONAL && field->type != PROTOBUF_C_TYPE_STRING)
+	if (field->label == PROTOBUF_C_LABEL_OPTIONAL && field->type == PROTOBUF_C_TYPE_STRING)
+		return *(const char *const *)at && *(const char *const *)at != field->default_value;
+	if (field->label == PROTOBUF_C_LABEL_OPTIONAL)
 		return *(const protobuf_c_boolean *)quantifier;
 	return !is_default(field, at) || j->flags & JSON_PB_DEFAULTS;
 }
