@@ -66,6 +66,13 @@ MUST_CHECK int tailnet_apply(const struct kv *kv, const Skerry__Internal__V1__Co
 			     struct apply_result *ret, struct err *err);
 
 /*
+ * Whether this version understands all of a command: ERR_UNIMPLEMENTED for an unknown body, or an unknown field or
+ * enum value at any depth, with the place in `err`. tailnet_apply() ends the process of every lighthouse on such a
+ * command: ask before proposing, and strip unknown fields from what came from a device.
+ */
+MUST_CHECK int tailnet_command_known(const Skerry__Internal__V1__Command *cmd, struct err *err);
+
+/*
  * State time of the first deadline that a Tick would act on; 0: none. One Tick does a bounded portion: propose the
  * next one at once while this is not in the future.
  */
