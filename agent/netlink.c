@@ -289,18 +289,22 @@ static void snapshot_done(struct snapshot *s)
 
 static int snapshot_get(struct host_netlink *nl, struct snapshot *ret, struct err *e)
 {
-	int r;
+	int r, tries = 0;
 
-	*ret = (struct snapshot){0};
-	r = links_get(nl, &ret->links);
-	if (r >= 0) {
-		r = addrs_get(nl, &ret->addrs);
-	}
-	if (r >= 0) {
-		r = routes_get(nl, &ret->routes);
-	}
+	do {
+		*ret = (struct snapshot){0};
+		r = links_get(nl, &ret->links);
+		if (r >= 0) {
+			r = addrs_get(nl, &ret->addrs);
+		}
+		if (r >= 0) {
+			r = routes_get(nl, &ret->routes);
+		}
+		if (r < 0) {
+			snapshot_done(ret);
+		}
+	} while (r == -EINTR && ++tries < 10); /* something changed while it was listed */
 	if (r < 0) {
-		snapshot_done(ret);
 		return err_set(e, r, "cannot read the host's network: %s", strerror(-r));
 	}
 	return 0;
