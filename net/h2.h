@@ -27,6 +27,9 @@ enum h2_code {
 	H2_INADEQUATE_SECURITY = 12,
 };
 
+/* Not on the wire: the code of on_close when the whole connection was lost. */
+#define H2_CONNECTION_LOST UINT32_MAX
+
 struct h2_server_opts {
 	uint32_t max_streams; /* 0 = LIM_H2_STREAMS */
 	uint64_t ping_ms; /* keepalive ping after that much silence; 0 = LIM_H2_PING_MS */

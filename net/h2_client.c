@@ -104,7 +104,7 @@ static void client_die(struct h2_client *c, const struct err *why, bool abort)
 		struct h2_stream *st = LIST_ENTRY(c->streams.next, struct h2_stream, link);
 
 		nghttp2_session_set_stream_user_data(c->session, st->id, NULL);
-		stream_over(st, NGHTTP2_CANCEL, why);
+		stream_over(st, H2_CONNECTION_LOST, why);
 	}
 	if (!c->freed && c->handler->on_dead != NULL) {
 		c->handler->on_dead(c->arg, why);
@@ -144,6 +144,13 @@ static void client_drain(struct h2_client *c)
 	}
 }
 
+static void client_want_flush(struct h2_client *c)
+{
+	if (!c->dead) {
+		loop_flush_add(c->loop, &c->flush);
+	}
+}
+
 static void client_flush(void *arg)
 {
 	struct h2_client *c = arg;
@@ -171,13 +178,6 @@ static void client_flush(void *arg)
 		client_die(c, &err, false);
 	}
 	client_leave(c);
-}
-
-static void client_want_flush(struct h2_client *c)
-{
-	if (!c->dead) {
-		loop_flush_add(c->loop, &c->flush);
-	}
 }
 
 /* ---- nghttp2 callbacks ----------------------------------------------------------------------------------------------- */

@@ -87,6 +87,9 @@ void stream_drop(struct stream *s)
 	loop_flush_remove(&s->deliver);
 	buf_done(&s->unread);
 	mem_free(s->end);
+	if (s->on_free != NULL) {
+		s->on_free(s->free_arg);
+	}
 	s->ops->destroy(s);
 }
 

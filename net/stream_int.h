@@ -42,6 +42,8 @@ struct stream {
 	char peer_text[64];
 	struct stream_tls *tls; /* points into the implementation; NULL without */
 	uint64_t bytes_in, bytes_out;
+	void (*on_free)(void *arg); /* the last thing, for whoever counts streams */
+	void *free_arg;
 };
 
 void stream_init(struct stream *stream, const struct stream_ops *ops, struct loop *loop);
