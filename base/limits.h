@@ -129,6 +129,19 @@
 #define LIM_HTTP1_HEAD_BYTES (16u << 10)
 #define LIM_HTTP1_BODY_BYTES (4u << 20)
 #define LIM_HTTP1_HEADERS    64
+/* Body handed to a handler that has not acknowledged it: then the client's bytes stay with the kernel. */
+#define LIM_HTTP1_WINDOW_BYTES (256u << 10)
+/* Requests sent ahead of the answer: reading pauses; the connection ends. */
+#define LIM_HTTP1_AHEAD_BYTES	   (32u << 10)
+#define LIM_HTTP1_AHEAD_HARD_BYTES (1u << 20)
+/* Of a body whose request is answered already. */
+#define LIM_HTTP1_DISCARD_BYTES (256u << 10)
+/* Sizes and extensions of chunks; on top of it 8 bytes per byte of body. */
+#define LIM_HTTP1_CHUNK_BYTES (64u << 10)
+/* Time for a head; a body brings at least so many bytes in so much time. */
+#define LIM_HTTP1_HEAD_MS	 10000
+#define LIM_HTTP1_PROGRESS_MS	 20000
+#define LIM_HTTP1_PROGRESS_BYTES 4096
 
 /* --- gRPC and HTTP/2 --- */
 #define LIM_H2_STREAMS            100
@@ -164,6 +177,8 @@
 /* Connect-style JSON over POST. */
 #define LIM_JSON_BYTES (1u << 20)
 #define LIM_JSON_DEPTH 64
+/* JSON may be so many times as long as what a method takes in the wire form. */
+#define LIM_JSON_FACTOR 4
 
 /* --- loops, streams, connections (net) --- */
 /* Posts from other threads that wait for a loop, and jobs of a loop in the thread pool. */

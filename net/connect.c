@@ -22,8 +22,6 @@
 
 enum {
 	TIMEOUT_DIGITS = 10,
-	/* JSON is longer than the wire form that a method's limit speaks of. */
-	JSON_FACTOR = 4,
 	CANCEL = 8, /* of HTTP/2 */
 };
 
@@ -262,7 +260,7 @@ static size_t body_limit(const struct exchange *x)
 {
 	size_t limit = x->method->max_request_bytes;
 
-	return x->json ? MIN(limit * JSON_FACTOR, (size_t)LIM_JSON_BYTES) : limit;
+	return x->json ? MIN(limit * LIM_JSON_FACTOR, (size_t)LIM_JSON_BYTES) : limit;
 }
 
 static int inflate_body(struct exchange *x, struct err *err)

@@ -4,20 +4,12 @@
 #include <strings.h>
 
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "net/http1_int.h"
 #include "net/stream.h"
 
-enum {
-	BODY_WINDOW = 256 << 10, /* handed over and not acknowledged: then nothing is read */
-	DISCARD_MAX = 256 << 10, /* of a body that nobody wants any more */
-	IN_MARK = 32 << 10, /* unparsed input at which reading pauses */
-	IN_MAX = 1 << 20,
-	SLICE = 64 << 10,
-	PROGRESS_MS = 20000, /* a body brings so many bytes in this time */
-	PROGRESS_BYTES = 4096,
-	HEAD_MS = 10000,
-	CHUNK_OVERHEAD = 64 << 10, /* chunk sizes and extensions; and 8 bytes per byte of body */
-};
+/* A stretch of input that is parsed at once. */
+enum { SLICE = 64 << 10 };
 
 static struct http1 *of(struct http_engine *engine)
 {
@@ -191,6 +183,7 @@ static int fail(struct http1 *h, int status, const char *text, struct err *err)
 	bool responded = h->active && h->req.responded;
 	int rv = err_set(&why, ERR_PROTOCOL, "HTTP/1.1: %s", text);
 
+	METRICS_COUNT("skerry_http1_refused_total", "HTTP/1.1 connections ended for a fault or a limit.", 1);
 	h->state = HTTP1_DEAD;
 	http1_close_request(h, &why);
 	if (responded)
@@ -342,7 +335,7 @@ static bool may_parse(const struct http1 *h)
 {
 	if (h->in_pos >= h->in.len)
 		return false;
-	return h->state == HTTP1_HEAD || (h->state == HTTP1_BODY && h->unconsumed < BODY_WINDOW);
+	return h->state == HTTP1_HEAD || (h->state == HTTP1_BODY && h->unconsumed < LIM_HTTP1_WINDOW_BYTES);
 }
 
 static int parse_failed(struct http1 *h, struct err *err)
@@ -377,9 +370,9 @@ static int parse_once(struct http1 *h, struct err *err)
 		h->head_bytes += used;
 	else
 		h->raw_bytes += used;
-	if (h->raw_bytes > CHUNK_OVERHEAD + 9 * h->body_bytes)
+	if (h->raw_bytes > LIM_HTTP1_CHUNK_BYTES + 9 * h->body_bytes)
 		return fail(h, 400, "more chunk framing than body", err);
-	if (h->discarded > DISCARD_MAX)
+	if (h->discarded > LIM_HTTP1_DISCARD_BYTES)
 		h->state = HTTP1_DEAD;
 	if (rv == HPE_PAUSED && head)
 		return begin_request(h, err);
@@ -405,7 +398,7 @@ static void complete(struct http1 *h)
 
 static void pause_or_resume(struct http1 *h)
 {
-	bool wait = h->in.len - h->in_pos > IN_MARK || h->unconsumed >= BODY_WINDOW;
+	bool wait = h->in.len - h->in_pos > LIM_HTTP1_AHEAD_BYTES || h->unconsumed >= LIM_HTTP1_WINDOW_BYTES;
 	struct stream *stream = h->engine.conn->stream;
 
 	if (h->detached || !stream || wait == h->paused)
@@ -446,7 +439,7 @@ static int run(struct http1 *h, struct err *err)
 		buf_consume(&h->in, h->in_pos);
 		h->in_pos = 0;
 	}
-	if (!rv && h->in.len > IN_MAX && h->state != HTTP1_DEAD)
+	if (!rv && h->in.len > LIM_HTTP1_AHEAD_HARD_BYTES && h->state != HTTP1_DEAD)
 		rv = fail(h, 429, "too many requests sent ahead", err);
 	if (h->state == HTTP1_DEAD)
 		buf_reset(&h->in);
@@ -501,7 +494,7 @@ static int tick(struct http_engine *engine, uint64_t now_ms, struct err *err)
 			return 0;
 		if (!h->since_ms)
 			h->since_ms = now_ms;
-		return now_ms - h->since_ms < HEAD_MS ? 0 : fail(h, 408, "the head of the request took too long", err);
+		return now_ms - h->since_ms < LIM_HTTP1_HEAD_MS ? 0 : fail(h, 408, "the head of the request took too long", err);
 	}
 	if (h->state != HTTP1_BODY) {
 		h->since_ms = 0;
@@ -513,11 +506,11 @@ static int tick(struct http_engine *engine, uint64_t now_ms, struct err *err)
 	}
 	if (now_ms - h->body_since_ms >= LIM_HTTP_BODY_MS)
 		return fail(h, 408, "the body of the request took too long", err);
-	if (!h->since_ms || h->raw_bytes - h->since_bytes >= PROGRESS_BYTES || h->unconsumed >= BODY_WINDOW) {
+	if (!h->since_ms || h->raw_bytes - h->since_bytes >= LIM_HTTP1_PROGRESS_BYTES || h->unconsumed >= LIM_HTTP1_WINDOW_BYTES) {
 		h->since_ms = now_ms;
 		h->since_bytes = h->raw_bytes;
 	}
-	return now_ms - h->since_ms < PROGRESS_MS ? 0 : fail(h, 408, "the body of the request came too slowly", err);
+	return now_ms - h->since_ms < LIM_HTTP1_PROGRESS_MS ? 0 : fail(h, 408, "the body of the request came too slowly", err);
 }
 
 static void destroy(struct http_engine *engine, const struct err *err)

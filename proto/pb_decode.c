@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/limits.h"
+#include "base/metrics.h"
 
 enum {
 	BUDGET_PER_BYTE = 8,
@@ -61,11 +62,15 @@ static int decode(const ProtobufCMessageDescriptor *desc, const void *data, size
 	int rv;
 
 	rv = pb_check(desc, data, len, opts, &stats, err);
-	if (rv < 0)
+	if (rv < 0) {
+		METRICS_COUNT("skerry_messages_refused_total", "Messages refused before or while decoding.", 1);
 		return rv;
+	}
 	b.allocator = (ProtobufCAllocator){budget_alloc, budget_free, &b};
 	b.left = pb_decode_budget(len, stats.elements);
 	msg = protobuf_c_message_unpack(desc, &b.allocator, len, data);
+	if (!msg)
+		METRICS_COUNT("skerry_messages_refused_total", "Messages refused before or while decoding.", 1);
 	if (!msg && b.exceeded)
 		return err_set(err, ERR_LIMIT, "%s: %zu bytes with %u fields would take too much memory", desc->name,
 			       len, stats.elements);
