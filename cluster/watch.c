@@ -40,6 +40,7 @@ struct watch_hub *watch_hub_new(struct loop *loop, const struct watch_source *so
 
 	hub->loop = loop;
 	hub->source = source;
+	hub->presence_ms = LIM_PRESENCE_FANOUT_MS;
 	list_init(&hub->ready);
 	list_init(&hub->later);
 	list_init(&hub->sets);
@@ -242,6 +243,11 @@ void watch_hub_changes(struct watch_hub *hub, const struct cluster_changes *chan
 	}
 }
 
+void watch_hub_set_presence_ms(struct watch_hub *hub, uint64_t ms)
+{
+	hub->presence_ms = ms;
+}
+
 static void presence_due(void *arg)
 {
 	struct watch_hub *hub = arg;
@@ -279,7 +285,7 @@ void watch_hub_flush(struct watch_hub *hub)
 		case WATCH_LATER:
 			list_push(&hub->later, &w->later);
 			if (!loop_timer_active(&hub->presence))
-				loop_timer_start(&hub->presence, hub->loop, LIM_PRESENCE_FANOUT_MS,
+				loop_timer_start(&hub->presence, hub->loop, hub->presence_ms,
 						 presence_due, hub);
 			break;
 		case WATCH_BLOCKED:

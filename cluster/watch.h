@@ -73,5 +73,8 @@ size_t watch_count(const struct watch_hub *hub);
 /* The revision up to which everything was sent. */
 uint64_t watch_revision(const struct watcher *w);
 
+/* At most one message with nothing but presence in so many ms (LIM_PRESENCE_FANOUT_MS at first). */
+void watch_hub_set_presence_ms(struct watch_hub *hub, uint64_t ms);
+
 /* For tests: what is due now is built now; heartbeats are not. */
 void watch_hub_flush(struct watch_hub *hub);

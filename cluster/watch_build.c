@@ -150,6 +150,16 @@ static void push_body(struct watch_set *s, uint64_t id, uint64_t at)
 	push(&s->body, &s->n_body, id);
 }
 
+/* A node that may have become visible anew: whoever dropped it needs its presence again, too. */
+static void push_moved(struct watch_set *s, uint64_t id, uint64_t at)
+{
+	push_body(s, id, at);
+	if (!has(s->moved, s->n_moved, id))
+		push(&s->moved, &s->n_moved, id);
+	if (!has(s->presence, s->n_presence, id))
+		push(&s->presence, &s->n_presence, id);
+}
+
 static void set_free(struct watch_set *s)
 {
 	list_remove(&s->link);
@@ -164,22 +174,20 @@ static void set_free(struct watch_set *s)
 
 static void set_add(struct watch_set *s, struct watcher *w, const struct query_change *c)
 {
-	s->visibility = s->visibility || c->visibility;
 	switch (c->kind) {
 	case CHANGE_NODE:
 		if (c->deleted) {
 			push(&s->removed, &s->n_removed, c->object);
 			break;
 		}
-		push(&s->moved, &s->n_moved, c->object);
-		push_body(s, c->object, c->revision);
+		push_moved(s, c->object, c->revision);
 		break;
 	case CHANGE_ENDPOINTS:
 		if (!c->deleted)
 			push_body(s, c->object, c->revision);
 		break;
 	case CHANGE_PRESENCE:
-		if (!c->deleted)
+		if (!c->deleted && !has(s->presence, s->n_presence, c->object))
 			push(&s->presence, &s->n_presence, c->object);
 		break;
 	case CHANGE_USER: {
@@ -188,7 +196,7 @@ static void set_add(struct watch_set *s, struct watcher *w, const struct query_c
 
 		for (size_t i = 0; i < live->n; i++) {
 			if (live->node[i]->user == c->object)
-				push_body(s, live->node[i]->id, c->revision);
+				push_moved(s, live->node[i]->id, c->revision);
 		}
 		s->self = true;
 		break;
@@ -219,11 +227,13 @@ static struct watch_set *change_set(struct watcher *w)
 	s->tailnet = w->tailnet->id;
 	s->from = w->revision;
 	list_push(&hub->sets, &s->link);
-	if (query_floor(hub->kv, s->tailnet, &floor, &visibility) < 0 || w->revision < floor ||
-	    query_floor(hub->kv, 0, &floor, &visibility) < 0 || w->revision < floor) {
+	if (query_floor(hub->kv, 0, &floor, &visibility) < 0 || w->revision < floor ||
+	    query_floor(hub->kv, s->tailnet, &floor, &visibility) < 0 || w->revision < floor) {
 		s->too_much = true;
 		return s;
 	}
+	/* Not from the entries: a later change of the same object may have replaced the one that altered visibility. */
+	s->visibility = visibility > w->revision;
 	while (!s->too_much && query_change_next(hub->kv, s->tailnet, &c) >= 0) {
 		set_add(s, w, &c);
 		s->too_much = ++n > SET_MAX;
@@ -501,7 +511,7 @@ enum watch_result watch_build(struct watcher *w)
 	if (s->too_much || (s->visibility && has(s->moved, s->n_moved, w->node)))
 		return full_chunk(w, self);
 	if (!s->n_body && !s->n_removed && !s->self && !s->visibility && s->n_presence &&
-	    loop_now(hub->loop) < w->presence_ms + LIM_PRESENCE_FANOUT_MS && w->presence_ms)
+	    loop_now(hub->loop) < w->presence_ms + hub->presence_ms && w->presence_ms)
 		return WATCH_LATER;
 	if (!concerned && s->shared) {
 		if (!deliver(w, s->shared))

@@ -51,6 +51,7 @@ struct watch_hub {
 	struct map by_node;  /* node id -> struct watcher (the last added) */
 	struct list ready, later;
 	size_t n_watchers, n_building;
+	uint64_t presence_ms; /* between messages of presence alone */
 	uint64_t epoch, seen; /* revision of the last batch that was heard of */
 	struct flush_hook hook;
 	struct loop_timer heartbeat, presence;
