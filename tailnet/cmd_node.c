@@ -208,7 +208,7 @@ int cmd_pending_create(struct state *st)
 	const Skerry__Internal__V1__PendingCreate *c = st->cmd->pending_create;
 	uint64_t tailnet = st->cmd->tailnet;
 	const RegisterFacts *f = c->facts;
-	PendingRecord p, *old;
+	PendingRecord p, *old = NULL;
 	NodeRecord *n;
 	uint64_t t, id;
 	struct skey k;
@@ -231,8 +231,10 @@ int cmd_pending_create(struct state *st)
 		return refuse(st, CODE_EXISTS, "DISCO_KEY_IN_USE", "disco_key",
 			      "the disco key is in use: make a new one on this device");
 	}
-	if (st_index(st, pending_key(&k, tailnet, f->node_key), &t, &id) &&
-	    (old = st_pending(st, t, id)) != NULL && old->expire_ms > st->now) {
+	if (st_index(st, pending_key(&k, tailnet, f->node_key), &t, &id)) {
+		old = st_pending(st, t, id);
+	}
+	if (old != NULL && old->expire_ms > st->now) {
 		if (old->machine_key->kind != f->machine_key->kind ||
 		    !bytes_equal(old->machine_key->key, f->machine_key->key)) {
 			return refuse(st, CODE_EXISTS, "NODE_KEY_IN_USE", "node_key",
@@ -252,6 +254,9 @@ int cmd_pending_create(struct state *st)
 			      LIM_TAILNET_PENDING);
 	}
 
+	if (old != NULL) {
+		pending_remove(st, old); /* expired; its Tick is late */
+	}
 	skerry__internal__v1__pending_record__init(&p);
 	p.id = st_next_id(st);
 	p.kind = SKERRY__INTERNAL__V1__PENDING_KIND__PENDING_KIND_REGISTER;
