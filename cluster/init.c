@@ -182,7 +182,7 @@ static int boot_pack(const struct cluster_init_options *o, const struct keyfile 
 	body.ca = &record;
 	body.ca_key = &sealed;
 	body.member = &member;
-	body.tailnet_name = (char *)o->cluster_name;
+	body.tailnet_name = (char *)"default";
 	body.base_domain = domain;
 	body.user_name = (char *)"admin";
 	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
