@@ -336,12 +336,13 @@ static void attempt_on_poll(uv_poll_t *poll, int status, int events)
 	socklen_t len = sizeof(soerr);
 
 	(void)events;
-	if (status == 0) {
-		getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &soerr, &len);
+	/* uv says EBADF for every error of the socket: the socket knows better. */
+	if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &soerr, &len) == 0 && (status == 0 || soerr != 0)) {
 		status = -soerr;
 	}
 	if (status != 0) {
-		err_set(&err, ERR_UNAVAILABLE, "%s: %s", a->text, strerror(-status));
+		err_reason(&err, ERR_UNAVAILABLE, status == -ECONNREFUSED ? "CONNECTION_REFUSED" : "", "%s: %s", a->text,
+			   strerror(-status));
 		attempt_fail(a, &err);
 		return;
 	}

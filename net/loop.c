@@ -370,6 +370,26 @@ struct loop *loop_new(const char *name)
 	return loop;
 }
 
+/* Handles that are not the loop's own: streams that still send their last bytes. */
+static void loop_count_foreign(uv_handle_t *handle, void *arg)
+{
+	struct loop *loop = handle->loop->data;
+
+	if (handle != (uv_handle_t *)&loop->async && handle != (uv_handle_t *)&loop->prepare &&
+	    handle != (uv_handle_t *)&loop->tick) {
+		++*(size_t *)arg;
+	}
+}
+
+static bool loop_has_foreign(struct loop *loop)
+{
+	size_t n = 0;
+
+	loop->uv.data = loop;
+	uv_walk(&loop->uv, loop_count_foreign, &n);
+	return n > 0;
+}
+
 void loop_free(struct loop *loop)
 {
 	if (loop == NULL) {
@@ -382,9 +402,17 @@ void loop_free(struct loop *loop)
 		loop_run_posts(loop);
 		uv_run(&loop->uv, UV_RUN_NOWAIT);
 	}
+	/* Closed streams linger by a timer, so timers go on until they are gone. */
+	while (loop->heap_len > 0 && loop_has_foreign(loop)) {
+		loop_run_posts(loop);
+		uv_run(&loop->uv, UV_RUN_ONCE);
+	}
 	uv_close((uv_handle_t *)&loop->async, NULL);
 	uv_close((uv_handle_t *)&loop->prepare, NULL);
 	uv_close((uv_handle_t *)&loop->tick, NULL);
+	for (size_t i = 0; i < loop->heap_len; i++) {
+		loop->heap[i]->loop = NULL; /* stopping it later is harmless */
+	}
 	loop->heap_len = 0;
 	uv_run(&loop->uv, UV_RUN_DEFAULT);
 	if (uv_loop_close(&loop->uv) != 0) {
