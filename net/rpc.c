@@ -607,6 +607,11 @@ const uint8_t *rpc_call_request_bytes(const struct rpc_call *call, size_t *ret_l
 	return call->raw;
 }
 
+bool rpc_call_was_compressed(const struct rpc_call *call)
+{
+	return call->compressed;
+}
+
 uint64_t rpc_call_deadline(const struct rpc_call *call)
 {
 	return call->deadline;

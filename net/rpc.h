@@ -112,6 +112,9 @@ const char *rpc_call_protocol(const struct rpc_call *call);
 /* The request message's bytes as received (unary, server streaming); NULL when it did not come as protobuf. */
 const uint8_t *rpc_call_request_bytes(const struct rpc_call *call, size_t *ret_len);
 
+/* Did the message that is being delivered come compressed? */
+bool rpc_call_was_compressed(const struct rpc_call *call);
+
 /* loop_now() time at which the call ends by itself; UINT64_MAX without. rpc_call_remaining_ms: from now, for forwarding. */
 uint64_t rpc_call_deadline(const struct rpc_call *call);
 uint64_t rpc_call_remaining_ms(const struct rpc_call *call);

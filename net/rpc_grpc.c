@@ -299,6 +299,7 @@ static void deliver(struct grpc_call *g, bool compressed, const uint8_t *data, s
 		rpc_call_refuse(g->call, &err);
 		return;
 	}
+	g->call->compressed = compressed;
 	rpc_call_message(g->call, msg, data, len);
 	if (g->method->client_streaming) {
 		arena_reset(&g->arena);

@@ -87,6 +87,7 @@ struct rpc_call {
 	size_t raw_len;
 	unsigned messages; /* received */
 	const ProtobufCMessage *request; /* the unary one, kept until half-close */
+	bool compressed; /* the message that is delivered came so; set by the transport */
 	bool head_sent;
 	bool paused;
 	bool half_close_pending; /* came while the gate waited */
