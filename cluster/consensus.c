@@ -400,6 +400,11 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 			    (unsigned long long)raft_last_index(&cs->raft));
 		goto fail_raft;
 	}
+	/* LMDB ends a write on the thread that began it, and the loop may run on another one than this. */
+	r = store_commit(cs->store, err);
+	if (r != 0) {
+		goto fail_raft;
+	}
 	uv_check_start(&cs->commit, on_commit_check);
 	cs->started = true;
 	cs->stepped = true;
