@@ -559,6 +559,11 @@ uint64_t cluster_incarnation(const struct cluster *c)
 	return c->incarnation;
 }
 
+const char *cluster_api_url(const struct cluster *c)
+{
+	return c->api_url;
+}
+
 const uint8_t *cluster_ca_pin(const struct cluster *c)
 {
 	return c->keys.ca_pin;
