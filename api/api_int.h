@@ -8,10 +8,10 @@
 #include "base/list.h"
 #include "cluster/cluster.h"
 #include "net/loop.h"
+#include "net/rpc.h"
 
 struct agent_service;
 struct caller_gate;
-struct rpc_server;
 
 struct api {
 	struct cluster *cluster; /* borrowed */
@@ -22,10 +22,31 @@ struct api {
 	struct caller_gate *gate;
 	struct agent_service *agent;
 	struct list faces; /* api_face.link */
+	struct list pending; /* api_pending.link */
+	struct list bindings; /* of methods of administration (api/admin.c) */
 	struct loop_timer status_timer;
-	uint64_t no_quorum_since; /* loop time; 0: there is one */
+	uint64_t quorum_ms; /* loop time at which there was a quorum; 0: never */
+	struct list living;
+	uintptr_t number; /* never reused in this process */
 	bool ready, leader, quorum;
 };
+
+/*
+ * For callbacks of the cluster, which may come when the api is gone (the loop's last turns): embedded in their argument.
+ * api_pending_end gives the api, or NULL when it was freed meanwhile.
+ */
+struct api_pending {
+	struct list link;
+	struct api *api;
+};
+void api_pending_begin(struct api *api, struct api_pending *p);
+struct api *api_pending_end(struct api_pending *p);
+
+/* rpc_call_find, but NULL also when the api or the server's face is gone. */
+struct rpc_call *api_call_find(struct api *api, struct rpc_server *server, struct rpc_ref ref);
+
+/* Now for cluster/ (clock_mono_ms): when the call has to be answered, at most `most_ms` from now. */
+uint64_t api_call_deadline(struct rpc_call *call, uint64_t most_ms);
 
 /* ---- AgentService (api/agent_service.c): one per api, served on every face of API_SERVE_AGENT ---- */
 
@@ -39,6 +60,7 @@ void agent_service_free(struct agent_service *s);
 
 /* ---- the services of administration, on every face of API_SERVE_ADMIN ---- */
 
+void admin_bindings_free(struct api *api);
 void tailnet_service_register(struct api *api, struct rpc_server *server);
 void user_service_register(struct api *api, struct rpc_server *server);
 void node_service_register(struct api *api, struct rpc_server *server);
