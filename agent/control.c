@@ -569,6 +569,8 @@ void control_info(const struct control *c, struct control_info *ret)
 		.phase = c->phase,
 		.url = l != NULL ? l->url : "",
 		.peer_text = l != NULL ? stream_peer_text(rpc_channel_stream(l->channel)) : "",
+		.registering = c->login.active,
+		.netmap_due = c->want_full || !netmap_held(c->netmap),
 		.attached_ms = c->attached_ms,
 		.lost_ms = c->lost_ms,
 		.reattach_ms = c->reattach_ms,
@@ -580,6 +582,7 @@ void control_info(const struct control *c, struct control_info *ret)
 		.session = c->identity->session,
 	};
 	if (l != NULL) {
+		ret->peer_addr = stream_peer(rpc_channel_stream(l->channel))->addr;
 		ret->lighthouse_id = l->lighthouse_id;
 		ret->session = l->session;
 		ret->quorum_age_ms = l->quorum_age_ms;
