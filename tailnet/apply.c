@@ -339,7 +339,8 @@ static void request_keep(struct state *st, const struct request *rq, bool accept
 		return;
 	}
 	request_key(&k, c);
-	if (rq->old != NULL) {
+	/* A Tick may have taken the old row meanwhile. */
+	if (rq->old != NULL && st_has(st, skey_slice(&k))) {
 		st_raw_del(st, skey_deadline(&d, rq->old->expire_ms, DEADLINE_REQUEST, c->tailnet,
 					     k.data, k.len));
 	} else {

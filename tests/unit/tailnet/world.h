@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/crypto.h"
+#include "base/enc.h"
 #include "base/limits.h"
 #include "tailnet/netmap.h"
 #include "tailnet/query.h"
