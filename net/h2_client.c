@@ -256,7 +256,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 		break;
 	case NGHTTP2_GOAWAY: {
 		bool first = !c->going;
-		char *debug = mem_strndup((const char *)frame->goaway.opaque_data, frame->goaway.opaque_data_len);
+		size_t len = frame->goaway.opaque_data_len;
+		char *debug = mem_strndup(len > 0 ? (const char *)frame->goaway.opaque_data : "", len);
 
 		c->going = true;
 		if (first && !c->freed && c->handler->on_goaway != NULL) {

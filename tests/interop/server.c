@@ -29,8 +29,8 @@ struct server {
 	struct rpc_server *rpc;
 	struct health *health;
 	struct listener *tls, *plain;
-	struct stream *in;
-	struct buf line;
+	uv_pipe_t in;
+	char in_buf[64];
 };
 
 static void on_conn(void *arg, struct stream *stream)
@@ -61,34 +61,34 @@ static long rss_kib(void)
 	return rss * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-static void on_input(void *arg, const uint8_t *data, size_t len)
+static void on_alloc(uv_handle_t *handle, size_t want, uv_buf_t *ret)
 {
-	struct server *s = arg;
+	struct server *s = handle->data;
 
-	(void)data;
-	for (size_t i = 0; i < len; i++) {
-		if (data[i] == '\n') {
+	(void)want;
+	*ret = uv_buf_init(s->in_buf, sizeof(s->in_buf));
+}
+
+static void on_input(uv_stream_t *in, ssize_t n, const uv_buf_t *data)
+{
+	struct server *s = in->data;
+
+	for (ssize_t i = 0; i < n; i++) {
+		if (data->base[i] == '\n') {
 			printf("conns=%zu calls=%zu streams=%u cancelled=%u rss=%ld\n", http_server_conns(s->http),
 			       rpc_server_calls(s->rpc), test_service_stats.open_streams, test_service_stats.cancelled,
 			       rss_kib());
 			fflush(stdout);
 		}
 	}
+	if (n < 0) {
+		uv_close((uv_handle_t *)in, NULL);
+		listener_stop(s->tls);
+		listener_stop(s->plain);
+		rpc_server_drain(s->rpc, 100);
+		http_server_drain(s->http, 3000, on_drained, s);
+	}
 }
-
-static void on_input_end(void *arg, const struct err *err)
-{
-	struct server *s = arg;
-
-	(void)err;
-	s->in = NULL;
-	listener_stop(s->tls);
-	listener_stop(s->plain);
-	rpc_server_drain(s->rpc, 100);
-	http_server_drain(s->http, 3000, on_drained, s);
-}
-
-static const struct stream_handler input_handler = { .on_data = on_input, .on_close = on_input_end };
 
 static void healthz(void *arg, struct http_request *req)
 {
@@ -141,12 +141,14 @@ int main(int argc, char **argv)
 	const struct listener_opts with_tls = { .address = "127.0.0.1:0", .tls = slot };
 	const struct listener_opts without = { .address = "127.0.0.1:0" };
 	if (listener_new(s.loop, &with_tls, on_conn, &s, &s.tls, &err) != 0 ||
-	    listener_new(s.loop, &without, on_conn, &s, &s.plain, &err) != 0 ||
-	    stream_from_fd(s.loop, dup(0), &s.in, &err) != 0) {
+	    listener_new(s.loop, &without, on_conn, &s, &s.plain, &err) != 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return 1;
 	}
-	stream_set_handler(s.in, &input_handler, &s);
+	uv_pipe_init(loop_uv(s.loop), &s.in, 0);
+	uv_pipe_open(&s.in, 0);
+	s.in.data = &s;
+	uv_read_start((uv_stream_t *)&s.in, on_alloc, on_input);
 	printf("tls=%u h2c=%u ca=%s\n", (unsigned)listener_port(s.tls), (unsigned)listener_port(s.plain), argv[1]);
 	fflush(stdout);
 	loop_run(s.loop);

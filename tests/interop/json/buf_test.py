@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""`buf curl` against json_server: services by reflection, unary calls over TLS by gRPC and by Connect.
+"""`buf curl` against json_server: services by reflection over gRPC; unary calls over TLS by gRPC, and by Connect.
 
-buf_test.py JSON_SERVER WORK_DIR
+buf_test.py JSON_SERVER WORK_DIR PROTO_DIR
 
 buf comes from npm (package @bufbuild/buf) into WORK_DIR, unless it is on PATH. Exit code 77, skipped, without both."""
+import base64
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-SERVER, WORK = sys.argv[1:3]
+SERVER, WORK, PROTO = sys.argv[1:4]
 VERSION = "1.75.0"
 
 
@@ -47,23 +48,27 @@ def main():
                 assert (run.returncode == 0) == ok, f"{args}: {run.returncode}\n{run.stdout}{run.stderr}"
                 return run.stdout if ok else run.stdout + run.stderr
 
+            ways = {"connect": ("--protocol", "connect", "--schema", PROTO)}
             for reflect in ("grpc-v1", "grpc-v1alpha"):
-                services = curl("--reflect-protocol", reflect, "--list-services", url).split()
+                way = ways[reflect] = ("--protocol", "grpc", "--reflect-protocol", reflect)
+                services = curl(*way, "--list-services", url).split()
                 for name in ("skerry.v1.NodeService", "grpc.health.v1.Health"):
                     assert name in services, services
                 assert "skerry.v1.UserService" not in services, "a service that is not served is listed"
-                methods = curl("--reflect-protocol", reflect, "--list-methods", url).split()
+                methods = curl(*way, "--list-methods", url).split()
                 assert "skerry.v1.NodeService/GetNode" in methods, methods
-                for protocol in ("grpc", "connect"):
-                    common = ("--reflect-protocol", reflect, "--protocol", protocol)
-                    node = json.loads(curl(*common, "-d", '{"name": "tailnets/1/nodes/2"}',
-                                           url + "/skerry.v1.NodeService/GetNode"))
-                    assert node["name"] == "tailnets/1/nodes/2" and node["online"], node
-                    assert node["createTime"].startswith("2023-11-14T22:13:20.25"), node
-                    error = curl(*common, "-d", '{"name": "missing"}', url + "/skerry.v1.NodeService/GetNode", ok=False)
-                    assert "not_found" in error and "NO_NODE" in error, error
-                    status = json.loads(curl(*common, "-d", "{}", url + "/grpc.health.v1.Health/Check"))
-                    assert status["status"] == "SERVING", status
+            for way in ways.values():
+                node = json.loads(curl(*way, "-d", '{"name": "tailnets/1/nodes/2"}',
+                                       url + "/skerry.v1.NodeService/GetNode"))
+                assert node["name"] == "tailnets/1/nodes/2" and node["online"], node
+                assert node["createTime"].startswith("2023-11-14T22:13:20.25"), node
+                error = curl(*way, "-d", '{"name": "missing"}', url + "/skerry.v1.NodeService/GetNode", ok=False)
+                details = json.loads(error[error.index("{"):])["details"]
+                info = next(d for d in details if d["type"] == "google.rpc.ErrorInfo")
+                assert "not_found" in error and "there is no node \u201cmissing\u201d" in error, error
+                assert b"NO_NODE" in base64.b64decode(info["value"] + "=" * (-len(info["value"]) % 4)), error
+                status = json.loads(curl(*way, "-d", "{}", url + "/grpc.health.v1.Health/Check"))
+                assert status["status"] == "SERVING", status
         finally:
             server.stdin.close()
             code = server.wait(20)
