@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -205,7 +206,8 @@ void peer_refuse(struct peer *p, const char *fmt, ...)
 	if (p->refused != NULL) {
 		p->refused(p->refused_arg, PEER_EXIT_REFUSED, message);
 	} else {
-		cluster_fail("%s", message);
+		LOG_ERROR("%s", message);
+		_exit(PEER_EXIT_REFUSED);
 	}
 }
 

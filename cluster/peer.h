@@ -27,7 +27,7 @@ struct peer_options {
 	struct keyfile *keys; /* lent for the peer's life: it renews the certificates in it */
 	/*
 	 * This lighthouse was removed, or refused as a copy put back or wiped: it may not go on. Called at most once, on
-	 * the peer thread, with the message that says what and what to do. NULL: cluster_fail().
+	 * the peer thread, with the message that says what and what to do. NULL: it is logged and the process ends with that code.
 	 */
 	void (*refused)(void *arg, int exit_code, const char *message);
 	void *refused_arg;

@@ -191,10 +191,11 @@ static void on_who(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 	struct peer *p = arg;
 	const who_request *q = (const who_request *)req;
 	who_response out = SKERRY__INTERNAL__V1__WHO_ARE_YOU_RESPONSE__INIT;
+	uint64_t from = q->lighthouse_id, acknowledged = q->acknowledged_index;
 
 	peer_service_who(p, &out);
-	rpc_call_reply(call, &out.base);
-	check_own_log(p, q->lighthouse_id, q->acknowledged_index, out.last_index);
+	rpc_call_reply(call, &out.base); /* the call and its request are gone */
+	check_own_log(p, from, acknowledged, out.last_index);
 }
 
 /* The marker may not have been applied here yet: asked again until the call's deadline. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -82,6 +83,9 @@ static void observed(struct peer *p, enum probe_seen seen, const struct probe_an
 /* A connection that was refused, or reset before it answered: a process that ends shows either. */
 static enum probe_seen seen_of(const struct err *e)
 {
+	if (strcmp(e->reason, "CONNECTION_REFUSED") == 0) {
+		return PROBE_REFUSED;
+	}
 	switch (e->code) {
 	case -ECONNREFUSED:
 	case -ECONNRESET:

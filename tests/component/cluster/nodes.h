@@ -40,6 +40,12 @@ struct nodes {
 	pthread_mutex_t lock;
 	uint64_t snapshot_bytes;
 	unsigned election_ms;
+	/* Second descriptors of the links, to end them from outside. */
+	struct {
+		const struct node *a, *b;
+		int fd;
+	} link[512];
+	size_t n_links;
 };
 
 static inline struct node *nodes_find(struct nodes *t, uint64_t id)
@@ -69,12 +75,37 @@ static void nodes_connect(void *impl, uint64_t request, uint64_t id, const char 
 	b = nodes_find(a->all, id);
 	if (nodes_joined(a, b) &&
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd) == 0) {
+		if (a->all->n_links < ARRAY_LEN(a->all->link)) {
+			size_t l = a->all->n_links++;
+
+			a->all->link[l].a = a;
+			a->all->link[l].b = b;
+			a->all->link[l].fd = dup(fd[0]);
+		}
 		link_connected(a->c, request, fd[0]);
 		link_accepted(b->c, a->id, a->c->peer_address, fd[1]);
 	} else if (a->c != NULL) {
 		link_connected(a->c, request, ERR_UNAVAILABLE);
 	}
 	pthread_mutex_unlock(&a->all->lock);
+}
+
+/* Ends all links of a node (NULL: of all). */
+static inline void nodes_cut_links(struct nodes *t, const struct node *of)
+{
+	size_t kept = 0;
+
+	pthread_mutex_lock(&t->lock);
+	for (size_t i = 0; i < t->n_links; i++) {
+		if (of == NULL || t->link[i].a == of || t->link[i].b == of) {
+			shutdown(t->link[i].fd, SHUT_RDWR);
+			close(t->link[i].fd);
+		} else {
+			t->link[kept++] = t->link[i];
+		}
+	}
+	t->n_links = kept;
+	pthread_mutex_unlock(&t->lock);
 }
 
 struct nodes_call {
@@ -240,6 +271,7 @@ static inline struct cluster *nodes_take(struct nodes *t, size_t i)
 static inline void nodes_kill(struct nodes *t, size_t i)
 {
 	cluster_kill(nodes_take(t, i));
+	nodes_cut_links(t, &t->node[i]);
 }
 
 static inline void nodes_stop(struct nodes *t, size_t i)
@@ -284,6 +316,7 @@ static inline void nodes_end(struct nodes *t)
 			nodes_stop(t, i);
 		}
 	}
+	nodes_cut_links(t, NULL);
 	loop_stop(t->net);
 	loop_thread_join(t->net);
 	loop_free(t->net);
@@ -353,6 +386,22 @@ static inline int nodes_tailnet_create(struct nodes *t, size_t i, const char *na
 	body.user_name = (char *)"admin";
 	cmd.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_TAILNET_CREATE;
 	cmd.tailnet_create = &body;
+	return cluster_propose(t->node[i].c, t->front, &cmd, NULL, nodes_on_result, result, err);
+}
+
+/* A command that changes next to nothing. */
+static inline int nodes_marker(struct nodes *t, size_t i, uint64_t id, struct nodes_result *result,
+			       struct err *err)
+{
+	Skerry__Internal__V1__DigestMarker body = SKERRY__INTERNAL__V1__DIGEST_MARKER__INIT;
+	Command cmd = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
+
+	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
+	cmd.actor = &actor;
+	body.id = id;
+	cmd.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_DIGEST_MARKER;
+	cmd.digest_marker = &body;
 	return cluster_propose(t->node[i].c, t->front, &cmd, NULL, nodes_on_result, result, err);
 }
 
@@ -522,7 +571,7 @@ static inline void nodes_register(struct nodes *t, const struct keyfile *k)
 	Command cmd = SKERRY__INTERNAL__V1__COMMAND__INIT;
 	uint8_t hash[32] = {1}, spki[PKI_SPKI_MAX];
 
-	cred.id = k->lighthouse_id ^ 1;
+	cred.id = k->lighthouse_id >> 11 | 1;
 	cred.hash_kind = SKERRY__INTERNAL__V1__HASH_KIND__HASH_KIND_SHA256;
 	cred.hash = (ProtobufCBinaryData){.data = hash, .len = sizeof(hash)};
 	token.credential = &cred;

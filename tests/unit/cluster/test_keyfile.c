@@ -1,5 +1,5 @@
-/* The identity of a lighthouse on disk. LIBS: cluster testlib */
-#include "lib/test.h"
+/* The identity of a lighthouse on disk. LIBS: cluster */
+#include "tests/lib/test.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* What the leader does about members, and what clocks say. LIBS: cluster testlib */
-#include "lib/test.h"
+/* What the leader does about members, and what clocks say. LIBS: cluster */
+#include "tests/lib/test.h"
 
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
-/* The byte pump: nothing lost or changed, bounded memory, ends passed on. LIBS: cluster testlib */
-#include "lib/test.h"
+/* The byte pump: nothing lost or changed, bounded memory, ends passed on. LIBS: cluster */
+#include "tests/lib/test.h"
 
 #include <sys/socket.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* Certificates of the cluster: names, seals, and who is let in as a peer. LIBS: cluster testlib */
-#include "lib/test.h"
+/* Certificates of the cluster: names, seals, and who is let in as a peer. LIBS: cluster */
+#include "tests/lib/test.h"
 
 #include "base/crypto.h"
 #include "base/mem.h"

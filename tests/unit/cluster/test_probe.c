@@ -1,5 +1,5 @@
-/* The verdicts of a leader probe. LIBS: cluster testlib */
-#include "lib/test.h"
+/* The verdicts of a leader probe. LIBS: cluster */
+#include "tests/lib/test.h"
 
 #include "cluster/probe.h"
 

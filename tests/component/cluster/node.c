@@ -1,0 +1,689 @@
+/* A lighthouse's cluster/ in a child process, driven by lines of text. */
+#include "node.h"
+
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/lib/test.h"
+
+#include "base/crypto.h"
+#include "base/enc.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "cluster/cluster.h"
+#include "cluster/keyfile.h"
+#include "net/loop.h"
+#include "tailnet/query.h"
+
+/* ---- the child ---- */
+
+struct child {
+	struct node *node;
+	FILE *in, *out;
+	struct cluster *cluster;
+	struct loop *loop; /* where callbacks come */
+	uint64_t tailnet;
+
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	struct err err;
+	char text[NODE_LINE];
+	uint64_t number;
+
+	/* load */
+	char prefix[32];
+	bool loading;
+	uint64_t next, acked, failed;
+};
+
+static void answered(struct child *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->done = true;
+	pthread_cond_signal(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void wait_answer(struct child *c)
+{
+	pthread_mutex_lock(&c->lock);
+	while (!c->done) {
+		pthread_cond_wait(&c->cond, &c->lock);
+	}
+	c->done = false;
+	pthread_mutex_unlock(&c->lock);
+}
+
+__attribute__((format(printf, 2, 3))) static void say(struct child *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfprintf(c->out, fmt, ap);
+	va_end(ap);
+	fputc('\n', c->out);
+	fflush(c->out);
+}
+
+static void say_error(struct child *c, const struct err *e)
+{
+	say(c, "error %s %s", e->reason[0] != '\0' ? e->reason : err_name(e->code), e->msg);
+}
+
+static void on_result(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
+{
+	struct child *c = arg;
+
+	c->err = *err;
+	if (err->code == 0 && r->code != 0) {
+		err_reason(&c->err, err_from_grpc(r->code), r->reason, "%s", r->message);
+	}
+	answered(c);
+}
+
+static void user_command(struct child *c, const char *name, Skerry__Internal__V1__Command *cmd,
+			 Skerry__Internal__V1__Actor *actor, Skerry__Internal__V1__UserCreate *body,
+			 uint8_t random[32])
+{
+	skerry__internal__v1__command__init(cmd);
+	skerry__internal__v1__actor__init(actor);
+	skerry__internal__v1__user_create__init(body);
+	actor->kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
+	rand_bytes(random, 32);
+	body->login_name = (char *)name;
+	cmd->actor = actor;
+	cmd->random.data = random;
+	cmd->random.len = 32;
+	cmd->tailnet = c->tailnet;
+	cmd->body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_USER_CREATE;
+	cmd->user_create = body;
+}
+
+static int propose_user(struct child *c, const char *name, propose_cb cb, struct err *err)
+{
+	Skerry__Internal__V1__Command cmd;
+	Skerry__Internal__V1__Actor actor;
+	Skerry__Internal__V1__UserCreate body;
+	struct propose_options o = {.class = PROPOSE_CLIENT};
+	uint8_t random[32];
+
+	user_command(c, name, &cmd, &actor, &body, random);
+	return cluster_propose(c->cluster, c->loop, &cmd, &o, cb, c, err);
+}
+
+/*
+ * A thief's certificate: of the cluster's own CA and with the right name, but for another key. It goes with that key
+ * into the directory, whose lighthouse must not run.
+ */
+static int forge(struct child *c, const char *dir, struct err *e)
+{
+	struct keyfile mine = {0}, k = {0};
+	struct cluster_read *read = NULL;
+	struct buf pem = BUF_INIT;
+	struct pki_ca ca = {0};
+	uint8_t spki[PKI_SPKI_MAX];
+	SealedSecret *box;
+	CaRecord *record;
+	struct arena a;
+	int r = keyfile_read(c->node->dir, &mine, e);
+
+	arena_init(&a, 1 << 16);
+	if (r >= 0) {
+		r = keyfile_read(dir, &k, e);
+	}
+	if (r >= 0) {
+		r = cluster_read_begin(c->cluster, "test", &read, e);
+	}
+	if (r >= 0) {
+		r = query_ca(cluster_read_kv(read), &a, &record);
+	}
+	if (r >= 0) {
+		r = query_secret(cluster_read_kv(read), PKI_CA_KEY_NAME, &a, &box);
+	}
+	if (r >= 0) {
+		r = pki_ca_open(mine.cluster_id, record->certificate_der.data,
+				record->certificate_der.len, box->box.data, box->box.len,
+				box->generation, mine.cluster_key, &ca, e);
+	}
+	if (r >= 0) {
+		x509_key_free(k.node_key);
+		mem_free(k.node_cert_pem);
+		k.node_key = NULL;
+		k.node_cert_pem = NULL;
+		r = x509_key_new(X509_KEY_P256, &k.node_key, e);
+	}
+	if (r >= 0) {
+		r = pki_issue_peer(&ca, k.lighthouse_id, spki, pki_spki(k.node_key, spki),
+				   clock_wall_ms(), &pem, e);
+	}
+	if (r >= 0) {
+		k.node_cert_pem = buf_take(&pem, NULL);
+		r = keyfile_write(dir, &k, e);
+	}
+	if (read != NULL) {
+		cluster_read_end(read);
+	}
+	arena_done(&a);
+	pki_ca_done(&ca);
+	keyfile_done(&mine);
+	keyfile_done(&k);
+	return r;
+}
+
+/* The tailnet that init made; 0 while there is no state. */
+static bool find_tailnet(struct child *c)
+{
+	struct cluster_read *read;
+	TailnetRecord *t;
+	struct arena a;
+
+	if (c->tailnet != 0) {
+		return true;
+	}
+	if (cluster_read_begin(c->cluster, "test", &read, NULL) < 0) {
+		return false;
+	}
+	arena_init(&a, 1 << 16);
+	if (query_tailnet_named(cluster_read_kv(read), "default", &a, &t) >= 0) {
+		c->tailnet = t->id;
+	}
+	arena_done(&a);
+	cluster_read_end(read);
+	return c->tailnet != 0;
+}
+
+static void do_user(struct child *c, const char *name)
+{
+	struct err e = {0};
+
+	if (!find_tailnet(c)) {
+		say(c, "error NO_STATE no state yet");
+	} else if (propose_user(c, name, on_result, &e) < 0) {
+		say_error(c, &e);
+	} else {
+		wait_answer(c);
+		if (c->err.code != 0) {
+			say_error(c, &c->err);
+		} else {
+			say(c, "ok");
+		}
+	}
+}
+
+static void do_has(struct child *c, const char *name)
+{
+	struct cluster_read *read;
+	UserRecord *u;
+	struct arena a;
+	int r = ERR_NOT_FOUND;
+
+	if (find_tailnet(c) && cluster_read_begin(c->cluster, "test", &read, NULL) >= 0) {
+		arena_init(&a, 1 << 16);
+		r = query_user_login(cluster_read_kv(read), c->tailnet, name, &a, &u);
+		arena_done(&a);
+		cluster_read_end(read);
+	}
+	say(c, "ok %d", r >= 0);
+}
+
+static void load_next(void *arg);
+
+static void on_load(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
+{
+	struct child *c = arg;
+
+	if (err->code == 0 && r->code == 0) {
+		c->acked++;
+	} else {
+		fprintf(stderr, "%s: load: %s %s\n", c->node->name, err_name(err->code),
+			err->code != 0 ? err->msg : r->message);
+		c->failed++;
+	}
+	load_next(c);
+}
+
+/* On the loop. */
+static void load_next(void *arg)
+{
+	struct child *c = arg;
+	struct err e = {0};
+	char name[64];
+
+	if (!c->loading) {
+		answered(c);
+		return;
+	}
+	snprintf(name, sizeof(name), "%s%" PRIu64, c->prefix, ++c->next);
+	if (propose_user(c, name, on_load, &e) < 0) {
+		c->failed++;
+		loop_post_reply(c->loop, load_next, c);
+	}
+}
+
+static void load_end(void *arg)
+{
+	((struct child *)arg)->loading = false;
+}
+
+static void on_token(void *arg, const struct err *err, const char *token, uint64_t id,
+		     uint64_t expire_ms)
+{
+	struct child *c = arg;
+
+	(void)id;
+	(void)expire_ms;
+	c->err = *err;
+	snprintf(c->text, sizeof(c->text), "%s", token != NULL ? token : "");
+	answered(c);
+}
+
+static void do_token(struct child *c, uint64_t lifetime_ms)
+{
+	Skerry__Internal__V1__Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
+	struct err e = {0};
+
+	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
+	if (cluster_token_create(c->cluster, c->loop, &actor, lifetime_ms, on_token, c, &e) < 0) {
+		say_error(c, &e);
+		return;
+	}
+	wait_answer(c);
+	if (c->err.code != 0) {
+		say_error(c, &c->err);
+	} else {
+		say(c, "ok %s", c->text);
+	}
+}
+
+static void do_remove(struct child *c, uint64_t id)
+{
+	Skerry__Internal__V1__Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
+	struct err e = {0};
+
+	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
+	if (cluster_member_remove(c->cluster, c->loop, &actor, id, on_result, c, &e) < 0) {
+		say_error(c, &e);
+		return;
+	}
+	wait_answer(c);
+	if (c->err.code != 0) {
+		say_error(c, &c->err);
+	} else {
+		say(c, "ok");
+	}
+}
+
+static void on_digests(void *arg, const struct err *err, uint64_t revision, size_t n,
+		       const struct cluster_digest *d)
+{
+	struct child *c = arg;
+	char hex[65];
+	size_t len = 0;
+
+	(void)revision;
+	c->err = *err;
+	c->text[0] = '\0';
+	for (size_t i = 0; i < n; i++) {
+		len += (size_t)snprintf(c->text + len, sizeof(c->text) - len, " %s",
+					d[i].error[0] != '\0' ? "-" :
+								hex_encode(hex, d[i].digest, 32));
+	}
+	answered(c);
+}
+
+static void do_digests(struct child *c)
+{
+	struct err e = {0};
+
+	if (cluster_compare_digests(c->cluster, c->loop, clock_mono_ms() + 5000, on_digests, c,
+				    &e) < 0) {
+		say_error(c, &e);
+		return;
+	}
+	wait_answer(c);
+	if (c->err.code != 0) {
+		say_error(c, &c->err);
+	} else {
+		say(c, "ok%s", c->text);
+	}
+}
+
+static void do_status(struct child *c)
+{
+	struct cluster_status s;
+	size_t voters = 0, linked = 0;
+	double races = metrics_value("skerry_peer_probe_lost_total", NULL);
+	double alarms = metrics_value("skerry_peer_probe_false_alarms_total", NULL);
+
+	cluster_status(c->cluster, &s);
+	for (size_t i = 0; i < s.n_members; i++) {
+		voters += s.member[i].voter;
+		linked += s.member[i].connected && !s.member[i].self;
+	}
+	say(c,
+	    "ok id=%" PRIu64 " leader=%" PRIu64 " term=%" PRIu64 " members=%zu voters=%zu linked=%zu "
+	    "applied=%" PRIu64 " revision=%" PRIu64 " quorum=%d races=%.0f alarms=%.0f",
+	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
+	    s.revision, s.quorum, races == races ? races : 0, alarms == alarms ? alarms : 0);
+}
+
+static int child_open(struct child *c, struct err *e)
+{
+	char listen[32], peer[32], url[64];
+	struct cluster_options o = {
+		.dir = c->node->dir,
+		.peer_listen = listen,
+		.peer_address = peer,
+		.api_url = url,
+		.version = "test",
+	};
+
+	snprintf(listen, sizeof(listen), "127.0.0.1:%u", c->node->port);
+	snprintf(peer, sizeof(peer), "127.0.0.1:%u", c->node->port);
+	snprintf(url, sizeof(url), "https://127.0.0.1:%u", c->node->port + 1u);
+	return cluster_open(&c->cluster, &o, e);
+}
+
+static int child_init(struct child *c, struct err *e)
+{
+	char peer[32], url[64], *recovery;
+	struct cluster_init_options o = {
+		.dir = c->node->dir,
+		.name = c->node->name,
+		.cluster_name = "test",
+		.peer_address = peer,
+		.api_url = url,
+	};
+	int r;
+
+	snprintf(peer, sizeof(peer), "127.0.0.1:%u", c->node->port);
+	snprintf(url, sizeof(url), "https://127.0.0.1:%u", c->node->port + 1u);
+	r = cluster_init(&o, &recovery, e);
+	if (r >= 0) {
+		mem_free(recovery);
+	}
+	return r;
+}
+
+static int child_join(struct child *c, const char *token, struct err *e)
+{
+	char peer[32], url[64];
+	struct cluster_join_options o = {
+		.dir = c->node->dir,
+		.token = token,
+		.name = c->node->name,
+		.peer_address = peer,
+		.api_url = url,
+		.version = "test",
+		.timeout_ms = 10000,
+	};
+
+	snprintf(peer, sizeof(peer), "127.0.0.1:%u", c->node->port);
+	snprintf(url, sizeof(url), "https://127.0.0.1:%u", c->node->port + 1u);
+	return cluster_join(&o, e);
+}
+
+static bool child_line(struct child *c, char *line)
+{
+	char *arg = strchr(line, ' ');
+	struct err e = {0};
+	int r = 1;
+
+	if (arg != NULL) {
+		*arg++ = '\0';
+	}
+	if (strcmp(line, "init") == 0) {
+		r = child_init(c, &e);
+	} else if (strcmp(line, "join") == 0) {
+		r = child_join(c, arg, &e);
+	} else if (strcmp(line, "open") == 0) {
+		r = child_open(c, &e);
+	} else if (strcmp(line, "forge") == 0) {
+		r = forge(c, arg, &e);
+	} else if (strcmp(line, "token") == 0) {
+		do_token(c, arg != NULL ? strtoull(arg, NULL, 10) : 0);
+	} else if (strcmp(line, "remove") == 0) {
+		do_remove(c, strtoull(arg, NULL, 10));
+	} else if (strcmp(line, "digests") == 0) {
+		do_digests(c);
+	} else if (strcmp(line, "user") == 0) {
+		do_user(c, arg);
+	} else if (strcmp(line, "has") == 0) {
+		do_has(c, arg);
+	} else if (strcmp(line, "load") == 0) {
+		snprintf(c->prefix, sizeof(c->prefix), "%s", arg);
+		c->loading = find_tailnet(c);
+		c->next = c->acked = c->failed = 0;
+		loop_post_reply(c->loop, load_next, c);
+		say(c, "ok");
+	} else if (strcmp(line, "stop") == 0) {
+		loop_post_reply(c->loop, load_end, c);
+		wait_answer(c);
+		say(c, "ok %" PRIu64 " %" PRIu64, c->acked, c->failed);
+	} else if (strcmp(line, "status") == 0) {
+		do_status(c);
+	} else if (strcmp(line, "quit") == 0) {
+		return false;
+	} else {
+		say(c, "error UNKNOWN %s", line);
+	}
+	if (r < 0) {
+		e.code = r;
+		say_error(c, &e);
+	} else if (r == 0) {
+		say(c, "ok");
+	}
+	return true;
+}
+
+static void child_run(struct node *n, int fd)
+{
+	struct child c = {.node = n, .lock = PTHREAD_MUTEX_INITIALIZER};
+	char line[NODE_LINE];
+	bool on = true;
+
+	static const int cmocka_handles[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGSYS};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	TEST_TABLE(sig, cmocka_handles)
+	{
+		signal(*sig, SIG_DFL);
+	}
+	crypto_init();
+	if (getenv("NODE_DEBUG") != NULL) {
+		log_set_level(LOG_LEVEL_DEBUG);
+	} else {
+		log_set_level(LOG_LEVEL_ERROR);
+	}
+	pthread_cond_init(&c.cond, NULL);
+	c.in = fdopen(dup(fd), "r");
+	c.out = fdopen(fd, "w");
+	c.loop = loop_new(n->name);
+	if (loop_thread_start(c.loop) < 0) {
+		_exit(3);
+	}
+	while (on && fgets(line, sizeof(line), c.in) != NULL) {
+		line[strcspn(line, "\n")] = '\0';
+		on = child_line(&c, line);
+	}
+	cluster_close(c.cluster);
+	loop_stop(c.loop);
+	loop_thread_join(c.loop);
+	loop_free(c.loop);
+	fclose(c.in);
+	fclose(c.out);
+	pthread_cond_destroy(&c.cond);
+	pthread_mutex_destroy(&c.lock);
+	exit(0);
+}
+
+/* ---- the test's side ---- */
+
+void node_prepare(struct node *n, const char *root, const char *name)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	*n = (struct node){.fd = -1};
+	snprintf(n->dir, sizeof(n->dir), "%s/%s", root, name);
+	snprintf(n->name, sizeof(n->name), "%s", name);
+	assert_int_equal(mkdir(n->dir, 0700), 0);
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	n->port = ntohs(a.sin_port);
+	close(fd);
+}
+
+void node_spawn(struct node *n)
+{
+	int fd[2];
+
+	assert_int_equal(n->pid, 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+	fflush(NULL);
+	n->pid = fork();
+	assert_true(n->pid >= 0);
+	if (n->pid == 0) {
+		/* The others' control sockets are the parent's: with one open here they would never end. */
+		for (int other = 3; other < 256; other++) {
+			if (other != fd[1]) {
+				close(other);
+			}
+		}
+		child_run(n, fd[1]);
+	}
+	close(fd[1]);
+	n->fd = fd[0];
+}
+
+static void vsend(struct node *n, const char *fmt, va_list ap)
+{
+	char line[NODE_LINE];
+	int len = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+
+	line[len++] = '\n';
+	assert_int_equal(write(n->fd, line, (size_t)len), len);
+}
+
+void node_send(struct node *n, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsend(n, fmt, ap);
+	va_end(ap);
+}
+
+const char *node_answer(struct node *n, char out[NODE_LINE])
+{
+	size_t len = 0;
+
+	for (;;) {
+		ssize_t r = read(n->fd, out + len, 1);
+
+		if (r <= 0) {
+			TEST_FAIL("%s ended unexpectedly", n->name);
+		}
+		if (out[len] == '\n') {
+			out[len] = '\0';
+			return out;
+		}
+		assert_true(++len < NODE_LINE);
+	}
+}
+
+const char *node_say(struct node *n, char out[NODE_LINE], const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsend(n, fmt, ap);
+	va_end(ap);
+	return node_answer(n, out);
+}
+
+const char *node_ok(struct node *n, char out[NODE_LINE], const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsend(n, fmt, ap);
+	va_end(ap);
+	node_answer(n, out);
+	if (strncmp(out, "ok", 2) != 0) {
+		TEST_FAIL("%s: %s: %s", n->name, fmt, out);
+	}
+	return out[2] == ' ' ? out + 3 : out + 2;
+}
+
+uint64_t node_number(const char *line, const char *key)
+{
+	char pattern[32];
+	const char *at;
+
+	snprintf(pattern, sizeof(pattern), " %s=", key);
+	at = strstr(line, pattern);
+	if (at == NULL) {
+		TEST_FAIL("no %s in %s", key, line);
+	}
+	return strtoull(at + strlen(pattern), NULL, 10);
+}
+
+uint64_t node_status(struct node *n, const char *key)
+{
+	char line[NODE_LINE];
+
+	return node_number(node_say(n, line, "status"), key);
+}
+
+static void reap(struct node *n)
+{
+	assert_int_equal(waitpid(n->pid, &n->exit_status, 0), n->pid);
+	n->pid = 0;
+	close(n->fd);
+	n->fd = -1;
+}
+
+void node_kill(struct node *n)
+{
+	kill(n->pid, SIGKILL);
+	reap(n);
+}
+
+void node_quit(struct node *n)
+{
+	node_send(n, "quit");
+	reap(n);
+	if (!WIFEXITED(n->exit_status) || WEXITSTATUS(n->exit_status) != 0) {
+		TEST_FAIL("%s ended with status %#x", n->name, (unsigned)n->exit_status);
+	}
+}
+
+int node_wait_exit(struct node *n, unsigned ms)
+{
+	uint64_t end = clock_mono_ms() + ms;
+
+	while (waitpid(n->pid, &n->exit_status, WNOHANG) != n->pid) {
+		if (clock_mono_ms() > end) {
+			return -1;
+		}
+		usleep(2000);
+	}
+	n->pid = 0;
+	close(n->fd);
+	n->fd = -1;
+	return WIFEXITED(n->exit_status) ? WEXITSTATUS(n->exit_status) : -1;
+}

@@ -1,0 +1,52 @@
+/* A lighthouse's cluster/ in a child process, driven by lines of text: for tests that kill it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { NODES_MAX = 8, NODE_LINE = 4096 };
+
+struct node {
+	char dir[128];
+	char name[16];
+	uint16_t port;
+	pid_t pid; /* 0: not running */
+	int fd;	   /* control socket */
+	int exit_status; /* of the last process that was waited for */
+};
+
+/* A directory and a port of its own. `root` is the test's directory. */
+void node_prepare(struct node *n, const char *root, const char *name);
+/* Forks; the child waits for lines. The test process must have no threads. */
+void node_spawn(struct node *n);
+/*
+ * Sends a line and waits for the answer (in `out`, without newline; "ok ..." or "error REASON text"). Lines:
+ *   init | join TOKEN | open          set up and start
+ *   token [MS] | remove ID | digests  administration
+ *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA
+ *   user NAME                         proposes a user of the tailnet "default"
+ *   has NAME                          "ok 1" when the user is in this lighthouse's state
+ *   load PREFIX                       starts proposing users PREFIX1, PREFIX2… one after the other
+ *   stop                              ends the load: "ok N FAILED" (N acknowledged, FAILED refused or unknown)
+ *   status                            "ok id=… leader=… term=… voters=… connected=… applied=… revision=… races=…"
+ *   quit                              closes and exits with 0
+ */
+const char *node_say(struct node *n, char out[NODE_LINE], const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Without waiting for the answer, and the answer. */
+void node_send(struct node *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+const char *node_answer(struct node *n, char out[NODE_LINE]);
+/* As node_say; fails the test unless the answer begins with "ok". Returns what follows it. */
+const char *node_ok(struct node *n, char out[NODE_LINE], const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* A number of the status line, or of another "key=number" text. */
+uint64_t node_number(const char *line, const char *key);
+uint64_t node_status(struct node *n, const char *key);
+/* SIGKILL and wait. */
+void node_kill(struct node *n);
+/* Says quit and waits; fails the test unless the exit code is 0. */
+void node_quit(struct node *n);
+/* Waits until the child ends by itself, at most ms; returns its exit code, -1: it did not end. */
+int node_wait_exit(struct node *n, unsigned ms);

@@ -1,0 +1,371 @@
+/* Who does not get in: tokens, certificates, old directories; and that they disturb nothing. */
+#include "tests/lib/test.h"
+
+#include <inttypes.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/crypto.h"
+#include "base/key.h"
+#include "base/mem.h"
+#include "cluster/keyfile.h"
+#include "node.h"
+
+struct fixture {
+	char root[64];
+	struct node n[3], guest;
+	int guests;
+	uint64_t term;
+};
+
+#define wait_for(condition, ms, what)                                   \
+	do {                                                            \
+		uint64_t end_ = clock_mono_ms() + (ms);                 \
+		while (!(condition)) {                                  \
+			if (clock_mono_ms() > end_) {                   \
+				TEST_FAIL("timeout waiting for " what); \
+			}                                               \
+			usleep(5000);                                   \
+		}                                                       \
+	} while (0)
+
+__attribute__((format(printf, 1, 2))) static void shell(const char *fmt, ...)
+{
+	char command[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	assert_int_equal(system(command), 0);
+}
+
+static bool settled(struct fixture *f, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (f->n[i].pid != 0 && (node_status(&f->n[i], "voters") != n ||
+					 node_status(&f->n[i], "leader") == 0 ||
+					 node_status(&f->n[i], "linked") != n - 1)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static char *new_token(struct fixture *f, uint64_t lifetime_ms)
+{
+	char line[NODE_LINE];
+
+	return strdup(node_ok(&f->n[0], line, "token %" PRIu64, lifetime_ms));
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	static const char *const names[] = {"one", "two", "three"};
+	char line[NODE_LINE], *token;
+
+	crypto_init();
+	snprintf(f->root, sizeof(f->root), "/tmp/skerry-refused-XXXXXX");
+	assert_non_null(mkdtemp(f->root));
+	for (size_t i = 0; i < 3; i++) {
+		node_prepare(&f->n[i], f->root, names[i]);
+		node_spawn(&f->n[i]);
+	}
+	*state = f;
+	node_ok(&f->n[0], line, "init");
+	node_ok(&f->n[0], line, "open");
+	wait_for(node_status(&f->n[0], "leader") != 0, 5000, "a leader of one");
+	for (size_t i = 1; i < 3; i++) {
+		token = new_token(f, 0);
+		node_ok(&f->n[i], line, "join %s", token);
+		node_ok(&f->n[i], line, "open");
+		free(token);
+	}
+	wait_for(settled(f, 3), 20000, "three voters");
+	f->term = node_status(&f->n[0], "term");
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < 3; i++) {
+		if (f->n[i].pid != 0) {
+			node_kill(&f->n[i]);
+		}
+	}
+	if (f->guest.pid != 0) {
+		node_kill(&f->guest);
+	}
+	shell("rm -rf %s", f->root);
+	free(f);
+	return 0;
+}
+
+/* ---- tokens ---- */
+
+static const char *guest_join(struct fixture *f, char out[NODE_LINE], const char *token)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "guest%d", f->guests++);
+	node_prepare(&f->guest, f->root, name);
+	node_spawn(&f->guest);
+	node_say(&f->guest, out, "join %s", token);
+	node_kill(&f->guest);
+	return out;
+}
+
+/* A guest leaves nothing that looks like a lighthouse. */
+static void not_joined(struct fixture *f)
+{
+	assert_false(keyfile_exists(f->guest.dir));
+	assert_int_equal(node_status(&f->n[0], "members"), 3);
+	assert_int_equal(node_status(&f->n[0], "term"), f->term);
+}
+
+static char *with_change(const char *token, void (*change)(struct key *k))
+{
+	struct buf text = BUF_INIT;
+	struct key k;
+
+	assert_ok(key_parse(token, &k, NULL));
+	change(&k);
+	key_format(&k, &text);
+	return buf_take(&text, NULL);
+}
+
+static void other_secret(struct key *k)
+{
+	k->secret[0] ^= 1;
+}
+
+static void other_pin(struct key *k)
+{
+	k->pin.spki_sha256[0] ^= 1;
+}
+
+static void other_cluster(struct key *k)
+{
+	k->pin.cluster_id ^= 2;
+}
+
+static void test_tokens(void **state)
+{
+	struct fixture *f = *state;
+	char out[NODE_LINE], *token = new_token(f, 0), *bad;
+
+	assert_contains(guest_join(f, out, "nonsense"), "error");
+	not_joined(f);
+	bad = strdup(token);
+	bad[strlen(bad) - 5] = '\0';
+	assert_contains(guest_join(f, out, bad), "KEY_");
+	not_joined(f);
+	free(bad);
+	bad = with_change(token, other_secret);
+	assert_contains(guest_join(f, out, bad), "error TOKEN_UNKNOWN");
+	not_joined(f);
+	mem_free(bad);
+	/* The pin and the name are looked at before the token is sent: it still works afterwards. */
+	bad = with_change(token, other_pin);
+	assert_contains(guest_join(f, out, bad), "error");
+	not_joined(f);
+	mem_free(bad);
+	bad = with_change(token, other_cluster);
+	assert_contains(guest_join(f, out, bad), "error");
+	not_joined(f);
+	mem_free(bad);
+	free(token);
+	token = new_token(f, 1);
+	usleep(20000);
+	assert_contains(guest_join(f, out, token), "error TOKEN_EXPIRED");
+	not_joined(f);
+	free(token);
+}
+
+/* ---- certificates and directories: of member three, while it is away ---- */
+
+/* Everybody else stays as they were while the intruder tries, and can write. */
+static void undisturbed(struct fixture *f, unsigned ms)
+{
+	static int serial;
+	uint64_t end = clock_mono_ms() + ms;
+	char line[NODE_LINE];
+
+	do {
+		node_ok(&f->n[1], line, "user quiet%d", ++serial);
+		assert_int_equal(node_status(&f->n[0], "term"), f->term);
+		assert_int_equal(node_status(&f->n[1], "term"), f->term);
+		assert_int_equal(node_status(&f->n[0], "linked"), 1);
+		usleep(20000);
+	} while (clock_mono_ms() < end);
+}
+
+/* Three stops; what leads then leads on. */
+static void three_away(struct fixture *f)
+{
+	node_quit(&f->n[2]);
+	wait_for(node_status(&f->n[0], "linked") == 1 && node_status(&f->n[0], "leader") != 0 &&
+			 node_status(&f->n[1], "leader") != 0,
+		 5000, "two to go on");
+	f->term = node_status(&f->n[0], "term");
+	wait_for(node_status(&f->n[1], "term") == f->term, 2000, "one term");
+}
+
+static void three_back(struct fixture *f)
+{
+	char line[NODE_LINE];
+
+	node_spawn(&f->n[2]);
+	node_ok(&f->n[2], line, "open");
+	wait_for(settled(f, 3), 10000, "three to be back");
+	f->term = node_status(&f->n[0], "term");
+}
+
+static void save(struct fixture *f)
+{
+	shell("cp -a %s %s.saved", f->n[2].dir, f->n[2].dir);
+}
+
+static void restore(struct fixture *f)
+{
+	shell("rm -rf %s && mv %s.saved %s", f->n[2].dir, f->n[2].dir, f->n[2].dir);
+}
+
+static void test_foreign_ca(void **state)
+{
+	struct fixture *f = *state;
+	struct keyfile k = {0}, foreign = {0};
+	struct pki_ca ca = {0};
+	struct buf pem = BUF_INIT;
+	uint8_t spki[PKI_SPKI_MAX];
+	char line[NODE_LINE];
+
+	three_away(f);
+	save(f);
+	assert_ok(keyfile_read(f->n[2].dir, &k, NULL));
+	assert_ok(keyfile_new("x", "h:1", "https://h", clock_wall_ms(), &foreign, &ca, NULL));
+	/* The right names, and even the registered key, by another CA. */
+	ca.cluster = k.cluster_id;
+	assert_ok(pki_issue_peer(&ca, k.lighthouse_id, spki, pki_spki(k.node_key, spki),
+				 clock_wall_ms(), &pem, NULL));
+	mem_free(k.node_cert_pem);
+	k.node_cert_pem = buf_take(&pem, NULL);
+	assert_ok(keyfile_write(f->n[2].dir, &k, NULL));
+	node_spawn(&f->n[2]);
+	node_ok(&f->n[2], line, "open");
+	undisturbed(f, 3000);
+	assert_int_equal(node_status(&f->n[2], "linked"), 0);
+	assert_int_equal(node_status(&f->n[2], "leader"), 0);
+	node_kill(&f->n[2]);
+	keyfile_done(&k);
+	keyfile_done(&foreign);
+	pki_ca_done(&ca);
+	restore(f);
+	three_back(f);
+}
+
+static void test_other_key(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+
+	three_away(f);
+	save(f);
+	node_ok(&f->n[0], line, "forge %s", f->n[2].dir);
+	node_spawn(&f->n[2]);
+	node_ok(&f->n[2], line, "open");
+	undisturbed(f, 3000);
+	assert_int_equal(node_status(&f->n[2], "leader"), 0);
+	node_kill(&f->n[2]);
+	restore(f);
+	three_back(f);
+}
+
+/* Keys kept, log and store gone. */
+static void test_wiped(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+
+	three_away(f);
+	save(f);
+	shell("rm -rf %s/raft %s/store", f->n[2].dir, f->n[2].dir);
+	node_spawn(&f->n[2]);
+	node_say(&f->n[2], line, "open");
+	if (strncmp(line, "ok", 2) == 0) {
+		undisturbed(f, 2000);
+		assert_int_equal(node_wait_exit(&f->n[2], 10000), 78);
+	} else {
+		undisturbed(f, 2000); /* refused by its own look at the directory */
+		node_kill(&f->n[2]);
+	}
+	restore(f);
+	three_back(f);
+}
+
+/* A copy from before some writes. */
+static void test_old_copy(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+
+	three_away(f);
+	save(f);
+	three_back(f);
+	for (int i = 0; i < 50; i++) {
+		node_ok(&f->n[2], line, "user newer%d", i);
+	}
+	usleep(1200000); /* the others look once a second at what a member has acknowledged */
+	three_away(f);
+	shell("rm -rf %s.newer && mv %s %s.newer && cp -a %s.saved %s", f->n[2].dir, f->n[2].dir,
+	      f->n[2].dir, f->n[2].dir, f->n[2].dir);
+	node_spawn(&f->n[2]);
+	node_ok(&f->n[2], line, "open");
+	undisturbed(f, 1000);
+	assert_int_equal(node_wait_exit(&f->n[2], 10000), 78);
+	shell("rm -rf %s %s.saved && mv %s.newer %s", f->n[2].dir, f->n[2].dir, f->n[2].dir,
+	      f->n[2].dir);
+	three_back(f);
+}
+
+/* Last: three does not come back from this. */
+static void test_removed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id = node_status(&f->n[2], "id");
+	char line[NODE_LINE];
+
+	assert_contains(node_say(&f->n[2], line, "remove %" PRIu64, id), "MEMBER_SELF");
+	assert_contains(node_say(&f->n[0], line, "remove 12345"), "MEMBER_NOT_FOUND");
+	node_ok(&f->n[0], line, "remove %" PRIu64, id);
+	/* Told, and gone by itself. */
+	assert_int_equal(node_wait_exit(&f->n[2], 10000), 78);
+	wait_for(node_status(&f->n[0], "members") == 2 && node_status(&f->n[1], "members") == 2 &&
+			 node_status(&f->n[0], "leader") != 0 &&
+			 node_status(&f->n[1], "leader") == node_status(&f->n[0], "leader"),
+		 10000, "two members");
+	wait_for(node_status(&f->n[0], "linked") == 1, 5000, "their link");
+	f->term = node_status(&f->n[0], "term");
+	wait_for(node_status(&f->n[1], "term") == f->term, 2000, "one term");
+	node_spawn(&f->n[2]);
+	node_say(&f->n[2], line, "open");
+	undisturbed(f, 1500);
+	assert_int_equal(node_wait_exit(&f->n[2], 10000), 78);
+	/* A used token is used, also after the member was removed. */
+	undisturbed(f, 200);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_tokens),	   cmocka_unit_test(test_foreign_ca),
+		cmocka_unit_test(test_other_key),  cmocka_unit_test(test_wiped),
+		cmocka_unit_test(test_old_copy),   cmocka_unit_test(test_removed),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

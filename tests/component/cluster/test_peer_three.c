@@ -1,0 +1,295 @@
+/* Three lighthouses over loopback, as processes: join, forward, kill the leader, exactly once. */
+#include "tests/lib/test.h"
+
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "node.h"
+
+struct fixture {
+	char root[64];
+	struct node n[3];
+};
+
+/* Waits for a condition of the nodes that run. */
+#define wait_for(condition, ms, what)                                   \
+	do {                                                            \
+		uint64_t end_ = clock_mono_ms() + (ms);                 \
+		while (!(condition)) {                                  \
+			if (clock_mono_ms() > end_) {                   \
+				dump(f);                                \
+				TEST_FAIL("timeout waiting for " what); \
+			}                                               \
+			usleep(5000);                                   \
+		}                                                       \
+	} while (0)
+
+static void dump(struct fixture *f)
+{
+	char line[NODE_LINE];
+
+	for (size_t i = 0; i < ARRAY_LEN(f->n); i++) {
+		if (f->n[i].pid != 0) {
+			print_message("%s: %s\n", f->n[i].name, node_say(&f->n[i], line, "status"));
+		}
+	}
+}
+
+static bool settled(struct fixture *f, uint64_t members, uint64_t voters)
+{
+	uint64_t leader = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(f->n); i++) {
+		char line[NODE_LINE];
+
+		if (f->n[i].pid == 0) {
+			continue;
+		}
+		node_say(&f->n[i], line, "status");
+		if (node_number(line, "members") != members ||
+		    node_number(line, "voters") != voters || node_number(line, "leader") == 0 ||
+		    (leader != 0 && node_number(line, "leader") != leader)) {
+			return false;
+		}
+		leader = node_number(line, "leader");
+	}
+	return true;
+}
+
+static void join_one(struct fixture *f, struct node *n)
+{
+	char line[NODE_LINE];
+	char *token = strdup(node_ok(&f->n[0], line, "token"));
+
+	node_spawn(n);
+	node_ok(n, line, "join %s", token);
+	node_ok(n, line, "open");
+	free(token);
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	char line[NODE_LINE];
+
+	snprintf(f->root, sizeof(f->root), "/tmp/skerry-three-XXXXXX");
+	assert_non_null(mkdtemp(f->root));
+	node_prepare(&f->n[0], f->root, "one");
+	node_prepare(&f->n[1], f->root, "two");
+	node_prepare(&f->n[2], f->root, "three");
+	*state = f;
+	node_spawn(&f->n[0]);
+	node_ok(&f->n[0], line, "init");
+	node_ok(&f->n[0], line, "open");
+	wait_for(settled(f, 1, 1), 5000, "a leader of one");
+	node_ok(&f->n[0], line, "user first");
+	join_one(f, &f->n[1]);
+	join_one(f, &f->n[2]);
+	wait_for(settled(f, 3, 3), 20000, "three voters");
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+	char command[128];
+
+	for (size_t i = 0; i < ARRAY_LEN(f->n); i++) {
+		if (f->n[i].pid != 0) {
+			node_kill(&f->n[i]);
+		}
+	}
+	snprintf(command, sizeof(command), "rm -rf %s", f->root);
+	assert_int_equal(system(command), 0);
+	free(f);
+	return 0;
+}
+
+static struct node *leader(struct fixture *f)
+{
+	for (size_t i = 0; i < ARRAY_LEN(f->n); i++) {
+		char line[NODE_LINE];
+
+		if (f->n[i].pid != 0) {
+			node_say(&f->n[i], line, "status");
+			if (node_number(line, "leader") == node_number(line, "id")) {
+				return &f->n[i];
+			}
+		}
+	}
+	return NULL;
+}
+
+static struct node *follower(struct fixture *f, const struct node *lead)
+{
+	for (size_t i = 0; i < ARRAY_LEN(f->n); i++) {
+		if (f->n[i].pid != 0 && &f->n[i] != lead) {
+			return &f->n[i];
+		}
+	}
+	return NULL;
+}
+
+static bool has(struct node *n, const char *name)
+{
+	char line[NODE_LINE];
+
+	return atoi(node_ok(n, line, "has %s", name)) == 1;
+}
+
+static void equal_digests(struct fixture *f, size_t n)
+{
+	char line[NODE_LINE], *save = NULL, *first = NULL;
+	size_t seen = 0;
+
+	node_ok(follower(f, NULL), line, "digests");
+	for (char *d = strtok_r(line + 3, " ", &save); d != NULL; d = strtok_r(NULL, " ", &save)) {
+		first = first == NULL ? d : first;
+		assert_string_equal(d, first);
+		assert_string_not_equal(d, "-");
+		seen++;
+	}
+	assert_int_equal(seen, n);
+}
+
+static void test_forward(void **state)
+{
+	struct fixture *f = *state;
+	struct node *lead = leader(f), *other = follower(f, lead);
+	char line[NODE_LINE];
+
+	/* Acknowledged means: applied here, and readable here at once. */
+	for (int i = 0; i < 50; i++) {
+		node_ok(other, line, "user forwarded%d", i);
+		snprintf(line, sizeof(line), "forwarded%d", i);
+		assert_true(has(other, line));
+	}
+	/* A refusal is an answer too. */
+	node_say(other, line, "user forwarded1");
+	assert_contains(line, "LOGIN_NAME_TAKEN");
+	for (size_t i = 0; i < 3; i++) {
+		assert_true(has(&f->n[i], "first") || &f->n[i] != other);
+		wait_for(has(&f->n[i], "forwarded49"), 2000, "the last user everywhere");
+	}
+	equal_digests(f, 3);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/*
+ * SIGKILL of the leader while a follower writes: the next write in time, each acknowledged write there exactly once
+ * (a second application would be refused, and counted), and the dead one comes back.
+ */
+static void test_kill_leader(void **state)
+{
+	enum { KILLS = 7 };
+	struct fixture *f = *state;
+	uint64_t ms[KILLS];
+
+	for (int k = 0; k < KILLS; k++) {
+		struct node *lead = leader(f), *other = follower(f, lead);
+		char line[NODE_LINE], prefix[32], name[64];
+		uint64_t start, acked, failed;
+		char *end;
+
+		snprintf(prefix, sizeof(prefix), "load%d-", k);
+		node_ok(other, line, "load %s", prefix);
+		wait_for((snprintf(name, sizeof(name), "%s20", prefix), has(other, name)), 10000,
+			 "load");
+		start = clock_mono_ms();
+		node_kill(lead);
+		for (struct node *next = NULL; next == NULL;) {
+			for (size_t i = 0; i < 3; i++) {
+				if (f->n[i].pid != 0 && &f->n[i] != other) {
+					next = &f->n[i];
+				}
+			}
+			node_ok(next, line, "user after%d", k);
+		}
+		ms[k] = clock_mono_ms() - start;
+		acked = strtoull(node_ok(other, line, "stop"), &end, 10);
+		failed = strtoull(end, NULL, 10);
+		assert_int_equal(failed, 0);
+		assert_true(acked > 20);
+		for (uint64_t i = 1; i <= acked; i++) {
+			snprintf(name, sizeof(name), "%s%" PRIu64, prefix, i);
+			assert_true(has(other, name));
+		}
+		print_message("kill %d: next write after %" PRIu64 " ms, %" PRIu64
+			      " acknowledged, races %" PRIu64 "\n",
+			      k, ms[k], acked, node_status(other, "races"));
+		assert_true(ms[k] < 3000);
+		node_spawn(lead);
+		node_ok(lead, line, "open");
+		wait_for(settled(f, 3, 3), 10000, "the dead one to come back");
+		wait_for(node_status(lead, "linked") == 2, 10000, "its links");
+		snprintf(name, sizeof(name), "after%d", k);
+		wait_for(has(lead, name), 10000, "it to catch up");
+	}
+	qsort(ms, KILLS, sizeof(ms[0]), by_number);
+	print_message("kill to next write: median %" PRIu64 " ms, worst %" PRIu64 " ms\n",
+		      ms[KILLS / 2], ms[KILLS - 1]);
+	equal_digests(f, 3);
+}
+
+/* All three at once, then again: everything that was acknowledged is there. */
+static void test_kill_all(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE], name[64];
+
+	for (int i = 0; i < 100; i++) {
+		node_ok(&f->n[i % 3], line, "user all%d", i);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		node_kill(&f->n[i]);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		node_spawn(&f->n[i]);
+		node_ok(&f->n[i], line, "open");
+	}
+	wait_for(settled(f, 3, 3), 10000, "a leader");
+	node_ok(&f->n[1], line, "user again");
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "all%d", i);
+		assert_true(has(&f->n[1], name));
+	}
+	wait_for(has(&f->n[0], "again") && has(&f->n[2], "again"), 5000, "the others");
+	equal_digests(f, 3);
+}
+
+static void test_orderly_end(void **state)
+{
+	struct fixture *f = *state;
+	struct node *lead = leader(f), *other = follower(f, lead);
+	char line[NODE_LINE];
+	uint64_t start;
+
+	node_quit(lead);
+	start = clock_mono_ms();
+	node_ok(other, line, "user orderly");
+	print_message("orderly end: next write after %" PRIu64 " ms\n", clock_mono_ms() - start);
+	node_spawn(lead);
+	node_ok(lead, line, "open");
+	wait_for(settled(f, 3, 3), 10000, "it to come back");
+	for (size_t i = 0; i < 3; i++) {
+		node_quit(&f->n[i]);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_forward),
+		cmocka_unit_test(test_kill_leader),
+		cmocka_unit_test(test_kill_all),
+		cmocka_unit_test(test_orderly_end),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
