@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/crypto.h"
 #include "base/fileio.h"
+#include "base/macros.h"
 #include "base/mem.h"
 #include "net/connect.h"
 #include "net/health.h"
@@ -31,7 +32,7 @@ struct server {
 	struct http_server *http;
 };
 
-static void fail(const char *what, const struct err *err)
+static void NORETURN fail(const char *what, const struct err *err)
 {
 	fprintf(stderr, "json_server: %s: %s\n", what, err->msg);
 	_exit(1);

@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "net/http.h"
 
 /* What the handler saw of one request, and what it shall do. */
@@ -314,6 +315,8 @@ static void test_refused(void **state UNUSED)
 		char want[32];
 		int rv;
 
+		double counted = metrics_value("skerry_http1_refused_total", NULL);
+
 		begin(&f);
 		rv = c->request ? feed_str(&f, c->request) : feed(&f, nul, sizeof(nul) - 1);
 		if (!c->status) {
@@ -326,6 +329,7 @@ static void test_refused(void **state UNUSED)
 		if (rv != ERR_PROTOCOL || strncmp(buf_str(&f.out), want, strlen(want)))
 			TEST_FAIL("%s: %s, %.40s", c->what, err_name(rv), buf_str(&f.out));
 		assert_contains(buf_str(&f.out), "connection: close\r\n");
+		assert_true(metrics_value("skerry_http1_refused_total", NULL) == (counted > 0 ? counted : 0) + 1);
 		assert_true(finished(&f));
 		assert_int_equal(f.seen.closes, f.seen.requests);
 		if (f.seen.closes)

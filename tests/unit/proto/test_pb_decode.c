@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/limits.h"
+#include "base/metrics.h"
 #include "proto/pb_decode.h"
 #include "proto/pb_util.h"
 #include "skerry/v1/agent.pb-c.h"
@@ -167,11 +168,16 @@ static void test_refused_before_decoding(void **state UNUSED)
 	ProtobufCMessage *msg = NULL;
 	struct err e = {0};
 	struct arena arena;
+	double counted;
 
 	arena_init(&arena, 1 << 20);
 	assert_err(pb_decode(DELTA, "\x1a\x02\x12\x01", 4, NULL, &arena, &msg, &e), ERR_INVALID);
 	assert_string_equal(e.field, "peers[0].stable_id");
 	assert_err(pb_decode(DELTA, "\x98\x03\x01", 3, &strict, &arena, &msg, &e), ERR_INVALID);
+	counted = metrics_value("skerry_messages_refused_total", NULL);
+	assert_true(counted >= 2);
+	assert_err(pb_decode(DELTA, "\x98\x03\x01", 3, &strict, &arena, &msg, &e), ERR_INVALID);
+	assert_true(metrics_value("skerry_messages_refused_total", NULL) == counted + 1);
 	assert_int_equal(arena.used, 0);
 	assert_null(msg);
 	assert_ok(pb_decode(DELTA, "\x98\x03\x01", 3, NULL, &arena, &msg, &e));
