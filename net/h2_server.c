@@ -37,6 +37,9 @@ struct h2_server {
 	bool progress; /* this drain moved something by reference */
 };
 
+/* How long an answered request may take to end by itself. */
+enum { ANSWERED_GRACE_MS = 1000 };
+
 struct h2_request {
 	struct http_request req;
 	struct list link;
@@ -57,6 +60,7 @@ struct h2_request {
 	bool was_high; /* on_writable is owed */
 	bool cut; /* reset by us */
 	uint64_t started;
+	uint64_t answered; /* completely, before its own end; 0: not so */
 };
 
 static uint64_t h2_now(const struct h2_server *s)
@@ -467,7 +471,18 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 	return 0;
 }
 
-/* An answer that was complete before its request: the client shall not send the rest (RFC 9113 §8.1). */
+static bool request_is_grpc(const struct h2_request *r)
+{
+	const char *type = http_header(&r->req, "content-type");
+
+	return type != NULL && strncmp(type, "application/grpc", 16) == 0;
+}
+
+/*
+ * An answer that was complete before its request: the client shall not send the rest (RFC 9113 §8.1). gRPC clients are
+ * told at once; others a moment later (h2_tick), unless their request has ended by then: curl 7.88, while it still
+ * sends its body, drops an answer that a reset follows.
+ */
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
 	struct h2_server *s = user;
@@ -479,7 +494,11 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
 	s->strikes = 0;
 	s->last_ping_in = 0;
 	r = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-	if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 && r != NULL && !r->remote_ended && !r->cut) {
+	if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 || r == NULL || r->remote_ended || r->cut) {
+		return 0;
+	}
+	r->answered = h2_now(s);
+	if (request_is_grpc(r)) {
 		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
 	}
 	return 0;
@@ -662,12 +681,13 @@ static int h2_tick(struct http_engine *engine, uint64_t now, struct err *err)
 		struct h2_request *r = LIST_ENTRY(l, struct h2_request, link);
 
 		/* gRPC calls have deadlines of their own and streams that rightly last. */
-		if (!r->remote_ended && !r->cut && now - r->started > LIM_HTTP_BODY_MS) {
-			const char *type = http_header(&r->req, "content-type");
-
-			if (type == NULL || strncmp(type, "application/grpc", 16) != 0) {
-				op_reset(&r->req, NGHTTP2_CANCEL);
-			}
+		if (r->remote_ended || r->cut) {
+			continue;
+		}
+		if (r->answered != 0 && now - r->answered >= ANSWERED_GRACE_MS) {
+			op_reset(&r->req, NGHTTP2_NO_ERROR);
+		} else if (now - r->started > LIM_HTTP_BODY_MS && !request_is_grpc(r)) {
+			op_reset(&r->req, NGHTTP2_CANCEL);
 		}
 	}
 	return 0;
