@@ -468,8 +468,10 @@ static void shutdown_engine(struct http_engine *engine)
 	struct http1 *h = of(engine);
 
 	h->shutdown = true;
-	if (h->state == HTTP1_HEAD)
+	if (h->state == HTTP1_HEAD) {
 		h->state = HTTP1_DEAD;
+		http_conn_want_flush(engine->conn); /* there finished() is asked */
+	}
 }
 
 static bool finished(const struct http_engine *engine)
