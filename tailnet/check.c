@@ -222,19 +222,17 @@ static void check_presence(struct check *c, const Presence *p)
 
 static void check_endpoints(struct check *c, const NodeEndpoints *e)
 {
-	uint64_t t, id;
 	struct skey k;
 
 	if (tally(c, e->tailnet)->purging) {
 		return;
 	}
 	changed(c, CHANGE_ENDPOINTS, e->tailnet, e->node, e->revision);
-	/* The index has the newest of a machine's nodes with this key. */
-	if (e->disco_key.len == 32 &&
-	    rec_index(c->kv, skey_bytes(&k, TABLE_BY_DISCO_KEY, e->disco_key.data, 32), &t, &id) ==
-		    0 &&
-	    t == e->tailnet && id == e->node) {
-		tally(c, e->tailnet)->want[TABLE_BY_DISCO_KEY]++;
+	if (e->disco_key.len == 32) {
+		skey_bytes(&k, TABLE_BY_DISCO_KEY, e->disco_key.data, 32);
+		skey_add_u64(&k, e->tailnet);
+		skey_add_u64(&k, e->node);
+		points_to(c, skey_slice(&k), e->tailnet, e->node);
 	}
 }
 

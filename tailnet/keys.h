@@ -43,7 +43,7 @@ enum table {
 	TABLE_BY_MACHINE = 0x43,      /* u8 kind, 32 bytes, tailnet, user -> node */
 	TABLE_BY_ADDRESS = 0x44,      /* 4 or 16 bytes -> node */
 	TABLE_BY_NODE_NAME = 0x45,    /* tailnet, given name -> node */
-	TABLE_BY_DISCO_KEY = 0x46,    /* 32 bytes -> node */
+	TABLE_BY_DISCO_KEY = 0x46,    /* 32 bytes, tailnet, node -> node */
 	TABLE_BY_AUTH_KEY = 0x47,     /* id -> auth key */
 	TABLE_BY_API_KEY = 0x48,      /* id -> API key */
 	TABLE_BY_CODE = 0x49,	      /* SHA-256 of the code -> pending */

@@ -35,46 +35,48 @@ void node_set_expiry(struct state *st, NodeRecord *n, uint64_t expire_ms)
 	}
 }
 
-/* ---- disco keys: one machine may use one for several nodes; the index has the newest ---- */
+/* ---- disco keys: one machine may use one for several of its nodes, another machine may not ---- */
 
-/* In use by another machine. */
-bool disco_taken(struct state *st, ProtobufCBinaryData key, const MachineKey *machine)
+static struct slice disco_key(struct skey *k, ProtobufCBinaryData key, uint64_t tailnet, uint64_t node)
 {
-	uint64_t tailnet, id;
-	NodeRecord *n;
-	struct skey k;
-
-	if (key.len == 0 || !st_index(st, key32(&k, TABLE_BY_DISCO_KEY, key), &tailnet, &id)) {
-		return false;
-	}
-	n = st_node(st, tailnet, id);
-	return n != NULL && (n->machine_key->kind != machine->kind ||
-			     !bytes_equal(n->machine_key->key, machine->key));
+	skey_bytes(k, TABLE_BY_DISCO_KEY, key.data, key.len);
+	skey_add_u64(k, tailnet);
+	skey_add_u64(k, node);
+	return skey_slice(k);
 }
 
-static void disco_drop(struct state *st, ProtobufCBinaryData key, uint64_t node)
+bool disco_taken(struct state *st, ProtobufCBinaryData key, const MachineKey *machine)
 {
-	uint64_t tailnet, id;
-	struct skey k;
+	struct slice found, v;
+	struct skey prefix;
+	NodeRecord *n;
 
-	if (key.len != 0 && st_index(st, key32(&k, TABLE_BY_DISCO_KEY, key), &tailnet, &id) &&
-	    id == node) {
-		st_raw_del(st, skey_slice(&k));
+	if (key.len == 0) {
+		return false;
 	}
+	key32(&prefix, TABLE_BY_DISCO_KEY, key);
+	if (!st_raw_seek(st, skey_slice(&prefix), &found, &v) ||
+	    !skey_has_prefix(found, skey_slice(&prefix)) || v.len != 16) {
+		return false;
+	}
+	/* All that have it are of one machine: the first one tells. */
+	n = st_node(st, be_get64(v.data), be_get64((const uint8_t *)v.data + 8));
+	return n != NULL && (n->machine_key->kind != machine->kind ||
+			     !bytes_equal(n->machine_key->key, machine->key));
 }
 
 void endpoints_set_disco(struct state *st, NodeEndpoints *e, ProtobufCBinaryData key)
 {
 	struct skey k;
 
-	if (key.len == 0) {
+	if (key.len == 0 || bytes_equal(e->disco_key, key)) {
 		return;
 	}
-	if (!bytes_equal(e->disco_key, key)) {
-		disco_drop(st, e->disco_key, e->node);
-		e->disco_key = key;
+	if (e->disco_key.len != 0) {
+		st_raw_del(st, disco_key(&k, e->disco_key, e->tailnet, e->node));
 	}
-	st_index_put(st, key32(&k, TABLE_BY_DISCO_KEY, key), e->tailnet, e->node);
+	e->disco_key = key;
+	st_index_put(st, disco_key(&k, key, e->tailnet, e->node), e->tailnet, e->node);
 }
 
 /* ---- coming ---- */
@@ -262,7 +264,9 @@ void node_remove(struct state *st, NodeRecord *n)
 		state_del(st, skey_id2(&k, TABLE_PRESENCE, n->tailnet, n->id), &c, false);
 	}
 	if (e != NULL) {
-		disco_drop(st, e->disco_key, n->id);
+		if (e->disco_key.len != 0) {
+			st_raw_del(st, disco_key(&k, e->disco_key, n->tailnet, n->id));
+		}
 		c.kind = CHANGE_ENDPOINTS;
 		c.old_revision = e->revision;
 		state_del(st, skey_id2(&k, TABLE_ENDPOINTS, n->tailnet, n->id), &c, false);

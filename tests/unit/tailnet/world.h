@@ -11,6 +11,7 @@
 #include "base/crypto.h"
 #include "base/enc.h"
 #include "base/limits.h"
+#include "tailnet/keys.h"
 #include "tailnet/netmap.h"
 #include "tailnet/query.h"
 #include "tailnet/resource.h"
