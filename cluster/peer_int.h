@@ -65,12 +65,12 @@ struct peer_link {
 	bool ask_again;		      /* another one as soon as this is answered */
 	uint64_t asked_ns;
 	int64_t asked_wall_ms;
-	uint64_t refused_ack; /* with `stale`: for the message */
 
 	/* what it said; valid while heard_ms != 0 */
 	bool vetted; /* a member in its running incarnation whose log holds what it had acknowledged */
 	bool stale;  /* it is not: a directory put back or wiped */
 	bool leads;
+	uint64_t vetted_incarnation;
 	uint64_t incarnation, term, last_index, applied_index, revision, devices;
 	int64_t offset_ms;
 	uint64_t rtt_us;

@@ -80,10 +80,13 @@ void peer_link_fill_request(struct peer_link *l, who_request *q)
 	q->acknowledged_index = l->ack;
 }
 
-/* A new process behind the link: is its log what it had told us it was? */
+/*
+ * A new process behind the link: does its log hold what it had acknowledged? Asked once per process: its own figures lag a
+ * little behind what it acknowledges while it runs, but a log does not get shorter there.
+ */
 static void vet(struct peer_link *l, const who_response *a)
 {
-	if (a->last_index < l->ack) {
+	if (a->incarnation != l->vetted_incarnation && a->last_index < l->ack) {
 		if (!l->stale) {
 			LOG_WARN("lighthouse %" PRIu64 " lacks entries that it had acknowledged (has %" PRIu64
 				 ", had %" PRIu64 "): it is refused. Its directory was put back from a "
@@ -95,6 +98,7 @@ static void vet(struct peer_link *l, const who_response *a)
 		return;
 	}
 	l->stale = false;
+	l->vetted_incarnation = a->incarnation;
 	set_vetted(l, true);
 }
 
