@@ -136,6 +136,10 @@ static void on_register(void *arg, const struct err *status, const ProtobufCMess
 	if (l->dead) {
 		return;
 	}
+	if (status->code == ERR_DEADLINE && c->login.code != NULL) {
+		send_register(l, NULL); /* it was held: nobody has decided yet */
+		return;
+	}
 	if (status->code != 0) {
 		if (worth_a_retry(status->code)) {
 			control_link_ended(l, status, true, false);
@@ -184,7 +188,7 @@ static void send_register(struct link *l, const uint8_t *box_key)
 	const struct identity *id = c->identity;
 	struct pending_login *login = &c->login;
 	Skerry__V1__RegisterRequest msg = SKERRY__V1__REGISTER_REQUEST__INIT;
-	struct rpc_opts opts = {.deadline_ms = login->code != NULL ? CONTROL_PENDING_CALL_MS : 10000};
+	struct rpc_opts opts = {.deadline_ms = CONTROL_CALL_MS};
 	Skerry__V1__HostInfo host_info;
 	Skerry__V1__Endpoint *endpoints;
 	struct buf proof = BUF_INIT;
