@@ -155,11 +155,12 @@ static void connect_client(struct fix *f, size_t chunk, const char *proto)
 	http_server_accept(f->server, server, proto);
 }
 
-/* Turns the loop until the condition holds; a test that waits in vain is ended by its time limit. */
+/* Turns the loop until the condition holds; a test that waits in vain is ended by its time limit. Without blocking: what
+ * in-memory streams do happens at the end of a turn, and wakes nobody. */
 #define TURN_UNTIL(f, condition)                     \
 	do {                                         \
 		while (!(condition))                 \
-			loop_turn((f)->loop, true);  \
+			loop_turn((f)->loop, false); \
 	} while (0)
 
 static void send_text(struct fix *f, const char *text)
