@@ -195,7 +195,8 @@ static void heap_down(struct loop *loop, size_t pos)
 
 static void loop_on_tick(uv_timer_t *handle);
 
-static void loop_arm(struct loop *loop)
+/* `least`: 1 after a firing, or uv would run a timer that restarts itself for ever before it looks at anything else. */
+static void loop_arm(struct loop *loop, uint64_t least)
 {
 	if (loop->firing) {
 		return;
@@ -206,7 +207,7 @@ static void loop_arm(struct loop *loop)
 	}
 	uint64_t now = uv_now(&loop->uv);
 	uint64_t due = loop->heap[0]->due;
-	uv_timer_start(&loop->tick, loop_on_tick, due > now ? due - now : 0, 0);
+	uv_timer_start(&loop->tick, loop_on_tick, due > now ? due - now : least, 0);
 }
 
 static void loop_on_tick(uv_timer_t *handle)
@@ -223,7 +224,7 @@ static void loop_on_tick(uv_timer_t *handle)
 		timer->cb(timer->arg);
 	}
 	loop->firing = false;
-	loop_arm(loop);
+	loop_arm(loop, 1);
 }
 
 void loop_timer_start(struct loop_timer *timer, struct loop *loop, uint64_t ms, void (*cb)(void *arg), void *arg)
@@ -243,7 +244,7 @@ void loop_timer_start(struct loop_timer *timer, struct loop *loop, uint64_t ms, 
 	heap_set(loop, loop->heap_len++, timer);
 	heap_up(loop, timer->pos);
 	if (timer->pos == 0) {
-		loop_arm(loop);
+		loop_arm(loop, 0);
 	}
 }
 
@@ -263,7 +264,7 @@ void loop_timer_stop(struct loop_timer *timer)
 	}
 	timer->loop = NULL;
 	if (pos == 0) {
-		loop_arm(loop);
+		loop_arm(loop, 0);
 	}
 }
 
@@ -427,9 +428,17 @@ void loop_free(struct loop *loop)
 	mem_free(loop);
 }
 
+static void loop_own(struct loop *loop)
+{
+	if (!loop_is_here(loop)) {
+		loop->owner = pthread_self();
+	}
+}
+
 void loop_run(struct loop *loop)
 {
-	loop->owner = pthread_self();
+	loop_own(loop);
+	loop_run_posts(loop); /* posts do not keep a loop alive, but they are not lost on an idle one */
 	if (!atomic_load(&loop->stop)) {
 		uv_run(&loop->uv, UV_RUN_DEFAULT);
 	}
@@ -438,7 +447,8 @@ void loop_run(struct loop *loop)
 
 void loop_turn(struct loop *loop, bool wait)
 {
-	loop->owner = pthread_self();
+	loop_own(loop);
+	loop_run_posts(loop);
 	uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
 }
 
@@ -478,6 +488,9 @@ static void *loop_main(void *arg)
 	struct loop *loop = arg;
 	char name[16];
 
+	/* Until the starter has written down whose the loop is. */
+	pthread_mutex_lock(&loop->mutex);
+	pthread_mutex_unlock(&loop->mutex);
 	strncpy(name, loop->name, sizeof(name) - 1);
 	name[sizeof(name) - 1] = '\0';
 	pthread_setname_np(pthread_self(), name);
@@ -494,7 +507,12 @@ int loop_thread_start(struct loop *loop)
 	/* Signals are the main thread's. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_mutex_lock(&loop->mutex);
 	int rc = pthread_create(&loop->thread, NULL, loop_main, loop);
+	if (rc == 0) {
+		loop->owner = loop->thread;
+	}
+	pthread_mutex_unlock(&loop->mutex);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0) {
 		uv_unref((uv_handle_t *)&loop->async);

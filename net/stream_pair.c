@@ -54,7 +54,8 @@ static void pair_push(void *arg)
 	}
 	stream_emit_progress(&p->s);
 	if (p->closing) {
-		if (p->other == NULL || p->out.len == 0) {
+		/* Two ends that are both being closed read no more: what they still had for each other is lost. */
+		if (p->other == NULL || p->out.len == 0 || p->other->closing) {
 			if (p->other != NULL) {
 				err_set(&end, ERR_CLOSED, "the other side closed the connection");
 				stream_emit_end(&p->other->s, &end);

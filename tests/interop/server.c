@@ -19,7 +19,7 @@
 #include "net/loop.h"
 #include "net/reflection.h"
 #include "net/stream.h"
-#include "test_certs.h"
+#include "tests/lib/certs.h"
 #include "test_service.h"
 
 struct server {

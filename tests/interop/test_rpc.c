@@ -12,7 +12,7 @@
 #include "net/rpc_client.h"
 #include "net/stream.h"
 #include "net/tls.h"
-#include "test_certs.h"
+#include "tests/lib/certs.h"
 #include "test_service.h"
 
 static const char *const alpn_h2[] = { "h2", NULL };

@@ -1,4 +1,4 @@
-#include "test_certs.h"
+#include "tests/lib/certs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
