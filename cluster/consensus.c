@@ -227,6 +227,7 @@ static void on_commit_check(uv_check_t *h)
 static void on_pump_check(uv_check_t *h)
 {
 	group_pump(h->data);
+	group_push(h->data);
 }
 
 static void on_prepare(uv_prepare_t *h)
@@ -235,6 +236,7 @@ static void on_prepare(uv_prepare_t *h)
 
 	turn(cs);
 	group_pump(cs);
+	group_push(cs);
 }
 
 static void on_wake(void *arg)

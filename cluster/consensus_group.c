@@ -189,6 +189,51 @@ void group_pump(struct consensus *cs)
 	done_error(&g->markers, ERR_INTERNAL, "", "raft failed");
 }
 
+/* Whether most voters are known to hold what we hold up to some index: libraft then sends entries at once. */
+static bool majority_matched(struct consensus *cs)
+{
+	unsigned voters = 0, matched = 0;
+
+	for (unsigned i = 0; i < cs->raft.configuration.n; i++) {
+		const struct raft_server *s = &cs->raft.configuration.servers[i];
+		raft_index match = 0;
+
+		if (s->role != RAFT_VOTER) {
+			continue;
+		}
+		voters++;
+		matched += s->id == cs->id ||
+			   (raft_match_index(&cs->raft, s->id, &match) == 0 && match > 0);
+	}
+	return matched > voters / 2;
+}
+
+/*
+ * Followers apply an entry when they are told that it is committed, which rides in the next entry or, up to 100 ms
+ * later, in a heartbeat. Who waits for an answer on a follower shall not wait for that: told at once, unless an entry has
+ * just gone. The same for the first entries of a term, which libraft sends with heartbeats alone.
+ */
+void group_push(struct consensus *cs)
+{
+	struct raft *r = &cs->raft;
+	uint64_t last;
+
+	if (cs->closing || r->state != RAFT_LEADER || cs->told_state != RAFT_LEADER ||
+	    r->configuration.n < 2) {
+		return;
+	}
+	last = raft_last_index(r);
+	if (last == cs->pushed_index && r->commit_index == cs->pushed_commit) {
+		return;
+	}
+	if ((last == cs->pushed_index && r->commit_index != cs->pushed_commit) ||
+	    !majority_matched(cs)) {
+		raft_shim_push(&cs->shim);
+	}
+	cs->pushed_index = last;
+	cs->pushed_commit = r->commit_index;
+}
+
 /* ---- applying ---- */
 
 int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index)

@@ -76,6 +76,7 @@ struct consensus {
 	uint64_t view_index;	/* committed to the store */
 	uint64_t stamp_mono_ms; /* when the last entry was applied */
 	uint64_t ready_index;	/* leader: proposes nothing before this is applied */
+	uint64_t pushed_commit, pushed_index; /* what followers were told of, see group_push() */
 	bool first_group;	/* leader: the next group carries the gap flag */
 	bool clocks_agree;
 	bool restored;
@@ -102,6 +103,7 @@ struct consensus {
 int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index);
 void group_commit(struct consensus *cs);
 void group_pump(struct consensus *cs);
+void group_push(struct consensus *cs);
 void group_leadership(struct consensus *cs, bool leads);
 void group_fail_all(struct consensus *cs, int code, const char *text);
 void group_checksum(const void *entry, uint8_t out[16]);

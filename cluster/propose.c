@@ -28,7 +28,7 @@
 enum {
 	DEADLINE_MS = 30000,
 	RETRY_MS = 20,	 /* after "not leader" without a newer leader in sight */
-	WATCH_MS = 50,	 /* how often deadlines are looked at */
+	WATCH_MS = 20,	 /* how often deadlines are looked at */
 	MAP_FULL_PERMILLE = 800,
 };
 
@@ -459,6 +459,14 @@ void propose_applied(struct cluster *c, const struct applied *a)
 
 void propose_state(struct cluster *c)
 {
+	struct proposer *q = &c->prop;
+
+	/* Another leader: nobody waits for his pause any more. */
+	pthread_mutex_lock(&q->lock);
+	LIST_FOREACH (&q->all, it) {
+		LIST_ENTRY(it, struct proposal, node)->retry_ms = 0;
+	}
+	pthread_mutex_unlock(&q->lock);
 	advance_all(c);
 }
 

@@ -520,6 +520,18 @@ void raft_shim_force_election(struct raft_shim *s)
 	}
 }
 
+void raft_shim_push(struct raft_shim *s)
+{
+	unsigned timeout = s->raft->heartbeat_timeout;
+
+	if (s->raft->state != RAFT_LEADER || s->tick == NULL || s->closing) {
+		return;
+	}
+	s->raft->heartbeat_timeout = 0; /* every peer is due */
+	s->tick(&s->io);
+	s->raft->heartbeat_timeout = timeout;
+}
+
 void raft_shim_done(struct raft_shim *s)
 {
 	raft_shim_flush(s);

@@ -55,5 +55,10 @@ void raft_shim_flush(struct raft_shim *s);
 void raft_shim_leader_lost(struct raft_shim *s, raft_id id);
 /* Starts an election now, if we are follower. */
 void raft_shim_force_election(struct raft_shim *s);
+/*
+ * Sends AppendEntries to every peer now, if we lead: libraft tells followers of a commit, and sends the first entries
+ * of a term, only with the next heartbeat otherwise. Not from within libraft's calls.
+ */
+void raft_shim_push(struct raft_shim *s);
 /* After raft's close callback: frees what is left. */
 void raft_shim_done(struct raft_shim *s);
