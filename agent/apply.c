@@ -102,7 +102,8 @@ static void make_wanted(struct agent *a, struct mesh *wanted)
 	const struct admitted *ad = &a->admitted;
 	int64_t now = clock_wall_ms();
 
-	*wanted = (struct mesh){.listen_port = a->listen_port};
+	/* The port is taken before the registration, which tells it. */
+	*wanted = (struct mesh){.listen_port = a->settings.up ? a->listen_port : 0};
 	if (!agent_is_up(a) || !a->has_admitted || ad->refused || agent_is_expired(a)) {
 		return; /* no peers, no addresses, link down */
 	}
@@ -235,7 +236,6 @@ static void do_ops(struct agent *a, struct mesh *wanted, struct mesh_ops *ops)
 
 void agent_apply_now(struct agent *a)
 {
-	bool should_run = agent_is_up(a) && a->has_admitted;
 	struct mesh wanted;
 	struct mesh_ops ops = {0};
 	uint16_t old_port = a->listen_port;
@@ -244,7 +244,7 @@ void agent_apply_now(struct agent *a)
 	loop_timer_stop(&a->apply_timer);
 	a->applied = true;
 	/* Down and nothing there: nothing to do, and no reason to start anything. */
-	if (a->wg == NULL && !should_run && !wg_uapi_alive(a->config->uapi_dir, a->config->interface)) {
+	if (a->wg == NULL && !a->settings.up && !wg_uapi_alive(a->config->uapi_dir, a->config->interface)) {
 		dns_glue_update(a->dns);
 		return;
 	}
@@ -252,7 +252,9 @@ void agent_apply_now(struct agent *a)
 		a->applied = false;
 		return;
 	}
-	choose_port(a);
+	if (a->settings.up) {
+		choose_port(a);
+	}
 	make_wanted(a, &wanted);
 	mesh_reconcile(&wanted, &a->actual, &ops);
 	if (ops.n > 0) {

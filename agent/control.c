@@ -114,7 +114,7 @@ static void report_send(struct control *c)
 
 void control_set_endpoints(struct control *c, const struct ipport *endpoints, size_t n)
 {
-	if (n == c->n_endpoints && (n == 0 || memcmp(c->endpoints, endpoints, n * sizeof(*endpoints)) == 0)) {
+	if (endpoints_equal(c->endpoints, c->n_endpoints, endpoints, n)) {
 		return;
 	}
 	mem_free(c->endpoints);

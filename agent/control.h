@@ -61,6 +61,7 @@ void control_free(struct control *c);
 void control_set_urls(struct control *c, const char *const *urls, size_t n);
 /* What this device reports: endpoints and the name asked for (copied). Only a change is sent. */
 void control_set_endpoints(struct control *c, const struct ipport *endpoints, size_t n);
+bool endpoints_equal(const struct ipport *a, size_t na, const struct ipport *b, size_t nb);
 void control_set_hostname(struct control *c, const char *hostname);
 
 /* Stay attached from now on; harmless when it is so already. A registered device watches, another one waits for a login. */

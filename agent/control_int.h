@@ -22,7 +22,7 @@ enum {
 	CONTROL_SUBSCRIBE_MS = 4000, /* for the first answer of a lighthouse to Watch */
 	CONTROL_SILENT_MS = 12000, /* without a heartbeat, although pings are answered */
 	CONTROL_NO_QUORUM_MS = 5000, /* age of the quorum from which others are tried */
-	CONTROL_STEADY_MS = 10000, /* an attach that lasted so long starts the backoff anew */
+	CONTROL_STEADY_MS = 3000, /* an attach that lasted so long starts the backoff anew */
 	CONTROL_CALL_MS = 6000, /* for Register; between two calls a server takes two pings */
 	CONTROL_URLS = 2 * LIM_LIGHTHOUSE_URLS,
 };

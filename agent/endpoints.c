@@ -52,6 +52,16 @@ size_t endpoints_gather(const struct host_net *net, const struct prefix *tailnet
 	return kept;
 }
 
+bool endpoints_equal(const struct ipport *a, size_t na, const struct ipport *b, size_t nb)
+{
+	for (size_t i = 0; na == nb && i < na; i++) {
+		if (!ipport_equal(&a[i], &b[i])) {
+			return false;
+		}
+	}
+	return na == nb;
+}
+
 void agent_endpoints_update(struct agent *a)
 {
 	static const struct prefix own[] = {
@@ -78,7 +88,7 @@ void agent_endpoints_update(struct agent *a)
 	}
 	n = a->listen_port == 0 ? 0
 				: endpoints_gather(&a->net, tailnet, n_tailnet, a->listen_port, found, ARRAY_LEN(found));
-	if (n == a->n_endpoints && (n == 0 || memcmp(found, a->endpoints, n * sizeof(*found)) == 0)) {
+	if (endpoints_equal(found, n, a->endpoints, a->n_endpoints)) {
 		return;
 	}
 	mem_free(a->endpoints);

@@ -13,12 +13,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include "agent/agent.h"
 #include "base/crypto.h"
 #include "base/log.h"
 #include "net/loop.h"
+#include "net/poll.h"
 
 enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_CONFIG = 78 };
 
@@ -60,14 +60,14 @@ static void notify(const char *state)
 }
 
 struct signals {
-	uv_signal_t term;
-	uv_signal_t interrupt;
+	struct loop_signal *term;
+	struct loop_signal *interrupt;
 	struct loop *loop;
 };
 
-static void on_signal(uv_signal_t *handle, int number)
+static void on_signal(void *arg, int number)
 {
-	struct signals *s = handle->data;
+	struct signals *s = arg;
 
 	LOG_INFO("%s: the agent ends, the mesh stays", number == SIGTERM ? "SIGTERM" : "SIGINT");
 	loop_stop(s->loop);
@@ -76,17 +76,14 @@ static void on_signal(uv_signal_t *handle, int number)
 static void signals_start(struct signals *s, struct loop *loop)
 {
 	s->loop = loop;
-	uv_signal_init(loop_uv(loop), &s->term);
-	uv_signal_init(loop_uv(loop), &s->interrupt);
-	s->term.data = s->interrupt.data = s;
-	uv_signal_start(&s->term, on_signal, SIGTERM);
-	uv_signal_start(&s->interrupt, on_signal, SIGINT);
+	s->term = loop_signal_new(loop, SIGTERM, on_signal, s);
+	s->interrupt = loop_signal_new(loop, SIGINT, on_signal, s);
 }
 
 static void signals_stop(struct signals *s)
 {
-	uv_close((uv_handle_t *)&s->term, NULL);
-	uv_close((uv_handle_t *)&s->interrupt, NULL);
+	loop_signal_free(s->term);
+	loop_signal_free(s->interrupt);
 }
 
 static int run(const struct agent_config *config)

@@ -13,10 +13,10 @@
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uv.h>
 
 #include "base/mem.h"
 #include "net/loop.h"
+#include "net/poll.h"
 
 enum {
 	ROUTE_PROTOCOL = 83,
@@ -30,7 +30,7 @@ struct host_netlink {
 	unsigned seq;
 	/* watch */
 	struct mnl_socket *events;
-	uv_poll_t *poll; /* freed by its close callback */
+	struct loop_poll *poll;
 	struct loop *loop;
 	struct loop_timer quiet;
 	void (*cb)(void *arg);
@@ -568,13 +568,11 @@ static void on_quiet(void *arg)
 	nl->cb(nl->arg);
 }
 
-static void on_events(uv_poll_t *poll, int status, int events)
+static void on_events(void *arg)
 {
-	struct host_netlink *nl = poll->data;
+	struct host_netlink *nl = arg;
 	char buf[8192];
 
-	(void)status;
-	(void)events;
 	/* What changed is not read out of the events: the reader looks at the whole. ENOBUFS is an event as well. */
 	while (mnl_socket_recvfrom(nl->events, buf, sizeof(buf)) > 0 || errno == ENOBUFS) {
 	}
@@ -583,16 +581,10 @@ static void on_events(uv_poll_t *poll, int status, int events)
 	}
 }
 
-static void on_poll_closed(uv_handle_t *handle)
-{
-	mem_free(handle);
-}
-
 static int netlink_watch(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg, struct err *e)
 {
 	struct host_netlink *nl = of_host(host);
 	unsigned groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
-	int r;
 
 	nl->events = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (nl->events == NULL || mnl_socket_bind(nl->events, groups, MNL_SOCKET_AUTOPID) < 0) {
@@ -601,15 +593,10 @@ static int netlink_watch(struct host *host, struct loop *loop, void (*cb)(void *
 	nl->loop = loop;
 	nl->cb = cb;
 	nl->arg = arg;
-	nl->poll = MEM_NEW(uv_poll_t);
-	r = uv_poll_init(loop_uv(loop), nl->poll, mnl_socket_get_fd(nl->events));
-	if (r < 0) {
-		mem_free(nl->poll);
-		nl->poll = NULL;
-		return err_set(e, r, "cannot watch the host's network: %s", uv_strerror(r));
+	nl->poll = loop_poll_new(loop, mnl_socket_get_fd(nl->events), on_events, nl);
+	if (nl->poll == NULL) {
+		return err_set(e, ERR_INTERNAL, "cannot watch the host's network");
 	}
-	nl->poll->data = nl;
-	uv_poll_start(nl->poll, UV_READABLE, on_events);
 	return 0;
 }
 
@@ -618,10 +605,7 @@ static void netlink_free(struct host *host)
 	struct host_netlink *nl = of_host(host);
 
 	loop_timer_stop(&nl->quiet);
-	if (nl->poll != NULL) {
-		uv_poll_stop(nl->poll);
-		uv_close((uv_handle_t *)nl->poll, on_poll_closed);
-	}
+	loop_poll_free(nl->poll);
 	if (nl->events != NULL) {
 		mnl_socket_close(nl->events);
 	}

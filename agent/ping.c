@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include "agent/local_int.h"
 #include "base/clock.h"
@@ -31,7 +30,7 @@ struct ping {
 	struct local *local;
 	struct rpc_ref ref;
 	int fd;
-	uv_poll_t *poll; /* freed by its close callback */
+	struct loop_poll *poll;
 	struct loop_timer send;
 	struct loop_timer expire;
 	char name[LIM_DOMAIN + 1];
@@ -47,20 +46,12 @@ struct ping {
 	struct echo ring[RING];
 };
 
-static void on_closed(uv_handle_t *handle)
-{
-	mem_free(handle);
-}
-
 void ping_free(struct ping *p)
 {
 	list_remove(&p->node);
 	loop_timer_stop(&p->send);
 	loop_timer_stop(&p->expire);
-	if (p->poll != NULL) {
-		uv_poll_stop(p->poll);
-		uv_close((uv_handle_t *)p->poll, on_closed);
-	}
+	loop_poll_free(p->poll);
 	if (p->fd >= 0) {
 		close(p->fd);
 	}
@@ -273,13 +264,11 @@ static void on_send(void *arg)
 	}
 }
 
-static void on_readable(uv_poll_t *poll, int status, int events)
+static void on_readable(void *arg)
 {
-	struct ping *p = poll->data;
+	struct ping *p = arg;
 	uint8_t packet[2048];
 
-	(void)status;
-	(void)events;
 	for (;;) {
 		struct sockaddr_storage ss;
 		socklen_t ss_len = sizeof(ss);
@@ -329,14 +318,10 @@ static int open_socket(struct ping *p, struct err *e)
 		ICMP6_FILTER_SETPASS(ICMP6_ECHO_REPLY, &filter);
 		IGNORE(setsockopt(p->fd, IPPROTO_ICMPV6, ICMP6_FILTER, &filter, sizeof(filter)) < 0);
 	}
-	p->poll = MEM_NEW(uv_poll_t);
-	if (uv_poll_init(loop_uv(p->local->a->loop), p->poll, p->fd) < 0) {
-		mem_free(p->poll);
-		p->poll = NULL;
+	p->poll = loop_poll_new(p->local->a->loop, p->fd, on_readable, p);
+	if (p->poll == NULL) {
 		return err_set(e, ERR_INTERNAL, "the agent cannot watch its ICMP socket");
 	}
-	p->poll->data = p;
-	uv_poll_start(p->poll, UV_READABLE, on_readable);
 	return 0;
 }
 

@@ -373,7 +373,8 @@ void fake_map_init(struct fake_map *m, const uint8_t node_key[32], size_t n_peer
 	m->self.tailnet_name = (char *)"default";
 	m->self.user = (char *)"admin";
 	m->self.approved = true;
-	m->self.node_key = (ProtobufCBinaryData){32, (uint8_t *)node_key};
+	memcpy(m->node_key, node_key, 32);
+	m->self.node_key = (ProtobufCBinaryData){32, m->node_key};
 	m->self.dns = &m->dns;
 	m->dns.base_domain = (char *)"home.internal";
 	put_addr("100.64.0.1", m->self_addr[0], &m->self_addrs[0]);

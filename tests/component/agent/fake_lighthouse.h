@@ -75,6 +75,7 @@ struct fake_map {
 	Skerry__V1__NetmapChunk chunk;
 	Skerry__V1__Revision revision;
 	Skerry__V1__NetmapSelf self;
+	uint8_t node_key[32];
 	ProtobufCBinaryData self_addrs[2];
 	uint8_t self_addr[2][16];
 	Skerry__V1__Prefix prefix[2];
