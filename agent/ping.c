@@ -12,6 +12,7 @@
 #include "base/enc.h"
 #include "base/mem.h"
 #include "base/rand.h"
+#include "net/poll.h"
 
 enum {
 	PINGS_MAX = 32, /* at a time */

@@ -4,6 +4,7 @@
  * (cluster_close), exit. A second signal ends at once.
  */
 #include <errno.h>
+#include <signal.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -12,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
 
 #include "api/api.h"
 #include "base/buf.h"
@@ -27,6 +27,7 @@
 #include "lighthouse/config.h"
 #include "net/listen.h"
 #include "net/loop.h"
+#include "net/poll.h"
 #include "net/stream.h"
 #include "net/tls.h"
 
@@ -52,7 +53,7 @@ struct daemon {
 	char *own_chain;
 	char own_name[96];
 	struct loop_timer certificates, status;
-	uv_signal_t term, interrupt;
+	struct loop_signal *term, *interrupt;
 	size_t draining;
 	bool stopping;
 	uint64_t last_leader;
@@ -300,9 +301,9 @@ static void drained(void *arg)
 		loop_stop(d->loop);
 }
 
-static void on_signal(uv_signal_t *handle, int signum)
+static void on_signal(void *arg, int signum)
 {
-	struct daemon *d = handle->data;
+	struct daemon *d = arg;
 
 	if (d->stopping) {
 		LOG_WARN("second signal %d: ending at once", signum);
@@ -317,14 +318,6 @@ static void on_signal(uv_signal_t *handle, int signum)
 		listener_stop(d->fronts[i].listener);
 		api_face_drain(d->fronts[i].face, (uint64_t)d->config.drain_ms, drained, d);
 	}
-}
-
-static int start_signal(struct daemon *d, uv_signal_t *handle, int signum)
-{
-	int rc = uv_signal_init(loop_uv(d->loop), handle);
-
-	handle->data = d;
-	return rc ? rc : uv_signal_start(handle, on_signal, signum);
 }
 
 static int open_fronts(struct daemon *d, struct err *err)
@@ -370,11 +363,10 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 	rc = load_own(d, &changed, err);
 	if (rc >= 0)
 		rc = open_fronts(d, err);
-	if (rc >= 0 &&
-	    (start_signal(d, &d->term, SIGTERM) || start_signal(d, &d->interrupt, SIGINT)))
-		rc = err_set(err, ERR_INTERNAL, "signal handlers cannot be set");
 	if (rc < 0)
 		return rc;
+	d->term = loop_signal_new(d->loop, SIGTERM, on_signal, d);
+	d->interrupt = loop_signal_new(d->loop, SIGINT, on_signal, d);
 	loop_timer_start(&d->certificates, d->loop, CERTIFICATE_CHECK_MS, renew, d);
 	watch_status(d);
 	notify("READY=1");
@@ -386,10 +378,8 @@ static void daemon_done(struct daemon *d)
 {
 	loop_timer_stop(&d->certificates);
 	loop_timer_stop(&d->status);
-	if (d->term.data)
-		uv_close((uv_handle_t *)&d->term, NULL);
-	if (d->interrupt.data)
-		uv_close((uv_handle_t *)&d->interrupt, NULL);
+	loop_signal_free(d->term);
+	loop_signal_free(d->interrupt);
 	for (size_t i = 0; i < d->n_fronts; i++)
 		front_done(&d->fronts[i]);
 	mem_free(d->fronts);
