@@ -377,6 +377,10 @@ static int place_check(struct state *st, const struct command_row *row)
 		return refuse(st, CODE_INVALID, "", "random",
 			      "a command carries 32 random bytes, not %zu", c->random.len);
 	}
+	if (strlen(c->reason) > LIM_TEXT_BYTES) {
+		return refuse(st, CODE_INVALID, "", "reason", "the reason has more than %d bytes",
+			      LIM_TEXT_BYTES);
+	}
 	if ((row->flags & IN_TAILNET) != 0 && c->tailnet == 0) {
 		return refuse(st, CODE_INVALID, "", "parent",
 			      "the request names no tailnet (tailnets/<id>)");
