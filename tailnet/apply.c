@@ -15,11 +15,11 @@
 #include "base/limits.h"
 
 enum command_flags {
-	IN_TAILNET = 1 << 0,  /* cmd.tailnet names a tailnet */
-	IN_ANY = 1 << 1,      /* or the system (0) */
-	GROWS = 1 << 2,	      /* refused when the state is full */
-	ORIGIN = 1 << 3,      /* answered once per (lighthouse, incarnation, sequence) */
-	HAS_SECRET = 1 << 4,  /* its answer to the client holds a secret */
+	IN_TAILNET = 1 << 0, /* cmd.tailnet names a tailnet */
+	IN_ANY = 1 << 1,     /* or the system (0) */
+	GROWS = 1 << 2,      /* refused when the state is full */
+	ORIGIN = 1 << 3,     /* answered once per (lighthouse, incarnation, sequence) */
+	HAS_SECRET = 1 << 4, /* its answer to the client holds a secret */
 };
 
 struct command_row {
@@ -139,9 +139,10 @@ static int message_known(const ProtobufCMessage *m, unsigned depth, struct err *
 int tailnet_command_known(const Command *cmd, struct err *err)
 {
 	if (find_row(cmd) == NULL) {
-		return err_set(err, ERR_UNIMPLEMENTED,
-			       "the command %d is not known to this version: update this lighthouse",
-			       (int)cmd->body_case);
+		return err_set(
+			err, ERR_UNIMPLEMENTED,
+			"the command %d is not known to this version: update this lighthouse",
+			(int)cmd->body_case);
 	}
 	return message_known(&cmd->base, 1, err);
 }
@@ -177,10 +178,9 @@ static int origin_check(struct state *st, struct origin *o)
 			      (unsigned long long)c->lighthouse);
 	}
 	o->counts = true;
-	answer = st_get(st,
-			skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation,
-				 c->sequence),
-			REC(origin_answer));
+	answer = st_get(
+		st, skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation, c->sequence),
+		REC(origin_answer));
 	if (answer != NULL) {
 		CommandResult *r;
 		int e = rec_unpack(REC(command_result),
@@ -319,10 +319,11 @@ static int request_check(struct state *st, struct request *rq)
 		return REFUSE;
 	}
 	if (old == NULL && st_head(st, c->tailnet)->request_id_count >= LIM_REQUEST_IDS) {
-		return refuse(st, CODE_EXHAUSTED, "TOO_MANY_REQUEST_IDS", "request_id",
-			      "the tailnet used %d request ids within 5 minutes; call without one, or "
-			      "later",
-			      LIM_REQUEST_IDS);
+		return refuse(
+			st, CODE_EXHAUSTED, "TOO_MANY_REQUEST_IDS", "request_id",
+			"the tailnet used %d request ids within 5 minutes; call without one, or "
+			"later",
+			LIM_REQUEST_IDS);
 	}
 	/* No rows for tailnets that nobody made; one that is just being deleted still has a record. */
 	rq->counts = c->tailnet == 0 || st_has(st, skey_id(&k, TABLE_TAILNET, c->tailnet));
@@ -361,9 +362,8 @@ static void request_keep(struct state *st, const struct request *rq, bool accept
 	r.had_secret = accepted && secret;
 	r.id = st->reply->id;
 	st_msg_put(st, skey_slice(&k), &r);
-	st_raw_put(st,
-		   skey_deadline(&d, r.expire_ms, DEADLINE_REQUEST, c->tailnet, k.data, k.len), "",
-		   0);
+	st_raw_put(st, skey_deadline(&d, r.expire_ms, DEADLINE_REQUEST, c->tailnet, k.data, k.len),
+		   "", 0);
 }
 
 /* ---- the way of a command ---- */
@@ -391,9 +391,10 @@ static int place_check(struct state *st, const struct command_row *row)
 			      "there is no tailnet %llu", (unsigned long long)c->tailnet);
 	}
 	if ((row->flags & GROWS) != 0 && st->meta->bytes > LIM_STATE_BYTES) {
-		return refuse(st, CODE_EXHAUSTED, "STATE_FULL", "",
-			      "the state has reached its limit of %llu MiB; delete what is not needed",
-			      LIM_STATE_BYTES >> 20);
+		return refuse(
+			st, CODE_EXHAUSTED, "STATE_FULL", "",
+			"the state has reached its limit of %llu MiB; delete what is not needed",
+			LIM_STATE_BYTES >> 20);
 	}
 	if (c->policy_revision != 0) {
 		return refuse(st, CODE_ABORTED, "POLICY_CHANGED", "",

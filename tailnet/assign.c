@@ -170,7 +170,8 @@ static size_t address_ranges(const TailnetRecord *t, struct range *ret, uint64_t
 		const Skerry__V1__Prefix *p = t->prefixes[i];
 
 		if (p->address.len == 4 && p->length >= 10 && p->length <= 32) {
-			ret[n++] = (struct range){be_get32(p->address.data), 1ull << (32 - p->length)};
+			ret[n++] =
+				(struct range){be_get32(p->address.data), 1ull << (32 - p->length)};
 		}
 	}
 	if (n == 0) {

@@ -94,7 +94,8 @@ static void present(struct check *c, struct slice key, uint64_t tailnet, uint64_
 	}
 }
 
-static void deadline(struct check *c, uint64_t ms, enum deadline kind, uint64_t tailnet, uint64_t id)
+static void deadline(struct check *c, uint64_t ms, enum deadline kind, uint64_t tailnet,
+		     uint64_t id)
 {
 	struct skey k;
 
@@ -156,10 +157,10 @@ static void check_node(struct check *c, struct slice key, const NodeRecord *n)
 		  tailnet, id);
 	points_to(c, skey_id_str(&k, TABLE_BY_NODE_NAME, tailnet, n->given_name), tailnet, id);
 	for (size_t i = 0; i < n->n_addresses; i++) {
-		points_to(c,
-			  skey_bytes(&k, TABLE_BY_ADDRESS, n->addresses[i].data,
-				     n->addresses[i].len),
-			  tailnet, id);
+		points_to(
+			c,
+			skey_bytes(&k, TABLE_BY_ADDRESS, n->addresses[i].data, n->addresses[i].len),
+			tailnet, id);
 	}
 	if (n->user != 0) {
 		if (query_user(c->kv, tailnet, n->user, &c->arena, &u) < 0) {
@@ -291,9 +292,7 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 		return;
 	}
 	switch (table) {
-	case TABLE_MEMBER:
-		changed(c, CHANGE_MEMBER, 0, r.member->id, r.member->revision);
-		break;
+	case TABLE_MEMBER: changed(c, CHANGE_MEMBER, 0, r.member->id, r.member->revision); break;
 	case TABLE_TAILNET:
 		check_id(c, r.tailnet->id);
 		changed(c, CHANGE_TAILNET, r.tailnet->id, r.tailnet->id, r.tailnet->revision);
@@ -310,8 +309,7 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 		t->users++;
 		check_id(c, r.user->id);
 		changed(c, CHANGE_USER, r.user->tailnet, r.user->id, r.user->revision);
-		points_to(c,
-			  skey_id_str(&k, TABLE_BY_LOGIN, r.user->tailnet, r.user->login_name),
+		points_to(c, skey_id_str(&k, TABLE_BY_LOGIN, r.user->tailnet, r.user->login_name),
 			  r.user->tailnet, r.user->id);
 		break;
 	case TABLE_NODE: check_node(c, key, r.node); break;
@@ -345,8 +343,7 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 		if (t->purging) {
 			break;
 		}
-		changed(c, CHANGE_PENDING, r.pending->tailnet, r.pending->id,
-			r.pending->revision);
+		changed(c, CHANGE_PENDING, r.pending->tailnet, r.pending->id, r.pending->revision);
 		crypto_sha256(hash, r.pending->code, strlen(r.pending->code));
 		points_to(c, skey_bytes(&k, TABLE_BY_CODE, hash, 32), r.pending->tailnet,
 			  r.pending->id);
@@ -471,13 +468,13 @@ static void check_tally(struct check *c, uint64_t tailnet, const struct tally *t
 		wrong(c, "the head of tailnet %llu cannot be read", (unsigned long long)tailnet);
 		return;
 	}
-#define SAME(have, want, what)                                                                   \
-	do {                                                                                      \
-		if ((have) != (want)) {                                                           \
-			wrong(c, "tailnet %llu: %s: %llu instead of %llu",                        \
-			      (unsigned long long)tailnet, what, (unsigned long long)(have),      \
-			      (unsigned long long)(want));                                        \
-		}                                                                                 \
+#define SAME(have, want, what)                                                               \
+	do {                                                                                 \
+		if ((have) != (want)) {                                                      \
+			wrong(c, "tailnet %llu: %s: %llu instead of %llu",                   \
+			      (unsigned long long)tailnet, what, (unsigned long long)(have), \
+			      (unsigned long long)(want));                                   \
+		}                                                                            \
 	} while (0)
 	SAME(h->node_count, t->nodes, "count of nodes");
 	SAME(h->user_count, t->users, "count of users");
@@ -513,8 +510,8 @@ static void check_end(struct check *c)
 	while (c->r == 0 && map_next(&c->tallies, &it)) {
 		check_tally(c, map_iter_u64(&it), it.value);
 	}
-	if (c->r == 0 && (c->meta->digest.len != 32 ||
-			  memcmp(c->meta->digest.data, c->digest, 32) != 0)) {
+	if (c->r == 0 &&
+	    (c->meta->digest.len != 32 || memcmp(c->meta->digest.data, c->digest, 32) != 0)) {
 		wrong(c, "the digest is not the sum of the records");
 	}
 	if (c->r == 0 && c->meta->bytes != c->bytes) {

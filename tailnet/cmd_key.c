@@ -66,8 +66,8 @@ int cmd_auth_key_create(struct state *st)
 	}
 	st_index_put(st, skey_slice(&k), tailnet, c->credential->id);
 	if (c->user != 0) {
-		st_raw_put(st, of_user(&k, tailnet, c->user, CHANGE_AUTH_KEY, c->credential->id), "",
-			   0);
+		st_raw_put(st, of_user(&k, tailnet, c->user, CHANGE_AUTH_KEY, c->credential->id),
+			   "", 0);
 	}
 	skerry__internal__v1__auth_key_record__init(&r);
 	r.id = c->credential->id;
@@ -120,7 +120,8 @@ int cmd_auth_key_delete(struct state *st)
 
 	if (k == NULL) {
 		return refuse(st, CODE_NOT_FOUND, "AUTH_KEY_NOT_FOUND", "name",
-			      "there is no auth key %llu in the tailnet", (unsigned long long)c->id);
+			      "there is no auth key %llu in the tailnet",
+			      (unsigned long long)c->id);
 	}
 	if (valid_etag(st, c->etag, k->revision) == REFUSE) {
 		return REFUSE;

@@ -27,8 +27,8 @@ static UserRecord *user_for_node(struct state *st, uint64_t id)
 		return NULL;
 	}
 	if (u->suspended) {
-		IGNORE(refuse(st, CODE_DENIED, "USER_SUSPENDED", "user",
-			      "the user %s is suspended", u->login_name));
+		IGNORE(refuse(st, CODE_DENIED, "USER_SUSPENDED", "user", "the user %s is suspended",
+			      u->login_name));
 		return NULL;
 	}
 	return u;
@@ -217,7 +217,8 @@ int cmd_pending_create(struct state *st)
 		return REFUSE;
 	}
 	if (strlen(c->code) < 8 || valid_text(st, c->code, LIM_LABEL, "code") == REFUSE) {
-		return refuse(st, CODE_INVALID, "", "code", "a code has 8 to %d characters", LIM_LABEL);
+		return refuse(st, CODE_INVALID, "", "code", "a code has 8 to %d characters",
+			      LIM_LABEL);
 	}
 	if (st_index(st, skey_bytes(&k, TABLE_BY_NODE_KEY, f->node_key.data, 32), &t, &id)) {
 		n = st_node(st, t, id);
@@ -294,9 +295,10 @@ int cmd_pending_decide(struct state *st)
 		p = st_pending(st, t, id);
 	}
 	if (p == NULL || p->expire_ms <= st->now) {
-		return refuse(st, CODE_NOT_FOUND, "CODE_UNKNOWN", "code",
-			      "nothing waits under this code in the tailnet, or it has expired: see the "
-			      "code that the device shows now");
+		return refuse(
+			st, CODE_NOT_FOUND, "CODE_UNKNOWN", "code",
+			"nothing waits under this code in the tailnet, or it has expired: see the "
+			"code that the device shows now");
 	}
 	if (p->verdict != SKERRY__INTERNAL__V1__PENDING_VERDICT__PENDING_VERDICT_UNSPECIFIED) {
 		if ((int)p->verdict != verdict || (c->approve && p->user != c->user)) {
@@ -357,7 +359,8 @@ static int check_name(struct state *st, const NodeRecord *n, const char *name, c
 		return name_choose(st, n->tailnet, n->hostname, n->machine_key, n->id, out);
 	}
 	if (name_valid_label(name, len, &e) < 0) {
-		return refuse(st, CODE_INVALID, "NAME_INVALID", "given_name", "the name: %s", e.msg);
+		return refuse(st, CODE_INVALID, "NAME_INVALID", "given_name", "the name: %s",
+			      e.msg);
 	}
 	if (name_refused_label(name)) {
 		return refuse(st, CODE_INVALID, "NAME_REFUSED", "given_name",
@@ -379,11 +382,10 @@ static int check_user(struct state *st, const NodeRecord *n, uint64_t user)
 	if (user_for_node(st, user) == NULL) {
 		return REFUSE;
 	}
-	if (user != n->user &&
-	    st_index(st,
-		     skey_machine(&k, (uint8_t)n->machine_key->kind, n->machine_key->key.data,
-				  n->tailnet, user),
-		     &t, &id)) {
+	if (user != n->user && st_index(st,
+					skey_machine(&k, (uint8_t)n->machine_key->kind,
+						     n->machine_key->key.data, n->tailnet, user),
+					&t, &id)) {
 		return refuse(st, CODE_EXISTS, "NODE_EXISTS", "user",
 			      "the same machine has a node of this user: %s",
 			      st_name(st, RESOURCE_NODE, t, id));
@@ -454,8 +456,7 @@ int cmd_node_update(struct state *st)
 		if (n->n_tags > 0) {
 			node_set_expiry(st, n, 0);
 		} else if (was_tagged && !c->set_expire) {
-			node_set_expiry(st, n,
-					node_default_expiry(st, st_tailnet(st, n->tailnet)));
+			node_set_expiry(st, n, node_default_expiry(st, st_tailnet(st, n->tailnet)));
 		}
 	}
 	if (c->set_approved) {
@@ -470,7 +471,9 @@ int cmd_node_update(struct state *st)
 	st_put_node(st, n, c->set_tags || c->set_approved || c->set_expire || c->set_user);
 	st_audit(st, n->tailnet, "node.update", st_name(st, RESOURCE_NODE, n->tailnet, n->id),
 		 "%s%s%s%s%s", rename ? "name " : "", c->set_tags ? "tags " : "",
-		 !c->set_approved ? "" : c->approved ? "approved " : "not approved ",
+		 !c->set_approved ? ""
+		 : c->approved    ? "approved "
+				  : "not approved ",
 		 c->set_expire ? "expiry " : "", c->set_user ? "user" : "");
 	st_answer(st, RESOURCE_NODE, n->tailnet, n->id);
 	return ACCEPT;

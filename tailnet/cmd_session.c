@@ -47,8 +47,7 @@ static void session_lost(struct state *st, Presence *p, int cause, uint64_t grac
 static void attach(struct state *st, const Skerry__Internal__V1__SessionEvent *e, Presence *p,
 		   uint64_t lighthouse, uint64_t incarnation)
 {
-	bool again = e->session == p->session && !attached(p) &&
-		     p->lost_cause == LOST(LIGHTHOUSE);
+	bool again = e->session == p->session && !attached(p) && p->lost_cause == LOST(LIGHTHOUSE);
 	bool seen = !p->online;
 	struct skey k;
 

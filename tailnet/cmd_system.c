@@ -39,10 +39,11 @@ static int valid_member(struct state *st, const MemberRecord *m)
 static int valid_features(struct state *st, uint32_t min, uint32_t max)
 {
 	if (min > st->meta->feature_level || max < st->meta->feature_level) {
-		return refuse(st, CODE_PRECONDITION, "FEATURE_LEVEL", "feature_max",
-			      "the lighthouse supports the feature levels %u to %u, the cluster is at "
-			      "%u: install a version that supports it",
-			      min, max, st->meta->feature_level);
+		return refuse(
+			st, CODE_PRECONDITION, "FEATURE_LEVEL", "feature_max",
+			"the lighthouse supports the feature levels %u to %u, the cluster is at "
+			"%u: install a version that supports it",
+			min, max, st->meta->feature_level);
 	}
 	return ACCEPT;
 }
@@ -51,10 +52,11 @@ static int valid_ca(struct state *st, const CaRecord *ca)
 {
 	if (ca->generation == 0 || ca->certificate_der.len == 0 ||
 	    ca->certificate_der.len > LIM_CERTIFICATE_BYTES) {
-		return refuse(st, CODE_INVALID, "", "ca",
-			      "a certificate authority has a generation and a certificate of at most "
-			      "%d bytes",
-			      LIM_CERTIFICATE_BYTES);
+		return refuse(
+			st, CODE_INVALID, "", "ca",
+			"a certificate authority has a generation and a certificate of at most "
+			"%d bytes",
+			LIM_CERTIFICATE_BYTES);
 	}
 	return ACCEPT;
 }
@@ -105,7 +107,8 @@ int cmd_bootstrap(struct state *st)
 			      "a cluster has an id of 63 bits, an epoch and a feature level");
 	}
 	if (name_valid_label(name, strlen(name), &e) < 0) {
-		return refuse(st, CODE_INVALID, "", "tailnet_name", "the tailnet's name: %s", e.msg);
+		return refuse(st, CODE_INVALID, "", "tailnet_name", "the tailnet's name: %s",
+			      e.msg);
 	}
 	if (b->base_domain[0] != '\0' && name_valid_domain(b->base_domain, &e) < 0) {
 		return refuse(st, CODE_INVALID, "", "base_domain", "the base domain: %s", e.msg);
@@ -300,17 +303,19 @@ static int join_conflicts(struct state *st, const MemberRecord *m)
 			break;
 		}
 		if (other->id == m->id || bytes_equal(other->public_key, m->public_key)) {
-			return refuse(st, CODE_EXISTS, "MEMBER_EXISTS", "member",
-				      "the id or the key of the lighthouse was used before: start with "
-				      "an empty directory");
+			return refuse(
+				st, CODE_EXISTS, "MEMBER_EXISTS", "member",
+				"the id or the key of the lighthouse was used before: start with "
+				"an empty directory");
 		}
 		if (other->kind == MEMBER_KIND(REMOVED)) {
 			continue;
 		}
 		if (strcmp(other->name, m->name) == 0) {
-			return refuse(st, CODE_EXISTS, "MEMBER_NAME_TAKEN", "member.name",
-				      "another lighthouse is called \"%s\": give this one another name",
-				      m->name);
+			return refuse(
+				st, CODE_EXISTS, "MEMBER_NAME_TAKEN", "member.name",
+				"another lighthouse is called \"%s\": give this one another name",
+				m->name);
 		}
 		n++;
 	}
@@ -451,9 +456,10 @@ int cmd_raise_feature_level(struct state *st)
 		m = st_get(st, skey_slice(&k), REC(member_record));
 		if (m != NULL && m->kind != MEMBER_KIND(REMOVED) &&
 		    (level < m->feature_min || level > m->feature_max)) {
-			return refuse(st, CODE_PRECONDITION, "FEATURE_LEVEL", "level",
-				      "lighthouse %s supports the levels %u to %u only: update it first",
-				      m->name, m->feature_min, m->feature_max);
+			return refuse(
+				st, CODE_PRECONDITION, "FEATURE_LEVEL", "level",
+				"lighthouse %s supports the levels %u to %u only: update it first",
+				m->name, m->feature_min, m->feature_max);
 		}
 	}
 	st->meta->feature_level = level;
@@ -475,7 +481,8 @@ int cmd_secret_put(struct state *st)
 	}
 	if (p->ca != NULL && st_has(st, skey_id(&k, TABLE_CA, p->ca->generation))) {
 		return refuse(st, CODE_EXISTS, "GENERATION_TAKEN", "ca.generation",
-			      "there is a certificate authority of generation %u", p->ca->generation);
+			      "there is a certificate authority of generation %u",
+			      p->ca->generation);
 	}
 	if (p->secret != NULL) {
 		secret_put(st, p->secret);

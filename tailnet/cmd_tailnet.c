@@ -73,7 +73,8 @@ static int valid_name(struct state *st, const char *name)
 	struct skey k;
 
 	if (name_valid_label(name, strlen(name), &e) < 0) {
-		return refuse(st, CODE_INVALID, "", "display_name", "the tailnet's name: %s", e.msg);
+		return refuse(st, CODE_INVALID, "", "display_name", "the tailnet's name: %s",
+			      e.msg);
 	}
 	if (st_has(st, name_key(&k, name))) {
 		return refuse(st, CODE_EXISTS, "TAILNET_NAME_TAKEN", "display_name",
@@ -85,9 +86,10 @@ static int valid_name(struct state *st, const char *name)
 static int valid_expiry(struct state *st, uint64_t ms)
 {
 	if (ms != 0 && (ms < 60000 || ms > LIM_LIFETIME_MS)) {
-		return refuse(st, CODE_INVALID, "", "node_expiry",
-			      "a node key lasts from a minute to ten years; 0 is the default of 180 "
-			      "days");
+		return refuse(
+			st, CODE_INVALID, "", "node_expiry",
+			"a node key lasts from a minute to ten years; 0 is the default of 180 "
+			"days");
 	}
 	return ACCEPT;
 }
@@ -211,8 +213,8 @@ int cmd_tailnet_update(struct state *st)
 		t->node_expiry_ms = c->node_expiry_ms;
 	}
 	st_put_tailnet(st, t, false);
-	st_audit(st, t->id, "tailnet.update", st_name(st, RESOURCE_TAILNET, t->id, t->id),
-		 "%s%s%s", rename ? "name " : "", c->set_dns ? "dns " : "",
+	st_audit(st, t->id, "tailnet.update", st_name(st, RESOURCE_TAILNET, t->id, t->id), "%s%s%s",
+		 rename ? "name " : "", c->set_dns ? "dns " : "",
 		 c->set_node_expiry ? "node_expiry" : "");
 	st_answer(st, RESOURCE_TAILNET, t->id, t->id);
 	return ACCEPT;
@@ -232,8 +234,8 @@ int cmd_tailnet_delete(struct state *st)
 	}
 	if (!c->force && st_head(st, t->id)->node_count > 0) {
 		return refuse(st, CODE_PRECONDITION, "TAILNET_NOT_EMPTY", "force",
-			      "the tailnet %s has %llu nodes: delete them first, or set force", t->name,
-			      (unsigned long long)st_head(st, t->id)->node_count);
+			      "the tailnet %s has %llu nodes: delete them first, or set force",
+			      t->name, (unsigned long long)st_head(st, t->id)->node_count);
 	}
 	ch.tailnet = t->id;
 	ch.object = t->id;
@@ -246,7 +248,8 @@ int cmd_tailnet_delete(struct state *st)
 	p.since_ms = st->now;
 	state_put(st, skey_id(&k, TABLE_PURGE, t->id), &p, NULL);
 	st_raw_put(st, skey_deadline(&k, st->now, DEADLINE_PURGE, t->id, NULL, 0), "", 0);
-	st_audit(st, 0, "tailnet.delete", st_name(st, RESOURCE_TAILNET, t->id, t->id), "%s", t->name);
+	st_audit(st, 0, "tailnet.delete", st_name(st, RESOURCE_TAILNET, t->id, t->id), "%s",
+		 t->name);
 	st_answer(st, RESOURCE_TAILNET, t->id, t->id);
 	return ACCEPT;
 }
@@ -298,8 +301,8 @@ bool tailnet_purge(struct state *st, uint64_t tailnet, size_t budget)
 {
 	/* What has entries elsewhere goes through its own removal; the rest table by table. */
 	static const enum table rest[] = {
-		TABLE_USER,    TABLE_AUDIT,	    TABLE_BY_LOGIN,  TABLE_BY_NODE_NAME,
-		TABLE_CHANGE,  TABLE_TOMBSTONE,	    TABLE_HISTORY,   TABLE_HISTORY_QUEUE,
+		TABLE_USER,        TABLE_AUDIT,        TABLE_BY_LOGIN, TABLE_BY_NODE_NAME,
+		TABLE_CHANGE,      TABLE_TOMBSTONE,    TABLE_HISTORY,  TABLE_HISTORY_QUEUE,
 		TABLE_KEY_OF_USER, TABLE_NODE_OF_USER,
 	};
 	size_t done = 0;
@@ -402,7 +405,8 @@ static UserRecord *user_asked(struct state *st, uint64_t id, const char *etag)
 
 /* Calls fn with each id that stands last in the keys below `prefix`; fn may delete that entry. */
 static void each_id(struct state *st, const struct skey *prefix,
-		    void (*fn)(struct state *st, uint64_t tailnet, uint64_t id, void *arg), void *arg)
+		    void (*fn)(struct state *st, uint64_t tailnet, uint64_t id, void *arg),
+		    void *arg)
 {
 	struct skey at = *prefix;
 	struct slice k, v;
@@ -411,7 +415,8 @@ static void each_id(struct state *st, const struct skey *prefix,
 	while (more && skey_has_prefix(k, skey_slice(prefix))) {
 		uint64_t tailnet, id;
 
-		skey_bytes(&at, (enum table)prefix->data[0], (const uint8_t *)k.data + 1, k.len - 1);
+		skey_bytes(&at, (enum table)prefix->data[0], (const uint8_t *)k.data + 1,
+			   k.len - 1);
 		if (skey_get_u64(k, 1, &tailnet) && skey_get_u64(k, k.len - 8, &id)) {
 			fn(st, tailnet, id, arg);
 		}
@@ -466,7 +471,9 @@ int cmd_user_update(struct state *st)
 	}
 	st_audit(st, u->tailnet, "user.update", st_name(st, RESOURCE_USER, u->tailnet, u->id),
 		 "%s%s%s", c->set_display_name ? "display_name " : "", c->set_role ? "role " : "",
-		 !suspension ? "" : u->suspended ? "suspended" : "resumed");
+		 !suspension    ? ""
+		 : u->suspended ? "suspended"
+				: "resumed");
 	st_answer(st, RESOURCE_USER, u->tailnet, u->id);
 	return ACCEPT;
 }
@@ -503,9 +510,10 @@ int cmd_user_delete(struct state *st)
 	skey_id2(&prefix, TABLE_NODE_OF_USER, u->tailnet, u->id);
 	if (st_raw_seek(st, skey_slice(&prefix), &k, &v) &&
 	    skey_has_prefix(k, skey_slice(&prefix))) {
-		return refuse(st, CODE_PRECONDITION, "USER_HAS_NODES", "name",
-			      "the user %s has nodes: delete them or give them to another user first",
-			      u->login_name);
+		return refuse(
+			st, CODE_PRECONDITION, "USER_HAS_NODES", "name",
+			"the user %s has nodes: delete them or give them to another user first",
+			u->login_name);
 	}
 	skey_id2(&prefix, TABLE_KEY_OF_USER, u->tailnet, u->id);
 	skey_add_u8(&prefix, CHANGE_AUTH_KEY);

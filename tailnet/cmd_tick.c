@@ -182,11 +182,10 @@ static size_t due_do(struct state *st, const struct due *d, size_t budget)
 			next = st->now;
 		}
 		break;
-	default:
-		st_fail(st, ERR_CORRUPT, "a deadline has the kind %d", (int)d->kind);
-		break;
+	default: st_fail(st, ERR_CORRUPT, "a deadline has the kind %d", (int)d->kind); break;
 	}
-	if (trim != NULL && (d->tailnet == 0 || st_has(st, skey_id(&k, TABLE_TAILNET, d->tailnet)))) {
+	if (trim != NULL &&
+	    (d->tailnet == 0 || st_has(st, skey_id(&k, TABLE_TAILNET, d->tailnet)))) {
 		n = 1 + trim(st, d->tailnet, budget, &next);
 	}
 	if (next != 0) {

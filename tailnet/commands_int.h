@@ -65,9 +65,9 @@ struct registration {
 	const RegisterFacts *facts;
 	uint64_t user;
 	bool user_suspended;
-	int method;		/* RegisterMethod */
+	int method;               /* RegisterMethod */
 	const AuthKeyRecord *key; /* NULL: none */
-	char **tags;		/* effective ones */
+	char **tags;              /* effective ones */
 	size_t n_tags;
 	bool approved;
 	bool ephemeral;

@@ -6,13 +6,13 @@
 #include "tailnet/query.h"
 
 /* In the arena and initialised, or NULL. */
-#define NEW(a, type, init)                                     \
-	({                                                     \
-		type *new_ = arena_alloc(a, sizeof(type));     \
-		if (new_ != NULL) {                            \
-			init(new_);                            \
-		}                                              \
-		new_;                                          \
+#define NEW(a, type, init)                                 \
+	({                                                 \
+		type *new_ = arena_alloc(a, sizeof(type)); \
+		if (new_ != NULL) {                        \
+			init(new_);                        \
+		}                                          \
+		new_;                                      \
 	})
 
 static int set_time(struct arena *a, uint64_t ms, Google__Protobuf__Timestamp **ret)

@@ -22,8 +22,8 @@ MUST_CHECK int netmap_self(const struct kv *kv, uint64_t tailnet, uint64_t node,
  */
 MUST_CHECK int netmap_peer(const struct kv *kv, const NodeRecord *peer, struct arena *a,
 			   Skerry__V1__NetmapPeer **ret);
-MUST_CHECK int netmap_peer_id(const struct kv *kv, uint64_t tailnet, uint64_t node,
-			      struct arena *a, Skerry__V1__NetmapPeer **ret);
+MUST_CHECK int netmap_peer_id(const struct kv *kv, uint64_t tailnet, uint64_t node, struct arena *a,
+			      Skerry__V1__NetmapPeer **ret);
 MUST_CHECK int netmap_presence(const struct kv *kv, uint64_t tailnet, uint64_t node,
 			       struct arena *a, Skerry__V1__PeerPresence **ret);
 

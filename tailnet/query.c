@@ -182,8 +182,7 @@ int query_tailnet(const struct kv *kv, uint64_t id, struct arena *a, TailnetReco
 	return r < 0 ? r : with_count(kv, a, t, ret);
 }
 
-int query_tailnet_named(const struct kv *kv, const char *name, struct arena *a,
-			TailnetRecord **ret)
+int query_tailnet_named(const struct kv *kv, const char *name, struct arena *a, TailnetRecord **ret)
 {
 	uint64_t tailnet, id;
 	struct skey k;
@@ -264,8 +263,7 @@ int query_node_next(const struct kv *kv, uint64_t tailnet, uint64_t after, struc
 	return next_id2(kv, TABLE_NODE, tailnet, after, REC(node_record), a, ret);
 }
 
-int query_node_by_key(const struct kv *kv, const uint8_t key[32], struct arena *a,
-		      NodeRecord **ret)
+int query_node_by_key(const struct kv *kv, const uint8_t key[32], struct arena *a, NodeRecord **ret)
 {
 	struct skey k;
 
@@ -273,16 +271,16 @@ int query_node_by_key(const struct kv *kv, const uint8_t key[32], struct arena *
 			   REC(node_record), a, ret);
 }
 
-int query_node_named(const struct kv *kv, uint64_t tailnet, const char *given_name,
-		     struct arena *a, NodeRecord **ret)
+int query_node_named(const struct kv *kv, uint64_t tailnet, const char *given_name, struct arena *a,
+		     NodeRecord **ret)
 {
 	struct skey k;
 
 	if (strlen(given_name) > SKEY_MAX - 9) {
 		return ERR_NOT_FOUND;
 	}
-	return get_indexed(kv, skey_id_str(&k, TABLE_BY_NODE_NAME, tailnet, given_name),
-			   TABLE_NODE, REC(node_record), a, ret);
+	return get_indexed(kv, skey_id_str(&k, TABLE_BY_NODE_NAME, tailnet, given_name), TABLE_NODE,
+			   REC(node_record), a, ret);
 }
 
 int query_node_by_address(const struct kv *kv, const void *address, size_t len, struct arena *a,

@@ -82,8 +82,8 @@ MUST_CHECK int query_node_of_machine(const struct kv *kv, int kind, const uint8_
 /* Endpoints, home relay and disco key; a node that never said any has an empty record. */
 MUST_CHECK int query_endpoints(const struct kv *kv, uint64_t tailnet, uint64_t node,
 			       struct arena *a, NodeEndpoints **ret);
-MUST_CHECK int query_presence(const struct kv *kv, uint64_t tailnet, uint64_t node,
-			      struct arena *a, Presence **ret);
+MUST_CHECK int query_presence(const struct kv *kv, uint64_t tailnet, uint64_t node, struct arena *a,
+			      Presence **ret);
 
 /* Neither revoked nor expired at `now_ms`. A spent one-use key is found: it may register its node again. */
 bool query_auth_key_valid(const AuthKeyRecord *k, uint64_t now_ms);

@@ -8,7 +8,8 @@
 #include "base/enc.h"
 #include "base/limits.h"
 
-static struct slice machine_key(struct skey *k, const MachineKey *m, uint64_t tailnet, uint64_t user)
+static struct slice machine_key(struct skey *k, const MachineKey *m, uint64_t tailnet,
+				uint64_t user)
 {
 	return skey_machine(k, (uint8_t)m->kind, m->key.data, tailnet, user);
 }
@@ -37,7 +38,8 @@ void node_set_expiry(struct state *st, NodeRecord *n, uint64_t expire_ms)
 
 /* ---- disco keys: one machine may use one for several of its nodes, another machine may not ---- */
 
-static struct slice disco_key(struct skey *k, ProtobufCBinaryData key, uint64_t tailnet, uint64_t node)
+static struct slice disco_key(struct skey *k, ProtobufCBinaryData key, uint64_t tailnet,
+			      uint64_t node)
 {
 	skey_bytes(k, TABLE_BY_DISCO_KEY, key.data, key.len);
 	skey_add_u64(k, tailnet);
@@ -98,7 +100,8 @@ int registration_check(struct state *st, struct registration *r)
 
 	r->tailnet = st_tailnet(st, tailnet);
 	if (r->tailnet == NULL) {
-		return refuse(st, CODE_NOT_FOUND, "TAILNET_NOT_FOUND", "", "there is no such tailnet");
+		return refuse(st, CODE_NOT_FOUND, "TAILNET_NOT_FOUND", "",
+			      "there is no such tailnet");
 	}
 	r->existing = NULL;
 	if (st_index(st, machine_key(&k, f->machine_key, tailnet, r->user), &t, &id)) {

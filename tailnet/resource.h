@@ -9,14 +9,14 @@
 #include "base/macros.h"
 
 enum resource_kind {
-	RESOURCE_TAILNET = 1,	 /* tailnets/7 */
-	RESOURCE_USER = 2,	 /* tailnets/7/users/3 */
-	RESOURCE_NODE = 3,	 /* tailnets/7/nodes/42 */
-	RESOURCE_AUTH_KEY = 4,	 /* tailnets/7/authKeys/5 */
-	RESOURCE_API_KEY = 5,	 /* tailnets/7/apiKeys/9; tailnets/0/apiKeys/9: the system */
-	RESOURCE_AUDIT = 6,	 /* tailnets/7/auditEntries/12; tailnets/0/...: the system */
-	RESOURCE_PENDING = 7,	 /* tailnets/7/pending/8 */
-	RESOURCE_MEMBER = 8,	 /* members/3 */
+	RESOURCE_TAILNET = 1,    /* tailnets/7 */
+	RESOURCE_USER = 2,       /* tailnets/7/users/3 */
+	RESOURCE_NODE = 3,       /* tailnets/7/nodes/42 */
+	RESOURCE_AUTH_KEY = 4,   /* tailnets/7/authKeys/5 */
+	RESOURCE_API_KEY = 5,    /* tailnets/7/apiKeys/9; tailnets/0/apiKeys/9: the system */
+	RESOURCE_AUDIT = 6,      /* tailnets/7/auditEntries/12; tailnets/0/...: the system */
+	RESOURCE_PENDING = 7,    /* tailnets/7/pending/8 */
+	RESOURCE_MEMBER = 8,     /* members/3 */
 	RESOURCE_JOIN_TOKEN = 9, /* joinTokens/4 */
 };
 

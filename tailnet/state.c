@@ -60,6 +60,11 @@ static char *alloc_scratch(struct state *st, size_t n)
 	return st_alloc(st, n);
 }
 
+char *st_vprintf(struct state *st, const char *fmt, va_list ap)
+{
+	return vprint(alloc_scratch, st, fmt, ap);
+}
+
 static char *alloc_out(struct state *st, size_t n)
 {
 	return out_alloc(st, n);
@@ -162,14 +167,12 @@ bool st_raw_get(struct state *st, struct slice key, struct slice *ret_value)
 	return st->fail == 0 && read_ok(st, kv_get(st->kv, key, ret_value), key);
 }
 
-bool st_raw_seek(struct state *st, struct slice key, struct slice *ret_key,
-		 struct slice *ret_value)
+bool st_raw_seek(struct state *st, struct slice key, struct slice *ret_key, struct slice *ret_value)
 {
 	return st->fail == 0 && read_ok(st, kv_seek(st->kv, key, ret_key, ret_value), key);
 }
 
-bool st_raw_next(struct state *st, struct slice key, struct slice *ret_key,
-		 struct slice *ret_value)
+bool st_raw_next(struct state *st, struct slice key, struct slice *ret_key, struct slice *ret_value)
 {
 	return st->fail == 0 && read_ok(st, kv_next(st->kv, key, ret_key, ret_value), key);
 }
@@ -362,7 +365,7 @@ void st_raw_del(struct state *st, struct slice key)
 	}
 }
 
-static struct slice pack(struct state *st, const void *msg)
+struct slice st_pack(struct state *st, const void *msg)
 {
 	size_t len = protobuf_c_message_get_packed_size(msg);
 	uint8_t *data = arena_alloc(&st->scratch, len);
@@ -374,7 +377,7 @@ static struct slice pack(struct state *st, const void *msg)
 
 void st_msg_put(struct state *st, struct slice key, const void *msg)
 {
-	struct slice v = pack(st, msg);
+	struct slice v = st_pack(st, msg);
 
 	st_raw_put(st, key, v.data, v.len);
 }
@@ -490,8 +493,8 @@ static void change_put(struct state *st, const struct change_of *c, bool deleted
 		r.visibility = c->visibility;
 		r.time_ms = st->now;
 		st_msg_put(st,
-			   skey_change(&k, TABLE_CHANGE, c->tailnet, st->revision,
-				       (uint8_t)c->kind, c->object),
+			   skey_change(&k, TABLE_CHANGE, c->tailnet, st->revision, (uint8_t)c->kind,
+				       c->object),
 			   &r);
 	} else if (c->old_revision == st->revision) {
 		st_raw_del(st, skey_change(&k, TABLE_CHANGE, c->tailnet, st->revision,
@@ -507,144 +510,6 @@ static void change_put(struct state *st, const struct change_of *c, bool deleted
 	change_report(st, c, deleted);
 }
 
-size_t st_trim_tombstones(struct state *st, uint64_t tailnet, size_t budget, uint64_t *ret_next)
-{
-	TailnetHead *h = st_head(st, tailnet);
-	struct skey prefix, key;
-	size_t done = 0;
-	uint64_t next = 0;
-
-	skey_id(&prefix, TABLE_TOMBSTONE, tailnet);
-	for (;;) {
-		struct slice k, v;
-		uint64_t at;
-
-		if (!st_raw_seek(st, skey_slice(&prefix), &k, &v) ||
-		    !skey_has_prefix(k, skey_slice(&prefix)) || k.len != 26 || v.len != 8) {
-			break;
-		}
-		at = be_get64(v.data);
-		if (h->tombstone_count <= LIM_TOMBSTONES && at + LIM_TOMBSTONE_MS > st->now) {
-			next = at + LIM_TOMBSTONE_MS;
-			break;
-		}
-		if (done == budget) {
-			next = st->now;
-			break;
-		}
-		h->change_floor = MAX(h->change_floor, be_get64((const uint8_t *)k.data + 9));
-		skey_bytes(&key, TABLE_TOMBSTONE, (const uint8_t *)k.data + 1, k.len - 1);
-		st_raw_del(st, skey_slice(&key));
-		key.data[0] = TABLE_CHANGE;
-		st_raw_del(st, skey_slice(&key));
-		h->tombstone_count--;
-		done++;
-	}
-	st_head_dirty(st, tailnet);
-	*ret_next = next;
-	return done;
-}
-
-/* ---- history ---- */
-
-static struct slice history_key(struct skey *k, uint64_t tailnet, struct slice key,
-				uint64_t revision)
-{
-	skey_id(k, TABLE_HISTORY, tailnet);
-	skey_add_u16(k, (uint16_t)key.len);
-	skey_add_bytes(k, key.data, key.len);
-	skey_add_u64(k, revision);
-	return skey_slice(k);
-}
-
-static void history_put(struct state *st, uint64_t tailnet, struct slice key, bool existed,
-			struct slice old)
-{
-	struct skey hk, qk;
-	HistoryRecord r;
-	TailnetHead *h;
-	uint8_t b[16];
-	struct slice v;
-	uint64_t bytes;
-
-	history_key(&hk, tailnet, key, st->revision);
-	if (st_has(st, skey_slice(&hk))) {
-		return; /* a second write of one command: the value before the command stays */
-	}
-	skerry__internal__v1__history_record__init(&r);
-	r.existed = existed;
-	r.time_ms = st->now;
-	if (existed) {
-		r.value.data = (uint8_t *)old.data;
-		r.value.len = old.len;
-	}
-	v = pack(st, &r);
-	bytes = hk.len + v.len;
-	st_raw_put(st, skey_slice(&hk), v.data, v.len);
-
-	skey_id2(&qk, TABLE_HISTORY_QUEUE, tailnet, st->revision);
-	skey_add_bytes(&qk, key.data, key.len);
-	be_put64(b, st->now);
-	be_put64(b + 8, bytes);
-	st_raw_put(st, skey_slice(&qk), b, sizeof(b));
-
-	h = st_head(st, tailnet);
-	if (h->history_bytes == 0) {
-		st_raw_put(st,
-			   skey_deadline(&qk, st->now + LIM_HISTORY_MS, DEADLINE_HISTORY, tailnet,
-					 NULL, 0),
-			   "", 0);
-	} else if (h->history_bytes <= LIM_HISTORY_BYTES &&
-		   h->history_bytes + bytes > LIM_HISTORY_BYTES) {
-		st_raw_put(st, skey_deadline(&qk, st->now, DEADLINE_HISTORY, tailnet, NULL, 0), "",
-			   0);
-	}
-	h->history_bytes += bytes;
-	st->meta->bytes += bytes;
-	st_head_dirty(st, tailnet);
-}
-
-size_t st_trim_history(struct state *st, uint64_t tailnet, size_t budget, uint64_t *ret_next)
-{
-	TailnetHead *h = st_head(st, tailnet);
-	struct skey prefix, qk, hk;
-	size_t done = 0;
-	uint64_t next = 0;
-
-	skey_id(&prefix, TABLE_HISTORY_QUEUE, tailnet);
-	for (;;) {
-		struct slice k, v;
-		uint64_t at, bytes, revision;
-
-		if (!st_raw_seek(st, skey_slice(&prefix), &k, &v) ||
-		    !skey_has_prefix(k, skey_slice(&prefix)) || k.len < 18 || v.len != 16) {
-			break;
-		}
-		at = be_get64(v.data);
-		bytes = be_get64((const uint8_t *)v.data + 8);
-		if (h->history_bytes <= LIM_HISTORY_BYTES && at + LIM_HISTORY_MS > st->now) {
-			next = at + LIM_HISTORY_MS;
-			break;
-		}
-		if (done == budget) {
-			next = st->now;
-			break;
-		}
-		revision = be_get64((const uint8_t *)k.data + 9);
-		skey_bytes(&qk, TABLE_HISTORY_QUEUE, (const uint8_t *)k.data + 1, k.len - 1);
-		history_key(&hk, tailnet, (struct slice){qk.data + 17, qk.len - 17u}, revision);
-		st_raw_del(st, skey_slice(&qk));
-		st_raw_del(st, skey_slice(&hk));
-		h->history_bytes -= MIN(h->history_bytes, bytes);
-		st->meta->bytes -= MIN(st->meta->bytes, bytes);
-		h->history_floor = revision;
-		done++;
-	}
-	st_head_dirty(st, tailnet);
-	*ret_next = next;
-	return done;
-}
-
 /* ---- records ---- */
 
 void state_put(struct state *st, struct slice key, const void *msg, const struct change_of *c)
@@ -655,7 +520,7 @@ void state_put(struct state *st, struct slice key, const void *msg, const struct
 
 	PRE(table_primary(skey_table(key)));
 	st->writing = true;
-	v = pack(st, msg);
+	v = st_pack(st, msg);
 	existed = st_raw_get(st, key, &old);
 	if (st->fail < 0) {
 		return;
@@ -667,7 +532,7 @@ void state_put(struct state *st, struct slice key, const void *msg, const struct
 	digest_add(st->digest, key, v);
 	st->meta->bytes += key.len + v.len;
 	if (c != NULL && c->kind != 0 && table_history(skey_table(key))) {
-		history_put(st, c->tailnet, key, existed, old);
+		st_history_put(st, c->tailnet, key, existed, old);
 	}
 	st_raw_put(st, key, v.data, v.len);
 	change_put(st, c, false, true);
@@ -685,196 +550,10 @@ void state_del(struct state *st, struct slice key, const struct change_of *c, bo
 	digest_sub(st->digest, key, old);
 	st->meta->bytes -= key.len + old.len;
 	if (c != NULL && c->kind != 0 && tombstone && table_history(skey_table(key))) {
-		history_put(st, c->tailnet, key, true, old);
+		st_history_put(st, c->tailnet, key, true, old);
 	}
 	st_raw_del(st, key);
 	change_put(st, c, true, tombstone);
-}
-
-uint64_t st_next_id(struct state *st)
-{
-	/* 2^53 ids at a million a second last 285 years. */
-	PRE(st->meta->last_id < LIM_ID_MAX);
-	return ++st->meta->last_id;
-}
-
-/* The six kinds of records differ in table and kind only. */
-#define PUT_RECORD(st, table, kind_, tailnet_, object_, rec, visible_)                        \
-	do {                                                                                      \
-		struct skey k_;                                                                   \
-		struct change_of c_ = {                                                           \
-			.tailnet = (tailnet_),                                                    \
-			.object = (object_),                                                      \
-			.old_revision = (rec)->revision,                                          \
-			.kind = (kind_),                                                          \
-			.visibility = (visible_),                                              \
-		};                                                                                \
-		(rec)->revision = (st)->revision;                                                 \
-		state_put(st, skey_id2(&k_, table, tailnet_, object_), rec, &c_);                 \
-	} while (0)
-
-void st_put_member(struct state *st, MemberRecord *m)
-{
-	struct change_of c = {
-		.object = m->id, .old_revision = m->revision, .kind = CHANGE_MEMBER};
-	struct skey k;
-
-	m->revision = st->revision;
-	state_put(st, skey_id(&k, TABLE_MEMBER, m->id), m, &c);
-}
-
-void st_put_tailnet(struct state *st, TailnetRecord *t, bool visibility)
-{
-	struct change_of c = {
-		.tailnet = t->id,
-		.object = t->id,
-		.old_revision = t->revision,
-		.kind = CHANGE_TAILNET,
-		.visibility = visibility,
-	};
-	struct skey k;
-
-	t->revision = st->revision;
-	state_put(st, skey_id(&k, TABLE_TAILNET, t->id), t, &c);
-}
-
-void st_put_user(struct state *st, UserRecord *u, bool visibility)
-{
-	PUT_RECORD(st, TABLE_USER, CHANGE_USER, u->tailnet, u->id, u, visibility);
-}
-
-void st_put_node(struct state *st, NodeRecord *n, bool visibility)
-{
-	PUT_RECORD(st, TABLE_NODE, CHANGE_NODE, n->tailnet, n->id, n, visibility);
-}
-
-void st_put_endpoints(struct state *st, NodeEndpoints *e)
-{
-	PUT_RECORD(st, TABLE_ENDPOINTS, CHANGE_ENDPOINTS, e->tailnet, e->node, e, false);
-}
-
-void st_put_presence(struct state *st, Presence *p, bool seen)
-{
-	struct skey k;
-
-	if (seen) {
-		PUT_RECORD(st, TABLE_PRESENCE, CHANGE_PRESENCE, p->tailnet, p->node, p, false);
-	} else {
-		state_put(st, skey_id2(&k, TABLE_PRESENCE, p->tailnet, p->node), p, NULL);
-	}
-}
-
-void st_put_auth_key(struct state *st, AuthKeyRecord *key)
-{
-	PUT_RECORD(st, TABLE_AUTH_KEY, CHANGE_AUTH_KEY, key->tailnet, key->id, key, false);
-}
-
-void st_put_api_key(struct state *st, ApiKeyRecord *key)
-{
-	PUT_RECORD(st, TABLE_API_KEY, CHANGE_API_KEY, key->tailnet, key->id, key, false);
-}
-
-void st_put_pending(struct state *st, PendingRecord *p)
-{
-	PUT_RECORD(st, TABLE_PENDING, CHANGE_PENDING, p->tailnet, p->id, p, false);
-}
-
-/* ---- audit ---- */
-
-static char *actor_text(struct state *st)
-{
-	const Actor *a = st->cmd->actor;
-
-	if (a == NULL) {
-		return st_printf(st, "system");
-	}
-	switch (a->kind) {
-	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_UNIX:
-		return st_printf(st, "unix:%llu", (unsigned long long)a->id);
-	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_API_KEY:
-		return st_printf(st, "api-key:%llu", (unsigned long long)a->id);
-	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_DEVICE:
-		return st_printf(st, "device:%llu", (unsigned long long)a->id);
-	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_LIGHTHOUSE:
-		return st_printf(st, "lighthouse:%llu", (unsigned long long)a->id);
-	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_ANONYMOUS:
-		return st_printf(st, "anonymous");
-	default:
-		return st_printf(st, "system");
-	}
-}
-
-/* Drops the oldest lines while the chain is too long; the hash before the first kept one is the anchor. */
-static void audit_trim(struct state *st, TailnetHead *h)
-{
-	struct skey k;
-
-	for (int i = 0; i < 4 && h->audit_bytes > LIM_TAILNET_AUDIT_BYTES &&
-			h->audit_first < h->audit_last;
-	     i++) {
-		struct slice v;
-		AuditRecord *r;
-
-		skey_id2(&k, TABLE_AUDIT, h->tailnet, h->audit_first);
-		if (!st_raw_get(st, skey_slice(&k), &v)) {
-			return;
-		}
-		h->audit_bytes -= MIN(h->audit_bytes, k.len + v.len);
-		r = st_get(st, skey_slice(&k), REC(audit_record));
-		if (r == NULL) {
-			return;
-		}
-		h->audit_anchor = st_bytes(st, r->hash.data, r->hash.len);
-		h->audit_first++;
-		state_del(st, skey_slice(&k), NULL, false);
-	}
-}
-
-void st_audit(struct state *st, uint64_t tailnet, const char *action, const char *target,
-	      const char *detail_fmt, ...)
-{
-	static const uint8_t zero[32];
-	TailnetHead *h = st_head(st, tailnet);
-	struct crypto_iov iov[2];
-	uint8_t hash[32];
-	AuditRecord r;
-	struct slice v;
-	struct skey k;
-	va_list ap;
-
-	st->writing = true;
-	skerry__internal__v1__audit_record__init(&r);
-	va_start(ap, detail_fmt);
-	r.detail = vprint(alloc_scratch, st, detail_fmt, ap);
-	va_end(ap);
-	r.tailnet = tailnet;
-	r.sequence = h->audit_last + 1;
-	r.time_ms = st->now;
-	r.actor = actor_text(st);
-	r.action = (char *)action;
-	r.target = (char *)target;
-	r.reason = st->cmd->reason;
-	r.revision = st->revision;
-	r.lighthouse = st->cmd->lighthouse;
-
-	if (h->audit_last == 0) {
-		h->audit_first = 1;
-		h->audit_anchor = st_bytes(st, zero, sizeof(zero));
-		h->audit_hash = h->audit_anchor;
-	}
-	v = pack(st, &r);
-	iov[0] = (struct crypto_iov){h->audit_hash.data, h->audit_hash.len};
-	iov[1] = (struct crypto_iov){v.data, v.len};
-	crypto_blake2bv(hash, iov, 2);
-	r.hash.data = hash;
-	r.hash.len = sizeof(hash);
-	skey_id2(&k, TABLE_AUDIT, tailnet, r.sequence);
-	state_put(st, skey_slice(&k), &r, NULL);
-	h->audit_hash = st_bytes(st, hash, sizeof(hash));
-	h->audit_last = r.sequence;
-	h->audit_bytes += k.len + protobuf_c_message_get_packed_size(&r.base);
-	st_head_dirty(st, tailnet);
-	audit_trim(st, h);
 }
 
 /* ---- start and end ---- */

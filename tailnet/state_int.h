@@ -1,6 +1,7 @@
 /* One command at work on the state: reads, the only writes, refusals, and what every write keeps up to date. */
 #pragma once
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,10 +27,10 @@ struct state {
 	struct arena scratch; /* records of this command */
 	struct err *err;
 	int fail;
-	bool writing;	   /* a record was put */
+	bool writing;      /* a record was put */
 	bool meta_missing; /* before the bootstrap */
 	Meta *meta;
-	uint64_t now;	   /* state time in ms */
+	uint64_t now;      /* state time in ms */
 	uint64_t revision; /* of this command, if it is accepted */
 	uint8_t digest[32];
 	struct head_ref *heads;
@@ -44,6 +45,7 @@ struct state {
 /* ---- memory and texts, until the end of the command ---- */
 void *st_alloc(struct state *st, size_t size);
 char *st_printf(struct state *st, const char *fmt, ...) PRINTF_LIKE(2, 3);
+char *st_vprintf(struct state *st, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /* In the reply's arena. */
 char *st_out_printf(struct state *st, const char *fmt, ...) PRINTF_LIKE(2, 3);
 ProtobufCBinaryData st_bytes(struct state *st, const void *data, size_t len);
@@ -107,7 +109,7 @@ void st_head_drop(struct state *st, uint64_t tailnet);
 struct change_of {
 	uint64_t tailnet, object;
 	uint64_t old_revision; /* of the object's entry so far; 0: none */
-	uint32_t kind;	       /* enum change_kind */
+	uint32_t kind;         /* enum change_kind */
 	bool visibility;
 };
 
@@ -118,6 +120,12 @@ struct change_of {
 void state_put(struct state *st, struct slice key, const void *msg, const struct change_of *c);
 /* The one way to delete one. `tombstone`: watchers learn of it; else the entry just goes. */
 void state_del(struct state *st, struct slice key, const struct change_of *c, bool tombstone);
+
+/* The packed message, in the scratch arena. */
+struct slice st_pack(struct state *st, const void *msg);
+/* Keeps what the record held before this command; a second call of one command does nothing. */
+void st_history_put(struct state *st, uint64_t tailnet, struct slice key, bool existed,
+		    struct slice old);
 
 /* Indexes and bookkeeping. */
 void st_raw_put(struct state *st, struct slice key, const void *data, size_t len);

@@ -45,7 +45,7 @@ struct change {
 struct apply_context {
 	uint64_t time_ms;    /* the leader's stamp of the group */
 	uint64_t raft_index; /* of the entry */
-	bool leader_gap;     /* there was no leader before this group: presence and ephemeral deadlines start anew */
+	bool leader_gap; /* there was no leader before this group: presence and ephemeral deadlines start anew */
 };
 
 /* What apply says. Strings and changes live in the arena of the call. */

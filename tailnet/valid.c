@@ -37,8 +37,8 @@ int valid_text(struct state *st, const char *text, size_t max, const char *field
 	size_t len = strlen(text);
 
 	if (len > max) {
-		return refuse(st, CODE_INVALID, "", field, "%s has %zu bytes, at most %zu are allowed",
-			      field, len, max);
+		return refuse(st, CODE_INVALID, "", field,
+			      "%s has %zu bytes, at most %zu are allowed", field, len, max);
 	}
 	if (!utf8_valid(text, len, true)) {
 		return refuse(st, CODE_INVALID, "", field, "%s is not UTF-8", field);
@@ -66,8 +66,8 @@ int valid_tags(struct state *st, char **tags, size_t n, const char *field)
 				      "the tag \"%.80s\" does not begin with \"tag:\"", tags[i]);
 		}
 		if (name_valid_label(tags[i] + 4, strlen(tags[i] + 4), &e) < 0) {
-			return refuse(st, CODE_INVALID, "TAG_INVALID", field, "the tag \"%.80s\": %s",
-				      tags[i], e.msg);
+			return refuse(st, CODE_INVALID, "TAG_INVALID", field,
+				      "the tag \"%.80s\": %s", tags[i], e.msg);
 		}
 		if (has_tag(tags, i, tags[i])) {
 			return refuse(st, CODE_INVALID, "TAG_INVALID", field,
@@ -89,8 +89,8 @@ static bool valid_resolver(const char *text)
 static int valid_resolvers(struct state *st, char **r, size_t n, const char *field)
 {
 	if (n > LIM_DNS_RESOLVERS) {
-		return refuse(st, CODE_INVALID, "", field, "%zu resolvers, at most %d are allowed", n,
-			      LIM_DNS_RESOLVERS);
+		return refuse(st, CODE_INVALID, "", field, "%zu resolvers, at most %d are allowed",
+			      n, LIM_DNS_RESOLVERS);
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (!valid_resolver(r[i])) {
@@ -111,16 +111,18 @@ static int valid_record(struct state *st, const Skerry__V1__DnsRecord *r, const 
 	int family;
 
 	if (name_valid_record(r->name, &e) < 0) {
-		return refuse(st, CODE_INVALID, "", field, "the record \"%.80s\": %s", r->name, e.msg);
+		return refuse(st, CODE_INVALID, "", field, "the record \"%.80s\": %s", r->name,
+			      e.msg);
 	}
 	if (name_has_refused_label(r->name)) {
 		return refuse(st, CODE_INVALID, "NAME_REFUSED", field,
-			      "the name \"%.80s\" is one that clients look up by themselves", r->name);
+			      "the name \"%.80s\" is one that clients look up by themselves",
+			      r->name);
 	}
 	if (!name_within(r->name, base)) {
 		return refuse(st, CODE_INVALID, "", field,
-			      "the record \"%.80s\" does not lie in the base domain \"%s\"", r->name,
-			      base);
+			      "the record \"%.80s\" does not lie in the base domain \"%s\"",
+			      r->name, base);
 	}
 	family = strcmp(r->type, "A") == 0 ? 4 : strcmp(r->type, "AAAA") == 0 ? 6 : 0;
 	if (family == 0) {
@@ -144,7 +146,8 @@ int valid_dns(struct state *st, const Skerry__V1__DnsConfig *dns, const char *fi
 		return ACCEPT;
 	}
 	if (dns->base_domain[0] != '\0' && name_valid_domain(dns->base_domain, &e) < 0) {
-		return refuse(st, CODE_INVALID, "", "dns.base_domain", "the base domain: %s", e.msg);
+		return refuse(st, CODE_INVALID, "", "dns.base_domain", "the base domain: %s",
+			      e.msg);
 	}
 	if (valid_resolvers(st, dns->resolvers, dns->n_resolvers, "dns.resolvers") == REFUSE) {
 		return REFUSE;
@@ -179,8 +182,8 @@ int valid_prefixes(struct state *st, Skerry__V1__Prefix **prefixes, size_t n, co
 	struct prefix all = {{4, {100, 64}}, 10};
 
 	if (n > LIM_TAILNET_PREFIXES) {
-		return refuse(st, CODE_INVALID, "", field, "%zu prefixes, at most %d are allowed", n,
-			      LIM_TAILNET_PREFIXES);
+		return refuse(st, CODE_INVALID, "", field, "%zu prefixes, at most %d are allowed",
+			      n, LIM_TAILNET_PREFIXES);
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct prefix p = {.len = (uint8_t)prefixes[i]->length};
@@ -189,7 +192,8 @@ int valid_prefixes(struct state *st, Skerry__V1__Prefix **prefixes, size_t n, co
 		    !ipaddr_from_bytes(prefixes[i]->address.data, 4, &p.addr) ||
 		    !prefix_valid(&p) || !prefix_covers(&all, &p)) {
 			return refuse(st, CODE_INVALID, "", field,
-				      "prefix %zu is not an IPv4 prefix inside 100.64.0.0/10", i + 1);
+				      "prefix %zu is not an IPv4 prefix inside 100.64.0.0/10",
+				      i + 1);
 		}
 	}
 	return ACCEPT;
@@ -198,8 +202,8 @@ int valid_prefixes(struct state *st, Skerry__V1__Prefix **prefixes, size_t n, co
 int valid_endpoints(struct state *st, Skerry__V1__Endpoint **e, size_t n, const char *field)
 {
 	if (n > LIM_NODE_ENDPOINTS) {
-		return refuse(st, CODE_INVALID, "", field, "%zu endpoints, at most %d are allowed", n,
-			      LIM_NODE_ENDPOINTS);
+		return refuse(st, CODE_INVALID, "", field, "%zu endpoints, at most %d are allowed",
+			      n, LIM_NODE_ENDPOINTS);
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct ipaddr a;
@@ -207,10 +211,11 @@ int valid_endpoints(struct state *st, Skerry__V1__Endpoint **e, size_t n, const 
 		if (!ipaddr_from_bytes(e[i]->address.data, e[i]->address.len, &a) ||
 		    ipaddr_is_unspecified(&a) || ipaddr_is_multicast(&a) || e[i]->port == 0 ||
 		    e[i]->port > 65535) {
-			return refuse(st, CODE_INVALID, "ENDPOINT_INVALID", field,
-				      "endpoint %zu is not a unicast address of 4 or 16 bytes with a "
-				      "port from 1 to 65535",
-				      i + 1);
+			return refuse(
+				st, CODE_INVALID, "ENDPOINT_INVALID", field,
+				"endpoint %zu is not a unicast address of 4 or 16 bytes with a "
+				"port from 1 to 65535",
+				i + 1);
 		}
 	}
 	return ACCEPT;
@@ -225,10 +230,11 @@ int valid_host_info(struct state *st, const Skerry__V1__HostInfo *h, const char 
 	}
 	size = protobuf_c_message_get_packed_size(&h->base);
 	if (size > LIM_NODE_HOSTINFO_BYTES || h->n_capabilities > LIM_NODE_CAPABILITIES) {
-		return refuse(st, CODE_INVALID, "", field,
-			      "%s has %zu bytes and %zu capabilities; at most %u and %d are allowed",
-			      field, size, h->n_capabilities, LIM_NODE_HOSTINFO_BYTES,
-			      LIM_NODE_CAPABILITIES);
+		return refuse(
+			st, CODE_INVALID, "", field,
+			"%s has %zu bytes and %zu capabilities; at most %u and %d are allowed",
+			field, size, h->n_capabilities, LIM_NODE_HOSTINFO_BYTES,
+			LIM_NODE_CAPABILITIES);
 	}
 	return ACCEPT;
 }
@@ -274,10 +280,11 @@ int valid_etag(struct state *st, const char *etag, uint64_t revision)
 	char text[ETAG_TEXT];
 
 	if (!etag_matches(etag, revision)) {
-		return refuse(st, CODE_ABORTED, "ETAG_MISMATCH", "etag",
-			      "the object has changed since it was read (its etag is %s now): read it "
-			      "again and repeat",
-			      etag_format(revision, text));
+		return refuse(
+			st, CODE_ABORTED, "ETAG_MISMATCH", "etag",
+			"the object has changed since it was read (its etag is %s now): read it "
+			"again and repeat",
+			etag_format(revision, text));
 	}
 	return ACCEPT;
 }

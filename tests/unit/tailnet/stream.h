@@ -18,15 +18,15 @@ static inline uint64_t stream_tailnet(struct world *w)
 	return r % 2 == 0 ? 1 : 3;
 }
 
-#define STREAM_PICK(w, kind, tailnet, max)                                                       \
-	({                                                                                       \
-		__typeof__(*(kind##_pick_type)0) *p_ = NULL;                                     \
-		uint64_t from_ = world_random(w) % (max);                                        \
-		if (query_##kind##_next(&(w)->kv[0], tailnet, from_, &(w)->arena, &p_) < 0) {    \
-			p_ = NULL;                                                               \
-			IGNORE(query_##kind##_next(&(w)->kv[0], tailnet, 0, &(w)->arena, &p_));  \
-		}                                                                                \
-		p_;                                                                              \
+#define STREAM_PICK(w, kind, tailnet, max)                                                      \
+	({                                                                                      \
+		__typeof__(*(kind##_pick_type)0) *p_ = NULL;                                    \
+		uint64_t from_ = world_random(w) % (max);                                       \
+		if (query_##kind##_next(&(w)->kv[0], tailnet, from_, &(w)->arena, &p_) < 0) {   \
+			p_ = NULL;                                                              \
+			IGNORE(query_##kind##_next(&(w)->kv[0], tailnet, 0, &(w)->arena, &p_)); \
+		}                                                                               \
+		p_;                                                                             \
 	})
 typedef NodeRecord *node_pick_type;
 typedef UserRecord *user_pick_type;
@@ -43,7 +43,8 @@ static inline uint64_t stream_user(struct world *w, uint64_t tailnet)
 
 static inline RegisterFacts *stream_facts(struct world *w)
 {
-	static const char *const names[] = {"laptop", "Phone.local", "srv", "nas", "wpad", "", "a b"};
+	static const char *const names[] = {"laptop", "Phone.local", "srv", "nas", "wpad",
+					    "",       "a b"};
 	RegisterFacts *f = world_facts(w, world_random(w) % 24, names[world_random(w) % 7]);
 
 	if (world_random(w) % 4 == 0) {
@@ -196,8 +197,8 @@ static inline Command *stream_key_command(struct world *w, uint64_t tailnet)
 	if (what == 4) {
 		AuthKeyRecord *k = STREAM_PICK(w, auth_key, tailnet, 1200);
 
-		WBODY(w, c, AUTH_KEY_DELETE, auth_key_delete, AuthKeyDelete)->id =
-			k != NULL ? k->id : 1;
+		WBODY(w, c, AUTH_KEY_DELETE, auth_key_delete, AuthKeyDelete)->id = k != NULL ? k->id
+											     : 1;
 	} else if (what < 7) {
 		Skerry__Internal__V1__ApiKeyCreate *k =
 			WBODY(w, c, API_KEY_CREATE, api_key_create, ApiKeyCreate);
@@ -212,8 +213,8 @@ static inline Command *stream_key_command(struct world *w, uint64_t tailnet)
 	} else {
 		ApiKeyRecord *k = STREAM_PICK(w, api_key, tailnet, 1200);
 
-		WBODY(w, c, API_KEY_DELETE, api_key_delete, ApiKeyDelete)->id =
-			k != NULL ? k->id : 1;
+		WBODY(w, c, API_KEY_DELETE, api_key_delete, ApiKeyDelete)->id = k != NULL ? k->id
+											  : 1;
 	}
 	return c;
 }
@@ -224,9 +225,8 @@ static inline Command *stream_system(struct world *w)
 	uint64_t what = world_random(w) % 8;
 
 	if (what < 2) {
-		return world_start(w, 1 + world_random(w) % 2, world_random(w) % 4 == 0
-								       ? 200 + world_random(w) % 3
-								       : 101);
+		return world_start(w, 1 + world_random(w) % 2,
+				   world_random(w) % 4 == 0 ? 200 + world_random(w) % 3 : 101);
 	}
 	if (what == 2) {
 		Skerry__Internal__V1__LighthouseLost *l =

@@ -40,16 +40,16 @@ static void compare(const struct kv *kv, const struct plain *p)
 			assert_int_equal(v.len, strlen(p->value[i]));
 			assert_memory_equal(v.data, p->value[i], v.len);
 		}
-#define ONE(call, found)                                                                   \
-	do {                                                                               \
-		at = (found);                                                              \
-		if (at < 0) {                                                              \
-			assert_err(call, ERR_NOT_FOUND);                                   \
-		} else {                                                                   \
-			assert_ok(call);                                                   \
-			assert_int_equal(slice_cmp(k, key_of((size_t)at, found_buf)), 0);  \
-			assert_memory_equal(v.data, p->value[at], v.len);                  \
-		}                                                                          \
+#define ONE(call, found)                                                                  \
+	do {                                                                              \
+		at = (found);                                                             \
+		if (at < 0) {                                                             \
+			assert_err(call, ERR_NOT_FOUND);                                  \
+		} else {                                                                  \
+			assert_ok(call);                                                  \
+			assert_int_equal(slice_cmp(k, key_of((size_t)at, found_buf)), 0); \
+			assert_memory_equal(v.data, p->value[at], v.len);                 \
+		}                                                                         \
 	} while (0)
 		ONE(kv_seek(kv, key, &k, &v), plain_find(p, i, 1, true));
 		ONE(kv_next(kv, key, &k, &v), plain_find(p, i, 1, false));
@@ -72,8 +72,7 @@ static void change(struct world *w, const struct kv *kv, struct plain *p)
 		if (world_random(w) % 10 == 0) {
 			p->value[i] = "";
 		}
-		assert_ok(kv_put(kv, key,
-				 (struct slice){p->value[i], strlen(p->value[i])}));
+		assert_ok(kv_put(kv, key, (struct slice){p->value[i], strlen(p->value[i])}));
 	}
 }
 

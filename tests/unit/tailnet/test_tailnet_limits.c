@@ -58,20 +58,20 @@ static Command *pending_command(struct world *w, uint64_t tailnet, uint64_t devi
 }
 
 /* One below the limit one more is taken, at the limit none; the other tailnet does not notice. */
-#define QUOTA(w, field, limit, command_a, command_b, command_other, reason)   \
-	do {                                                                  \
-		TailnetHead *h_;                                              \
-		int64_t by_;                                                  \
-		assert_ok(query_head(&(w)->kv[0], 1, &(w)->arena, &h_));      \
-		by_ = (int64_t)(limit)-1 - (int64_t)h_->field;                \
-		SHIFT(w, 1, field, by_);                                      \
-		(w)->unchecked = true;                                        \
-		world_do(w, command_a);                                       \
-		world_refuse(w, command_b, 8, reason);                        \
-		world_do(w, command_other);                                   \
-		SHIFT(w, 1, field, -by_);                                     \
-		(w)->unchecked = false;                                       \
-		world_check(w);                                               \
+#define QUOTA(w, field, limit, command_a, command_b, command_other, reason) \
+	do {                                                                \
+		TailnetHead *h_;                                            \
+		int64_t by_;                                                \
+		assert_ok(query_head(&(w)->kv[0], 1, &(w)->arena, &h_));    \
+		by_ = (int64_t)(limit)-1 - (int64_t)h_->field;              \
+		SHIFT(w, 1, field, by_);                                    \
+		(w)->unchecked = true;                                      \
+		world_do(w, command_a);                                     \
+		world_refuse(w, command_b, 8, reason);                      \
+		world_do(w, command_other);                                 \
+		SHIFT(w, 1, field, -by_);                                   \
+		(w)->unchecked = false;                                     \
+		world_check(w);                                             \
 	} while (0)
 
 static void test_quotas(void **state UNUSED)
@@ -81,12 +81,12 @@ static void test_quotas(void **state UNUSED)
 	struct world w;
 
 	world_open_two(&w, 1);
-	QUOTA(&w, user_count, LIM_TAILNET_USERS, user_command(&w, 1, "a"),
-	      user_command(&w, 1, "b"), user_command(&w, 3, "b"), "TOO_MANY_USERS");
+	QUOTA(&w, user_count, LIM_TAILNET_USERS, user_command(&w, 1, "a"), user_command(&w, 1, "b"),
+	      user_command(&w, 3, "b"), "TOO_MANY_USERS");
 	QUOTA(&w, auth_key_count, LIM_TAILNET_AUTH_KEYS, world_key(&w, 1, &one),
 	      world_key(&w, 1, &one), world_key(&w, 3, &other), "TOO_MANY_AUTH_KEYS");
-	QUOTA(&w, api_key_count, LIM_TAILNET_API_KEYS, api_command(&w, 1, 1),
-	      api_command(&w, 1, 2), api_command(&w, 3, 2), "TOO_MANY_API_KEYS");
+	QUOTA(&w, api_key_count, LIM_TAILNET_API_KEYS, api_command(&w, 1, 1), api_command(&w, 1, 2),
+	      api_command(&w, 3, 2), "TOO_MANY_API_KEYS");
 	QUOTA(&w, pending_count, LIM_TAILNET_PENDING, pending_command(&w, 1, 1),
 	      pending_command(&w, 1, 2), pending_command(&w, 3, 2), "TOO_MANY_PENDING");
 	key = world_do(&w, world_key(&w, 1, &one));
@@ -198,8 +198,7 @@ static void test_audit_trimmed(void **state UNUSED)
 static uint64_t add_and_delete(struct world *w, uint64_t key, uint64_t device)
 {
 	Command *c = world_command(w, 1);
-	uint64_t node = world_do(
-		w, world_register(w, 1, key, world_facts(w, device, "x")));
+	uint64_t node = world_do(w, world_register(w, 1, key, world_facts(w, device, "x")));
 
 	WBODY(w, c, NODE_DELETE, node_delete, NodeDelete)->id = node;
 	world_do(w, c);
@@ -279,9 +278,10 @@ static void test_large_purge(void **state UNUSED)
 	w.unchecked = true;
 	key = world_do(&w, world_key(&w, 3, &(struct key_form){.user = 4, .reusable = true}));
 	for (uint64_t i = 0; i < 300; i++) {
-		world_do(&w, world_register(&w, 3, key,
-					    world_facts(&w, i, world_text(&w, "n%llu",
-									  (unsigned long long)i))));
+		world_do(&w, world_register(
+				     &w, 3, key,
+				     world_facts(&w, i,
+						 world_text(&w, "n%llu", (unsigned long long)i))));
 	}
 	w.unchecked = false;
 	c = world_command(&w, 0);
@@ -373,8 +373,8 @@ static void test_store_fails(void **state UNUSED)
 		struct apply_context ctx = {.time_ms = w.now, .raft_index = 99};
 		struct apply_result r;
 		struct err e = {0};
-		int rv = tailnet_apply(&kv, world_register(&w, 1, key, world_facts(&w, 1, "a")), &ctx,
-				       &w.query, &r, &e);
+		int rv = tailnet_apply(&kv, world_register(&w, 1, key, world_facts(&w, 1, "a")),
+				       &ctx, &w.query, &r, &e);
 
 		if (rv == 0) {
 			assert_int_equal(r.reply.code, 0);
@@ -392,10 +392,10 @@ static void test_store_fails(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_quotas),	     cmocka_unit_test(test_sizes_of_a_node),
-		cmocka_unit_test(test_state_full),   cmocka_unit_test(test_audit_trimmed),
-		cmocka_unit_test(test_tombstones),   cmocka_unit_test(test_history_cap),
-		cmocka_unit_test(test_large_purge),  cmocka_unit_test(test_store_fails),
+		cmocka_unit_test(test_quotas),      cmocka_unit_test(test_sizes_of_a_node),
+		cmocka_unit_test(test_state_full),  cmocka_unit_test(test_audit_trimmed),
+		cmocka_unit_test(test_tombstones),  cmocka_unit_test(test_history_cap),
+		cmocka_unit_test(test_large_purge), cmocka_unit_test(test_store_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,7 +168,8 @@ static void test_spent_key(void **state UNUSED)
 	/* Expired since: the same rule. */
 	world_pass(&w, 2 * DAY);
 	assert_int_equal(world_do(&w, world_register(&w, 1, key, f)), node);
-	world_refuse(&w, world_register(&w, 1, key, world_facts(&w, 2, "b")), 7, "AUTH_KEY_EXPIRED");
+	world_refuse(&w, world_register(&w, 1, key, world_facts(&w, 2, "b")), 7,
+		     "AUTH_KEY_EXPIRED");
 	/* A month later too, as long as the node lives. */
 	world_pass(&w, 40 * DAY);
 	assert_int_equal(world_do(&w, world_register(&w, 1, key, f)), node);
@@ -225,7 +226,8 @@ static void test_unapproved_and_tags(void **state UNUSED)
 	assert_true(netmap_visible(&w.kv[0], 1, world_node(&w, 1, a), nb));
 
 	/* A tagged key: its tags, no expiry; others are refused. */
-	key = world_do(&w, world_key(&w, 1, &(struct key_form){.tag = "tag:web", .reusable = true}));
+	key = world_do(&w,
+		       world_key(&w, 1, &(struct key_form){.tag = "tag:web", .reusable = true}));
 	f = world_facts(&w, 3, "web");
 	f->n_requested_tags = 1;
 	f->requested_tags = &other;
@@ -336,8 +338,9 @@ static void test_many_of_one_name(void **state UNUSED)
 
 	world_open_two(&w, 7);
 	w.unchecked = true;
-	key = world_do(&w, world_key(&w, 1,
-				     &(struct key_form){.user = 2, .reusable = true, .ephemeral = true}));
+	key = world_do(
+		&w, world_key(&w, 1,
+			      &(struct key_form){.user = 2, .reusable = true, .ephemeral = true}));
 	for (uint64_t i = 0; i < 200; i++) {
 		id = world_do(&w, world_register(&w, 1, key, world_facts(&w, 100 + i, "runner")));
 	}
@@ -367,8 +370,7 @@ static void test_addresses_run_out(void **state UNUSED)
 	for (uint64_t i = 0; i < 7; i++) {
 		NodeRecord *n;
 
-		node[i] = world_do(
-			&w, world_register(&w, t, key, world_facts(&w, 50 + i, "n")));
+		node[i] = world_do(&w, world_register(&w, t, key, world_facts(&w, 50 + i, "n")));
 		n = world_node(&w, t, node[i]);
 		assert_int_equal(n->addresses[0].data[2], 9);
 		assert_in_range(n->addresses[0].data[3], 1, 7);

@@ -197,7 +197,8 @@ static void test_resume(void **state UNUSED)
 
 static void test_golden(void **state UNUSED)
 {
-	static const char golden[] = "f2780e4390cc915f83e9f67f414a95f30de8b1f7614a6c2477cf548307727cb0";
+	static const char golden[] =
+		"f2780e4390cc915f83e9f67f414a95f30de8b1f7614a6c2477cf548307727cb0";
 	char text[65];
 	struct world w;
 

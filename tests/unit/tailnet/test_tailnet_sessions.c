@@ -98,8 +98,7 @@ static void test_leader_gap(void **state UNUSED)
 	uint64_t key, a, e;
 
 	world_open_two(&w, 3);
-	key = world_do(&w, world_key(&w, 1,
-				     &(struct key_form){.user = 2, .ephemeral = true}));
+	key = world_do(&w, world_key(&w, 1, &(struct key_form){.user = 2, .ephemeral = true}));
 	e = world_do(&w, world_register(&w, 1, key, world_facts(&w, 2, "e")));
 	a = world_add(&w, 1, 1, "a");
 	world_do(&w, world_session(&w, 1, a, 5, false, false));
@@ -126,8 +125,9 @@ static void test_ephemeral(void **state UNUSED)
 	uint64_t key, e;
 
 	world_open_two(&w, 4);
-	key = world_do(&w, world_key(&w, 1,
-				     &(struct key_form){.user = 2, .ephemeral = true, .reusable = true}));
+	key = world_do(
+		&w, world_key(&w, 1,
+			      &(struct key_form){.user = 2, .ephemeral = true, .reusable = true}));
 	e = world_do(&w, world_register(&w, 1, key, world_facts(&w, 2, "e")));
 	world_pass(&w, LIM_EPHEMERAL_MS - 1);
 	assert_non_null(world_node(&w, 1, e));
@@ -176,9 +176,11 @@ static void test_portions(void **state UNUSED)
 	w.unchecked = true;
 	key = world_do(&w, world_key(&w, 1, &(struct key_form){.user = 2, .reusable = true}));
 	for (uint64_t i = 0; i < ARRAY_LEN(id); i++) {
-		id[i] = world_do(&w, world_register(&w, 1, key,
-						    world_facts(&w, i, world_text(&w, "n%llu",
-										  (unsigned long long)i))));
+		id[i] = world_do(
+			&w, world_register(
+				    &w, 1, key,
+				    world_facts(&w, i,
+						world_text(&w, "n%llu", (unsigned long long)i))));
 	}
 	world_pass(&w, 2 * DAY);
 	ticks = world_pass(&w, 178 * DAY);
@@ -247,7 +249,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_attach_detach), cmocka_unit_test(test_lighthouse_lost),
 		cmocka_unit_test(test_leader_gap),    cmocka_unit_test(test_ephemeral),
-		cmocka_unit_test(test_expiry),	      cmocka_unit_test(test_portions),
+		cmocka_unit_test(test_expiry),        cmocka_unit_test(test_portions),
 		cmocka_unit_test(test_facts),
 	};
 

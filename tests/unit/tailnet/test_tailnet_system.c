@@ -199,8 +199,7 @@ static void test_tailnets(void **state UNUSED)
 	world_do(&w, c);
 	assert_err(query_tailnet(&w.kv[0], 3, &w.arena, &t), ERR_NOT_FOUND);
 	assert_null(world_node(&w, 3, node));
-	world_refuse(&w, world_register(&w, 3, 1, world_facts(&w, 1, "a")), 5,
-		     "TAILNET_NOT_FOUND");
+	world_refuse(&w, world_register(&w, 3, 1, world_facts(&w, 1, "a")), 5, "TAILNET_NOT_FOUND");
 	world_do(&w, c);
 	assert_true(w.r.reply.repeated_request);
 	world_pass(&w, 0);
@@ -434,7 +433,8 @@ static void test_request_ids(void **state UNUSED)
 	c->request_hash.len = 16;
 	world_refuse(&w, c, 3, "REQUEST_ID");
 	/* For a tailnet that does not exist nothing is kept. */
-	world_refuse(&w, with_request(&w, world_register(&w, 99, 1, world_facts(&w, 1, "a")), "r5", 1),
+	world_refuse(&w,
+		     with_request(&w, world_register(&w, 99, 1, world_facts(&w, 1, "a")), "r5", 1),
 		     5, "TAILNET_NOT_FOUND");
 	assert_int_equal(count_table(&w, TABLE_REQUEST), 0);
 	world_close(&w);
@@ -462,8 +462,8 @@ static void test_request_id_cap(void **state UNUSED)
 		arena_reset(&w.query);
 	}
 	world_refuse(&w,
-		     with_request(&w, world_key(&w, 1, &(struct key_form){.user = 2}), "more", 1), 8,
-		     "TOO_MANY_REQUEST_IDS");
+		     with_request(&w, world_key(&w, 1, &(struct key_form){.user = 2}), "more", 1),
+		     8, "TOO_MANY_REQUEST_IDS");
 	/* Without an id, and in the other tailnet, it goes on. */
 	world_do(&w, world_key(&w, 1, &(struct key_form){.user = 2}));
 	world_do(&w, with_request(&w, world_key(&w, 3, &(struct key_form){.user = 4}), "more", 1));
@@ -588,11 +588,11 @@ static void test_audit(void **state UNUSED)
 static void test_check_notices(void **state UNUSED)
 {
 	static const enum table damage[] = {
-		TABLE_NODE,	  TABLE_USER,	     TABLE_PRESENCE,   TABLE_ENDPOINTS,
-		TABLE_AUTH_KEY,	  TABLE_BY_NODE_KEY, TABLE_BY_MACHINE, TABLE_BY_ADDRESS,
-		TABLE_BY_NODE_NAME, TABLE_BY_LOGIN,  TABLE_BY_DISCO_KEY, TABLE_NODE_OF_USER,
-		TABLE_KEY_OF_USER, TABLE_SESSION,    TABLE_CHANGE,     TABLE_TOMBSTONE,
-		TABLE_HISTORY,	  TABLE_AUDIT,	     TABLE_HEAD,       TABLE_RESTING,
+		TABLE_NODE,         TABLE_USER,        TABLE_PRESENCE,     TABLE_ENDPOINTS,
+		TABLE_AUTH_KEY,     TABLE_BY_NODE_KEY, TABLE_BY_MACHINE,   TABLE_BY_ADDRESS,
+		TABLE_BY_NODE_NAME, TABLE_BY_LOGIN,    TABLE_BY_DISCO_KEY, TABLE_NODE_OF_USER,
+		TABLE_KEY_OF_USER,  TABLE_SESSION,     TABLE_CHANGE,       TABLE_TOMBSTONE,
+		TABLE_HISTORY,      TABLE_AUDIT,       TABLE_HEAD,         TABLE_RESTING,
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(damage); i++) {
@@ -624,10 +624,16 @@ static void test_check_notices(void **state UNUSED)
 
 static void test_resource_names(void **state UNUSED)
 {
-	static const char *const bad[] = {"",		   "7",		     "tailnets/",
-					  "tailnets/x",	   "tailnets/07",    "tailnets/7/",
-					  "tailnets/7/nodes", "tailnets/7/nodes/-1",
-					  "tailnets/7/nodes/42/", "nodes/42",
+	static const char *const bad[] = {"",
+					  "7",
+					  "tailnets/",
+					  "tailnets/x",
+					  "tailnets/07",
+					  "tailnets/7/",
+					  "tailnets/7/nodes",
+					  "tailnets/7/nodes/-1",
+					  "tailnets/7/nodes/42/",
+					  "nodes/42",
 					  "tailnets/99999999999999999999"};
 	char text[RESOURCE_TEXT];
 	struct resource r;
@@ -639,7 +645,8 @@ static void test_resource_names(void **state UNUSED)
 		assert_int_equal(r.kind, kind);
 		assert_int_equal(r.id, kind == RESOURCE_TAILNET ? 7 : 42);
 		assert_ok(resource_parse(text, 0, "name", &r, &e));
-		assert_err(resource_parse(text, kind == RESOURCE_NODE ? RESOURCE_USER : RESOURCE_NODE,
+		assert_err(resource_parse(text,
+					  kind == RESOURCE_NODE ? RESOURCE_USER : RESOURCE_NODE,
 					  "name", &r, &e),
 			   ERR_INVALID);
 	}

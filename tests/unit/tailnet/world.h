@@ -76,11 +76,11 @@ static inline ProtobufCBinaryData world_fill(struct world *w, size_t len, uint64
 }
 
 /* A generated message in the world's arena. */
-#define WNEW(w, type, name)                                             \
-	({                                                              \
-		type *m_ = world_alloc(w, sizeof(type));                \
-		skerry__internal__v1__##name##__init(m_);               \
-		m_;                                                     \
+#define WNEW(w, type, name)                               \
+	({                                                \
+		type *m_ = world_alloc(w, sizeof(type));  \
+		skerry__internal__v1__##name##__init(m_); \
+		m_;                                       \
 	})
 
 static inline Command *world_command(struct world *w, uint64_t tailnet)
@@ -92,13 +92,12 @@ static inline Command *world_command(struct world *w, uint64_t tailnet)
 	return c;
 }
 
-#define WBODY(w, c, upper, lower, Type)                                                    \
-	({                                                                                  \
-		Skerry__Internal__V1__##Type *b_ =                                          \
-			WNEW(w, Skerry__Internal__V1__##Type, lower);                       \
-		(c)->body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_##upper;               \
-		(c)->lower = b_;                                                            \
-		b_;                                                                         \
+#define WBODY(w, c, upper, lower, Type)                                                          \
+	({                                                                                       \
+		Skerry__Internal__V1__##Type *b_ = WNEW(w, Skerry__Internal__V1__##Type, lower); \
+		(c)->body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_##upper;                    \
+		(c)->lower = b_;                                                                 \
+		b_;                                                                              \
 	})
 
 static inline Meta *world_meta(struct world *w, int replica)
@@ -167,11 +166,11 @@ static inline uint64_t world_do(struct world *w, Command *c)
 }
 
 /* ... and it must be refused so. */
-#define world_refuse(w, c, code_, reason_)                                              \
-	do {                                                                            \
-		assert_int_equal(world_apply(w, c), code_);                             \
-		assert_string_equal((w)->r.reply.reason, reason_);                      \
-		assert_true((w)->r.reply.message[0] != '\0');                           \
+#define world_refuse(w, c, code_, reason_)                         \
+	do {                                                       \
+		assert_int_equal(world_apply(w, c), code_);        \
+		assert_string_equal((w)->r.reply.reason, reason_); \
+		assert_true((w)->r.reply.message[0] != '\0');      \
 	} while (0)
 
 static inline MemberRecord *world_member(struct world *w, uint64_t id)
@@ -385,8 +384,7 @@ static inline Presence *world_presence(struct world *w, uint64_t tailnet, uint64
 static inline uint64_t world_add(struct world *w, uint64_t tailnet, uint64_t device,
 				 const char *hostname)
 {
-	uint64_t key = world_do(
-		w, world_key(w, tailnet, &(struct key_form){.user = tailnet + 1}));
+	uint64_t key = world_do(w, world_key(w, tailnet, &(struct key_form){.user = tailnet + 1}));
 
 	return world_do(w, world_register(w, tailnet, key, world_facts(w, device, hostname)));
 }

@@ -1,0 +1,102 @@
+/* The audit chain of a tailnet: each entry carries the hash of the one before, trimming leaves an anchor. */
+#include "tailnet/state_int.h"
+
+#include <stdarg.h>
+
+#include "base/crypto.h"
+#include "base/limits.h"
+
+static char *actor_text(struct state *st)
+{
+	const Actor *a = st->cmd->actor;
+
+	if (a == NULL) {
+		return st_printf(st, "system");
+	}
+	switch (a->kind) {
+	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_UNIX:
+		return st_printf(st, "unix:%llu", (unsigned long long)a->id);
+	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_API_KEY:
+		return st_printf(st, "api-key:%llu", (unsigned long long)a->id);
+	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_DEVICE:
+		return st_printf(st, "device:%llu", (unsigned long long)a->id);
+	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_LIGHTHOUSE:
+		return st_printf(st, "lighthouse:%llu", (unsigned long long)a->id);
+	case SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_ANONYMOUS:
+		return st_printf(st, "anonymous");
+	default: return st_printf(st, "system");
+	}
+}
+
+/* Drops the oldest lines while the chain is too long; the hash before the first kept one is the anchor. */
+static void audit_trim(struct state *st, TailnetHead *h)
+{
+	struct skey k;
+
+	for (int i = 0;
+	     i < 4 && h->audit_bytes > LIM_TAILNET_AUDIT_BYTES && h->audit_first < h->audit_last;
+	     i++) {
+		struct slice v;
+		AuditRecord *r;
+
+		skey_id2(&k, TABLE_AUDIT, h->tailnet, h->audit_first);
+		if (!st_raw_get(st, skey_slice(&k), &v)) {
+			return;
+		}
+		h->audit_bytes -= MIN(h->audit_bytes, k.len + v.len);
+		r = st_get(st, skey_slice(&k), REC(audit_record));
+		if (r == NULL) {
+			return;
+		}
+		h->audit_anchor = st_bytes(st, r->hash.data, r->hash.len);
+		h->audit_first++;
+		state_del(st, skey_slice(&k), NULL, false);
+	}
+}
+
+void st_audit(struct state *st, uint64_t tailnet, const char *action, const char *target,
+	      const char *detail_fmt, ...)
+{
+	static const uint8_t zero[32];
+	TailnetHead *h = st_head(st, tailnet);
+	struct crypto_iov iov[2];
+	uint8_t hash[32];
+	AuditRecord r;
+	struct slice v;
+	struct skey k;
+	va_list ap;
+
+	st->writing = true;
+	skerry__internal__v1__audit_record__init(&r);
+	va_start(ap, detail_fmt);
+	r.detail = st_vprintf(st, detail_fmt, ap);
+	va_end(ap);
+	r.tailnet = tailnet;
+	r.sequence = h->audit_last + 1;
+	r.time_ms = st->now;
+	r.actor = actor_text(st);
+	r.action = (char *)action;
+	r.target = (char *)target;
+	r.reason = st->cmd->reason;
+	r.revision = st->revision;
+	r.lighthouse = st->cmd->lighthouse;
+
+	if (h->audit_last == 0) {
+		h->audit_first = 1;
+		h->audit_anchor = st_bytes(st, zero, sizeof(zero));
+		h->audit_hash = h->audit_anchor;
+	}
+	v = st_pack(st, &r);
+	iov[0] = (struct crypto_iov){h->audit_hash.data, h->audit_hash.len};
+	iov[1] = (struct crypto_iov){v.data, v.len};
+	crypto_blake2bv(hash, iov, 2);
+	r.hash.data = hash;
+	r.hash.len = sizeof(hash);
+	skey_id2(&k, TABLE_AUDIT, tailnet, r.sequence);
+	state_put(st, skey_slice(&k), &r, NULL);
+	h->audit_hash = st_bytes(st, hash, sizeof(hash));
+	h->audit_last = r.sequence;
+	h->audit_bytes += k.len + protobuf_c_message_get_packed_size(&r.base);
+	st_head_dirty(st, tailnet);
+	audit_trim(st, h);
+}
