@@ -311,9 +311,9 @@ static int page_of(struct admin_call *c, size_t *ret_size, uint64_t *ret_pos, st
 static int list_objects(struct admin_call *c, ProtobufCMessage **ret, struct err *err)
 {
 	const ProtobufCMessageDescriptor *d = proto_method_find(c->method->path)->output;
-	uint64_t tailnet = c->target.tailnet, pos, peek;
+	uint64_t tailnet = c->target.tailnet, pos = 0, peek;
 	const ProtobufCFieldDescriptor *f;
-	size_t size, n = 0, bytes = 0;
+	size_t size = 0, n = 0, bytes = 0;
 	uint8_t *out;
 	void **items;
 	void *msg;
