@@ -15,6 +15,8 @@
 #include "tailnet/query.h"
 
 enum {
+	LOCK_TRIES = 150,
+	LOCK_PAUSE_US = 20000,
 	PUBLISH_MS = 100,
 	SYNC_MS = 1000,
 	QUORUM_MS = 5000,
@@ -244,11 +246,16 @@ static int dirs_open(struct cluster *c, struct err *err)
 	char *raft = mem_printf("%s/raft", c->dir);
 	int r = dir_check_private(c->dir, err);
 
-	if (r == 0) {
-		r = file_lock(lock, err);
-		c->lock_fd = r;
+	/* A predecessor that was killed holds it until the kernel has taken its memory apart. */
+	for (int tries = 0; r == 0 && c->lock_fd < 0; tries++) {
+		c->lock_fd = file_lock(lock, err);
+		if (c->lock_fd == ERR_EXISTS && tries < LOCK_TRIES) {
+			usleep(LOCK_PAUSE_US);
+		} else if (c->lock_fd < 0) {
+			r = c->lock_fd;
+		}
 	}
-	if (r >= 0) {
+	if (r == 0) {
 		r = dir_ensure(raft, 0700, err);
 	}
 	mem_free(lock);
@@ -343,6 +350,7 @@ static void on_start(void *arg)
 	struct cluster *c = arg;
 
 	on_publish(c);
+	ticker_start(c);
 	on_state(c);
 }
 

@@ -97,7 +97,8 @@ struct cluster {
 	bool tick_running;
 	uint64_t tick_due; /* the deadline that the last Tick was for */
 	unsigned tick_vain;
-	bool start_announced, stopping;
+	bool announced; /* LighthouseStart was answered: commands of this incarnation count */
+	bool stopping;
 	bool syncing;
 	uint64_t synced_ms;
 	struct {
@@ -146,7 +147,8 @@ void changes_done(struct cluster *c);
 void sessions_init(struct cluster *c);
 void sessions_done(struct cluster *c);
 
-void ticker_run(struct cluster *c); /* looks whether a Tick or LighthouseStart is due */
+void ticker_start(struct cluster *c); /* announces this incarnation; before it no other command goes out */
+void ticker_run(struct cluster *c);   /* looks whether a Tick is due */
 void ticker_stop(struct cluster *c);
 
 /* cluster_status without what peers tell. Any thread. */

@@ -47,6 +47,7 @@ struct proposal {
 	enum propose_class class;
 	uint64_t tailnet, sequence, deadline_ms;
 	bool grows;
+	bool first; /* LighthouseStart: before it commands of this incarnation are refused */
 	bool sent; /* a copy may be in some log */
 	uint8_t *data;
 	size_t len, room; /* packed; what it takes in the queue */
@@ -270,7 +271,7 @@ static void advance(struct proposal *p)
 	uint64_t leader = consensus_leader(c->cs);
 	struct err err = {0};
 
-	if (p->state != WAITING || clock_mono_ms() < p->retry_ms) {
+	if (p->state != WAITING || clock_mono_ms() < p->retry_ms || (!c->announced && !p->first)) {
 		return;
 	}
 	if (consensus_leads(c->cs)) {
@@ -390,6 +391,7 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 							    clock_mono_ms() + DEADLINE_MS;
 	p->tailnet = cmd->tailnet;
 	p->grows = propose_grows((int)cmd->body_case);
+	p->first = cmd->body_case == SKERRY__INTERNAL__V1__COMMAND__BODY_LIGHTHOUSE_START;
 	p->data = mem_alloc(len);
 	p->room = len;
 	p->loop = loop;

@@ -100,12 +100,17 @@ static void on_start_done(void *arg, const struct err *err, const CommandResult 
 {
 	struct cluster *c = arg;
 
-	/* A refusal is final too: an id that is unknown or removed finds out on its links. */
-	if (err->code != 0 && !c->stopping) {
+	(void)r;
+	if (c->stopping) {
+		return;
+	}
+	/* A refusal is final: an id that is unknown or removed finds out on its links. */
+	if (err->code != 0) {
 		loop_timer_start(&c->start_timer, c->loop, START_RETRY_MS, start, c);
 		return;
 	}
-	(void)r;
+	c->announced = true;
+	propose_state(c);
 }
 
 static void start(void *arg)
@@ -134,15 +139,14 @@ static void start(void *arg)
 
 void ticker_run(struct cluster *c)
 {
-	if (c->stopping) {
-		return;
+	if (!c->stopping) {
+		tick(c);
 	}
-	/* Only once there is a state that knows us, or a leader that does. */
-	if (!c->start_announced && (c->view.epoch != 0 || consensus_leader(c->cs) != 0)) {
-		c->start_announced = true;
-		start(c);
-	}
-	tick(c);
+}
+
+void ticker_start(struct cluster *c)
+{
+	start(c);
 }
 
 void ticker_stop(struct cluster *c)
