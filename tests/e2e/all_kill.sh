@@ -40,7 +40,7 @@ check "d1 is back from its stored netmap" in_host d1 skerry status
 check "d1 still has its peer" test "$(device_json d1 | jq '.peers | length')" -eq 1
 check "d1 reaches d3 by name" on_tailnet d1 d3
 
-for lh in lh1 lh2 lh3; do daemon_start "$lh" skerryd skerryd run --config /etc/skerry/lighthouse.yaml; done
+for lh in lh1 lh2 lh3; do daemon_start "$lh" skerryd skerryd run; done
 within 20 "three voters again" voters lh1 3
 for device in d1 d3; do within 20 "$device is attached again" attached_to "$device"; done
 wait "$writer" || {

@@ -46,7 +46,7 @@ check "lh4 is removed" in_host lh1 skerry cluster remove lh4
 mv "$lab/lh4-joined" "$lab/lh4/state/lighthouse"
 mv "$lab/lh4-joined.yaml" "$lab/lh4/etc/lighthouse.yaml" 2>/dev/null
 refuse "a removed member with its old directory ($id4)" "removed" \
-	in_host lh4 timeout 20 skerryd run --config /etc/skerry/lighthouse.yaml
+	in_host lh4 timeout 20 skerryd run
 check "the cluster was not disturbed" undisturbed 3
 rm -rf "$lab"/lh4/state/lighthouse "$lab"/lh4/etc/lighthouse.yaml
 
@@ -79,6 +79,6 @@ daemon_stop lh3 skerryd || die "lh3 does not end"
 state3=$lab/lh3/state/lighthouse
 rm -rf "$state3"/raft* "$state3"/*.mdb "$state3"/lmdb* "$state3"/data*
 refuse "a wiped directory under an old id" "behind|wiped|older|missing|restored|acknowledged|empty" \
-	in_host lh3 timeout 20 skerryd run --config /etc/skerry/lighthouse.yaml
+	in_host lh3 timeout 20 skerryd run
 check "the two others go on" auth_key lh1
 check "the term is as before" test "$(cluster_json lh1 | jq -r .term)" = "$term_before"

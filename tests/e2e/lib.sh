@@ -355,7 +355,7 @@ join_token()
 # lh_run HOST: starts the daemon and waits until it answers on its socket.
 lh_run()
 {
-	daemon_start "$1" skerryd skerryd run --config /etc/skerry/lighthouse.yaml
+	daemon_start "$1" skerryd skerryd run
 	wait_until $((10 * SKERRY_SLOW)) cluster_json "$1" || {
 		tail -30 "$lab/$1/log/skerryd.log"
 		die "skerryd on $1 does not answer"

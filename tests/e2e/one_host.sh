@@ -8,7 +8,7 @@ lab_begin
 lighthouse_hosts 3
 device_hosts 3
 refuse "run before init names the next step" "skerryd init" \
-	in_host lh1 skerryd run --config /etc/skerry/lighthouse.yaml
+	in_host lh1 skerryd run
 lh_init lh1
 within 10 "a cluster of one has a leader" voters lh1 1
 check "init names the next commands" grep -q "skerryd run" "$lab/lh1/log/init-command.log"

@@ -45,7 +45,7 @@ check "state directories are 0700" test "$(stat -c %a "$lab"/{lh1,lh2,lh3}/state
 check "no file of the state is open to others" test -z "$(find "$lab"/*/state/*/ -type f -perm /077)"
 chmod 755 "$lab"/lh1/state/lighthouse
 refuse "a lighthouse's directory open to others" "0?700|permission|mode" \
-	in_host lh1 timeout 10 skerryd run --config /etc/skerry/lighthouse.yaml
+	in_host lh1 timeout 10 skerryd run
 chmod 755 "$lab"/d1/state/agent
 refuse "an agent's directory open to others" "0?700|permission|mode" \
 	in_host d1 timeout 10 skerry-agent --config /etc/skerry/agent.yaml
