@@ -55,11 +55,10 @@ int cmd_cluster_status(struct cli *cx)
 	}
 	c = reply;
 	fprintf(cx->io->out,
-		"cluster %s: %s, term %" PRIu64 ", revision %" PRIu64 ".%" PRIu64
-		", digest %.16s\n\n",
+		"cluster %s: %s, term %" PRIu64 ", revision %" PRIu64 ", digest %.16s\n\n",
 		print_safe(cx, c->display_name),
-		c->quorum ? "has a quorum" : "NO QUORUM: reads only", c->term, c->epoch,
-		c->revision, print_safe(cx, c->digest));
+		c->quorum ? "has a quorum" : "NO QUORUM: reads only", c->term, c->revision,
+		print_safe(cx, c->digest));
 	print_members(cx, c);
 	return CLI_OK;
 }

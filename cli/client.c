@@ -237,7 +237,7 @@ static int to_network(struct cli *cx, const char *const *urls, size_t n)
 					 https ? e.msg : "a URL like https://host:8443 is needed");
 		}
 	}
-	cx->where = n == 1 ? urls[0] : cli_printf(cx, "%zu lighthouses", n);
+	cx->where = n == 1 ? urls[0] : cli_printf(cx, "one of %zu lighthouses", n);
 	rc = read_api_key(cx, &key);
 	if (rc == CLI_OK) {
 		rc = trust(cx, &key, &tls, name);
@@ -377,10 +377,23 @@ int client_try(struct cli *cx, const char *path, const void *req, void *ret_repl
 	}
 }
 
+/* No connection ever stood. */
+static bool undialled(const struct cli *cx)
+{
+	return !cx->connected && cx->dial_err.code != 0;
+}
+
+/* Somebody answered, but not with a certificate that we trust. */
+static bool distrusted(const struct cli *cx)
+{
+	return undialled(cx) && cx->dial_err.code == ERR_UNAUTHENTICATED;
+}
+
 int client_exit(const struct cli *cx, const struct err *e)
 {
-	if (!cx->connected && cx->dial_err.code != 0) {
-		return e->code == -EACCES || e->code == -EPERM ? CLI_DENIED : CLI_UNREACHABLE;
+	if (undialled(cx)) {
+		return distrusted(cx) || e->code == -EACCES || e->code == -EPERM ? CLI_DENIED
+										 : CLI_UNREACHABLE;
 	}
 	switch (err_grpc(e->code)) {
 	case 0: return CLI_OK;
@@ -410,15 +423,14 @@ static const char *remedy(const struct cli *cx)
 {
 	bool plain = !cli_given(cx, OPT_CA) && !cli_given(cx, OPT_PIN);
 
-	if (!cx->connected && cx->dial_err.code == ERR_TLS && plain && !cx->agent) {
-		return "; a lighthouse with the cluster's own certificate needs an API key with a "
-		       "pin, --pin or --ca";
+	if (distrusted(cx)) {
+		return plain ? "; the cluster's own certificate is trusted by an API key with a "
+			       "pin, --pin or --ca"
+			     : "";
 	}
-	if (!cx->connected && cx->dial_err.code != 0 && cx->agent) {
-		return "; is skerry-agent running on this device?";
-	}
-	if (!cx->connected && cx->dial_err.code != 0) {
-		return "; is skerryd running there, and the address right?";
+	if (undialled(cx)) {
+		return cx->agent ? "; is skerry-agent running on this device?"
+				 : "; is skerryd running there, and the address right?";
 	}
 	if (strcmp(cx->err.reason, "OUT_OF_SCOPE") == 0 && cx->bearer) {
 		return "; a key of one tailnet names it by number: --tailnet 1";
@@ -432,8 +444,10 @@ int client_explain(struct cli *cx)
 	const char *text = print_safe(cx, err_msg(e, e->code));
 	int code = client_exit(cx, e);
 
-	if (!cx->connected && cx->dial_err.code != 0) {
-		return cli_fail(cx, code, "cannot reach %s: %s%s", cx->where, text, remedy(cx));
+	if (undialled(cx)) {
+		return cli_fail(cx, code, "%s: %s%s",
+				distrusted(cx) ? "not trusted" : "cannot be reached", text,
+				remedy(cx));
 	}
 	if (code == CLI_TIMEOUT) {
 		char limit[DURATION_TEXT];

@@ -46,12 +46,10 @@ static void print_control(struct cli *cx, const Skerry__Local__V1__ControlStatus
 
 	if (c->attached) {
 		line(cx, "lighthouse",
-		     cli_printf(cx,
-				"%s%s%s%s, attached since %s, revision %" PRIu64 ".%" PRIu64 "%s",
+		     cli_printf(cx, "%s%s%s%s, attached since %s, revision %" PRIu64 "%s",
 				c->lighthouse_url, c->lighthouse_name[0] ? " (" : "",
 				c->lighthouse_name, c->lighthouse_name[0] ? ")" : "",
 				print_ago(pb_timestamp_ms(c->attached_time), now, ago),
-				c->revision ? c->revision->epoch : 0,
 				c->revision ? c->revision->revision : 0,
 				c->quorum_age_ms >= 5000 ? "; it has no quorum" : ""));
 	} else {

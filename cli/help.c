@@ -18,7 +18,7 @@ static void summary_line(FILE *out, const struct command *cmd)
 
 	snprintf(left, sizeof(left), "%s%s%s", command_name(cmd, name), cmd->args[0] ? " " : "",
 		 cmd->args);
-	fprintf(out, "  %-22s %s\n", left, cmd->summary);
+	fprintf(out, "  %-26s %s\n", left, cmd->summary);
 }
 
 void help_overview(FILE *out)
@@ -168,8 +168,8 @@ static void choice_cases(FILE *out)
 		if (!d->choices || before) {
 			continue;
 		}
-		fprintf(out, "\t--%s%s%c)\n\t\tCOMPREPLY=($(compgen -W \"", d->name,
-			d->letter ? "|-" : "", d->letter ? d->letter : ' ');
+		fprintf(out, "\t--%s%s%.1s)\n\t\tCOMPREPLY=($(compgen -W \"", d->name,
+			d->letter ? "|-" : "", &d->letter);
 		for (size_t j = 0; d->choices[j]; j++) {
 			fprintf(out, "%s%s", j ? " " : "", d->choices[j]);
 		}

@@ -63,7 +63,8 @@ int cli_usage(struct cli *cx, const char *fmt, ...)
 		fprintf(cx->io->err, "\nusage: skerry %s%s%s [flags]; skerry help %s\n", cx->name,
 			cx->cmd->args[0] ? " " : "", cx->cmd->args, cx->name);
 	} else {
-		fprintf(cx->io->err, "\nskerry help lists the commands\n");
+		fprintf(cx->io->err, "\nskerry help%s%s lists the commands\n",
+			cx->name[0] ? " " : "", cx->name);
 	}
 	return CLI_USAGE;
 }
@@ -266,8 +267,7 @@ static int take_value(struct cli *cx, enum opt_id id, const char *text)
 	case OPT_NUMBER: return take_number(cx, v, d, text);
 	case OPT_DURATION:
 		if (duration_parse(text, &v->num, &e) < 0) {
-			return cli_usage(cx, "--%s: \"%s\" is no time: %s (like 30s, 5m, 24h, 90d)",
-					 d->name, shown(cx, text), e.msg);
+			return cli_usage(cx, "--%s: %s", d->name, print_safe(cx, e.msg));
 		}
 		if (v->num < d->min) {
 			char least[DURATION_TEXT];

@@ -120,7 +120,8 @@ void table_done(struct table *t)
 
 /* ---- times and sizes ---- */
 
-static void rough(int64_t ms, char out[TIME_TEXT])
+/* Rounded down for what has passed, to the nearest for what is left: 23 h 59 min are 24 h then. */
+static void rough(int64_t ms, bool nearest, char out[TIME_TEXT])
 {
 	static const struct {
 		int64_t ms;
@@ -129,8 +130,10 @@ static void rough(int64_t ms, char out[TIME_TEXT])
 
 	for (size_t i = 0; i < ARRAY_LEN(units); i++) {
 		/* "47h" says more than "1d". */
-		if (ms >= units[i].ms * (i < 2 ? 2 : 1) || i + 1 == ARRAY_LEN(units)) {
-			snprintf(out, TIME_TEXT, "%" PRId64 "%s", ms / units[i].ms, units[i].unit);
+		int64_t n = (ms + (nearest ? units[i].ms / 2 : 0)) / units[i].ms;
+
+		if (n >= (i < 2 ? 2 : 1) || i + 1 == ARRAY_LEN(units)) {
+			snprintf(out, TIME_TEXT, "%" PRId64 "%s", n, units[i].unit);
 			return;
 		}
 	}
@@ -145,7 +148,7 @@ const char *print_ago(int64_t then_ms, int64_t now_ms, char out[TIME_TEXT])
 	} else if (now_ms - then_ms < 1000) {
 		snprintf(out, TIME_TEXT, "now");
 	} else {
-		rough(now_ms - then_ms, text);
+		rough(now_ms - then_ms, false, text);
 		snprintf(out, TIME_TEXT, "%.20s ago", text);
 	}
 	return out;
@@ -158,11 +161,13 @@ const char *print_left(const Google__Protobuf__Timestamp *ts, int64_t now_ms, ch
 
 	if (!ts || then == 0) {
 		snprintf(out, TIME_TEXT, "never");
+	} else if (then <= now_ms && now_ms - then < 1000) {
+		snprintf(out, TIME_TEXT, "now");
 	} else if (then <= now_ms) {
-		rough(now_ms - then, text);
+		rough(now_ms - then, false, text);
 		snprintf(out, TIME_TEXT, "%.20s ago", text);
 	} else {
-		rough(then - now_ms, text);
+		rough(then - now_ms, true, text);
 		snprintf(out, TIME_TEXT, "in %.20s", text);
 	}
 	return out;
