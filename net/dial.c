@@ -99,7 +99,11 @@ static int split_authority(const char *text, uint16_t default_port, char *ret_ho
 	if (strpbrk(copy, "/?#@ ") != NULL) {
 		return err_set(err, ERR_INVALID, "a path, query or user is not allowed");
 	}
-	return hostport_parse(copy, default_port, ret_host, 256, ret_port, err);
+	int rc = hostport_parse(copy, default_port, ret_host, 256, ret_port, err);
+	if (rc == 0 && *ret_port == 0) {
+		rc = err_set(err, ERR_INVALID, "port 0 cannot be dialled");
+	}
+	return rc;
 }
 
 int dial_parse(const char *text, char *ret_host, uint16_t *ret_port, bool *ret_tls, struct err *err)

@@ -97,6 +97,7 @@ static void request_free(struct h2_request *r)
 	list_remove(&r->link);
 	list_remove(&r->progressed);
 	r->server->n_requests--;
+	r->server->conn->queued -= r->out.cost;
 	h2_headers_done(&r->headers);
 	h2_queue_done(&r->out);
 	mem_free(r->trailers);
@@ -180,10 +181,12 @@ static int op_write(struct http_request *req, struct blob *blob, size_t off, siz
 	if (r->cut) {
 		return ERR_CLOSED;
 	}
+	size_t before = r->out.cost;
 	int rc = h2_queue_push(&r->out, blob, off, len);
 	if (rc != 0) {
 		return rc;
 	}
+	r->server->conn->queued += r->out.cost - before;
 	r->out.ended = end;
 	r->was_high = true;
 	request_resume(r);
@@ -519,7 +522,11 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 
 	(void)session;
 	(void)frame;
-	if (http_conn_send(s->conn, hd, 9) != 0 || h2_queue_pull(&r->out, len, send_piece, s) != 0) {
+	size_t before = r->out.cost;
+	int rc = http_conn_send(s->conn, hd, 9);
+	rc = rc != 0 ? rc : h2_queue_pull(&r->out, len, send_piece, s);
+	s->conn->queued -= before - r->out.cost;
+	if (rc != 0) {
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
 	s->progress = true;

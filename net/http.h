@@ -177,6 +177,7 @@ struct http_conn {
 	void (*user_free)(void *user);
 	const void *user_kind; /* address of a static that tells whose it is */
 	uint64_t id; /* names the connection, never used again */
+	size_t queued; /* bytes in the queues of all responses, maintained by the engine */
 	/* Output of sans-I/O tests. */
 	struct buf *test_out;
 	bool is_tls;

@@ -50,6 +50,7 @@ struct loop {
 	bool firing;
 
 	struct list hooks;
+	bool turning; /* inside loop_turn() */
 	size_t jobs;
 
 	pthread_t owner;
@@ -277,6 +278,7 @@ static void loop_on_prepare(uv_prepare_t *handle)
 
 	list_init(&batch);
 	list_splice(&batch, &loop->hooks);
+	bool ran = !list_empty(&batch);
 	struct list *l;
 	while ((l = list_pop(&batch)) != NULL) {
 		struct flush_hook *hook = LIST_ENTRY(l, struct flush_hook, link);
@@ -286,8 +288,10 @@ static void loop_on_prepare(uv_prepare_t *handle)
 	}
 	if (list_empty(&loop->hooks)) {
 		uv_unref((uv_handle_t *)&loop->prepare);
-	} else {
-		uv_async_send(&loop->async); /* so that the loop does not sleep before the next turn */
+	}
+	if (!list_empty(&loop->hooks) || (ran && loop->turning)) {
+		/* The loop must not sleep before the next turn; nor may loop_turn(), whose caller may have got what he awaits. */
+		uv_async_send(&loop->async);
 	}
 }
 
@@ -349,8 +353,21 @@ int loop_work(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg
 
 /* ---- Life --------------------------------------------------------------------------------------------------------- */
 
+/* A write to a connection that the other side has reset is an error of that write, not the end of the process. */
+static void ignore_sigpipe(void)
+{
+	struct sigaction old;
+
+	if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) {
+		signal(SIGPIPE, SIG_IGN);
+	}
+}
+
 struct loop *loop_new(const char *name)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, ignore_sigpipe);
 	struct loop *loop = MEM_NEW(struct loop);
 
 	if (uv_loop_init(&loop->uv) != 0 || uv_async_init(&loop->uv, &loop->async, loop_on_async) != 0 ||
@@ -449,7 +466,9 @@ void loop_turn(struct loop *loop, bool wait)
 {
 	loop_own(loop);
 	loop_run_posts(loop);
+	loop->turning = true;
 	uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+	loop->turning = false;
 }
 
 void loop_stop(struct loop *loop)

@@ -17,7 +17,8 @@
  */
 struct loop;
 
-/* Makes a loop that runs on whichever thread calls loop_run(). `name` (copied) is for metrics and thread names. */
+/* Makes a loop that runs on whichever thread calls loop_run(). `name` (copied) is for metrics and thread names. The first
+ * one sets SIGPIPE to be ignored in the process, unless something else was set. */
 struct loop *loop_new(const char *name);
 
 /* Frees a stopped loop. All handles made on it must be closed; uv handles still closing are run to their end. NULL ok. */

@@ -191,7 +191,9 @@ static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg, stru
 	if (msg != NULL) {
 		total = protobuf_c_message_get_packed_size(msg);
 	}
-	if (backlog > 0 && backlog + total > LIM_GRPC_STREAM_QUEUE_BYTES) {
+	/* An empty queue takes one message of any size: a unary reply never fails for what other calls have waiting. */
+	if (backlog > 0 && (backlog + total > LIM_GRPC_STREAM_QUEUE_BYTES ||
+			    g->req->conn->queued + total > LIM_GRPC_CONN_QUEUE_BYTES)) {
 		METRICS_COUNT("skerry_grpc_queue_full_total", "Messages refused because the reader is slow.", 1);
 		return ERR_LIMIT;
 	}

@@ -184,6 +184,8 @@ static void on_close(void *arg, const struct err *err)
 
 static const struct stream_handler sink_handler = { .on_data = on_data, .on_close = on_close };
 
+#define TEXT(text) (text), sizeof(text) - 1
+
 static void test_proxy_header(void **state)
 {
 	static const uint8_t v2[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x07\x7f\0\0\1\x12\x34\x01\xbbhello";
@@ -193,16 +195,16 @@ static void test_proxy_header(void **state)
 		size_t len;
 		const char *peer; /* NULL: refused */
 	} cases[] = {
-		{ "PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\nhello", 48, "203.0.113.9:4711" },
-		{ "PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\nhello", 50, "[2001:db8::7]:4711" },
-		{ "PROXY UNKNOWN\r\nhello", 20, "127.0.0.1:" },
+		{ TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\nhello"), "203.0.113.9:4711" },
+		{ TEXT("PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\nhello"), "[2001:db8::7]:4711" },
+		{ TEXT("PROXY UNKNOWN\r\nhello"), "127.0.0.1:" },
 		{ v2, sizeof(v2) - 1, "198.51.100.7:4660" },
 		{ v2_local, sizeof(v2_local) - 1, "127.0.0.1:" },
-		{ "PROXY TCP4 203.0.113.9 192.0.2.1 4711\r\nhello", 44, NULL },
-		{ "PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n", 43, NULL },
-		{ "PROXY TCP4 203.0.113.9 192.0.2.1 99999 443\r\n", 44, NULL },
-		{ "GET / HTTP/1.1\r\n\r\n", 18, NULL },
-		{ "hello", 5, NULL },
+		{ TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 4711\r\nhello"), NULL },
+		{ TEXT("PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n"), NULL },
+		{ TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 99999 443\r\n"), NULL },
+		{ TEXT("GET / HTTP/1.1\r\n\r\n"), NULL },
+		{ TEXT("hello"), NULL },
 	};
 	struct loop *loop = loop_new("l");
 	struct prefix proxies;
