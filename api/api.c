@@ -212,6 +212,13 @@ static void observe(void *arg, struct rpc_call *call, int status, uint64_t micro
 			 (unsigned long long)micros);
 }
 
+/* Strangers learn whether the server is up, not whether there is a quorum or who leads. */
+static bool may_ask_health(void *arg, struct rpc_call *call, const char *name)
+{
+	(void)arg;
+	return !*name || caller_of(call)->kind != CALLER_NONE;
+}
+
 struct api_face *api_face_new(struct api *api, const char *name, unsigned serve)
 {
 	struct api_face *f = MEM_NEW(struct api_face);
@@ -221,6 +228,7 @@ struct api_face *api_face_new(struct api *api, const char *name, unsigned serve)
 	f->router = http_router_new();
 	f->rpc = rpc_server_new(api->loop, name);
 	f->health = health_new(f->rpc);
+	health_set_guard(f->health, may_ask_health, f);
 	caller_gate_guard(api->gate, f->rpc);
 	rpc_server_set_observer(f->rpc, observe, f);
 	if (serve & API_SERVE_AGENT)

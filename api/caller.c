@@ -474,9 +474,9 @@ static int gate_call(void *arg, struct rpc_call *call, const struct proto_method
 		cc->c.id = peer->uid;
 		cc->c.role = SKERRY__V1__ROLE__ROLE_ADMIN;
 		snprintf(cc->c.text, sizeof(cc->c.text), "unix:%u", (unsigned)peer->uid);
-	} else if (is_health(m) || (is_reflection(m) && gate->api->reflection_public)) {
+	} else if (is_reflection(m) && gate->api->reflection_public) {
 		return 0;
-	} else if (is_agent(m) || (is_reflection(m) && !authorization)) {
+	} else if (is_agent(m) || ((is_reflection(m) || is_health(m)) && !authorization)) {
 		rc = by_proof(gate, call, cc, err);
 	} else if (authorization) {
 		rc = by_bearer(gate, call, cc, authorization, err);

@@ -24,6 +24,8 @@ struct health {
 	struct rpc_server *server;
 	struct map names;
 	struct list watchers;
+	health_may_fn may;
+	void *may_arg;
 };
 
 static const char kind;
@@ -35,12 +37,31 @@ static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(const stru
 	return n != NULL ? n->status : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN;
 }
 
+void health_set_guard(struct health *h, health_may_fn may, void *arg)
+{
+	h->may = may;
+	h->may_arg = arg;
+}
+
+/* False: the call is answered. */
+static bool admitted(const struct health *h, struct rpc_call *call, const char *name)
+{
+	if (h->may == NULL || h->may(h->may_arg, call, name)) {
+		return true;
+	}
+	rpc_call_fail(call, ERR_UNAUTHENTICATED, "without a credential only the health of the whole server is told");
+	return false;
+}
+
 static void check(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 {
 	const Grpc__Health__V1__HealthCheckRequest *req = (const Grpc__Health__V1__HealthCheckRequest *)msg;
 	Grpc__Health__V1__HealthCheckResponse reply = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
 	struct health *h = arg;
 
+	if (!admitted(h, call, req->service)) {
+		return;
+	}
 	if (map_get_str(&h->names, req->service) == NULL) {
 		rpc_call_fail(call, ERR_NOT_FOUND, "no service of the name %.100s", req->service);
 		return;
@@ -78,8 +99,12 @@ static void watcher_free(void *arg)
 static void watch(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 {
 	const Grpc__Health__V1__HealthCheckRequest *req = (const Grpc__Health__V1__HealthCheckRequest *)msg;
-	struct watcher *w = MEM_NEW(struct watcher);
+	struct watcher *w;
 
+	if (!admitted(arg, call, req->service)) {
+		return;
+	}
+	w = MEM_NEW(struct watcher);
 	w->health = arg;
 	w->ref = rpc_call_ref(call);
 	w->name = mem_strdup(req->service);

@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 
+struct rpc_call;
 struct rpc_server;
 struct health;
 
@@ -12,3 +13,10 @@ struct health *health_new(struct rpc_server *server);
 void health_free(struct health *health);
 /* Sets a name's state (making the name); watchers are told. Same loop. */
 void health_set(struct health *health, const char *name, bool serving);
+
+/*
+ * Who may ask for a name: `may` is asked at each call; false answers UNAUTHENTICATED, whether the name exists or not. NULL:
+ * everybody. Before the first call.
+ */
+typedef bool (*health_may_fn)(void *arg, struct rpc_call *call, const char *name);
+void health_set_guard(struct health *health, health_may_fn may, void *arg);
