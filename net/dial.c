@@ -19,8 +19,8 @@
 #include "net/tls.h"
 
 /*
- * A dial races targets, a target races its addresses; both with the same stagger, and both go on at once when what was
- * started has failed.
+ * A dial races targets, a target races its addresses; both with the same stagger, and both go on at
+ * once when what was started has failed.
  *
  *   target:  WAITING -its turn-> RESOLVING -> CONNECTING (attempts) -> FAILED
  *   attempt: connect() -> TLS handshake -> the winner ends the dial
@@ -80,10 +80,10 @@ struct dial {
 	void *arg;
 };
 
-/* ---- Targets --------------------------------------------------------------------------------------------------------- */
+/* ---- Targets --------------------------------------------------------------------------------- */
 
-static int split_authority(const char *text, uint16_t default_port, char *ret_host, uint16_t *ret_port,
-			   struct err *err)
+static int split_authority(const char *text, uint16_t default_port, char *ret_host,
+			   uint16_t *ret_port, struct err *err)
 {
 	char copy[300];
 	size_t len = strlen(text);
@@ -117,7 +117,9 @@ int dial_parse(const char *text, char *ret_host, uint16_t *ret_port, bool *ret_t
 		struct sockaddr_un un;
 
 		if (text[5] != '/' || strlen(text + 5) >= sizeof(un.sun_path)) {
-			return err_set(err, ERR_INVALID, "%s: a Unix socket is given as unix:/absolute/path (at most %zu bytes)",
+			return err_set(err, ERR_INVALID,
+				       "%s: a Unix socket is given as unix:/absolute/path (at most "
+				       "%zu bytes)",
 				       text, sizeof(un.sun_path) - 1);
 		}
 		snprintf(host, sizeof(host), "%s", text + 5);
@@ -127,7 +129,9 @@ int dial_parse(const char *text, char *ret_host, uint16_t *ret_port, bool *ret_t
 	} else if (strncmp(text, "http://", 7) == 0) {
 		rc = split_authority(text + 7, 80, host, &port, err);
 	} else if (strstr(text, "://") != NULL) {
-		return err_set(err, ERR_INVALID, "%s: only https://, http://, unix: and host:port can be dialled", text);
+		return err_set(err, ERR_INVALID,
+			       "%s: only https://, http://, unix: and host:port can be dialled",
+			       text);
 	} else {
 		rc = split_authority(text, 0, host, &port, err);
 	}
@@ -147,7 +151,7 @@ int dial_parse(const char *text, char *ret_host, uint16_t *ret_port, bool *ret_t
 	return 0;
 }
 
-/* ---- End ------------------------------------------------------------------------------------------------------------- */
+/* ---- End ------------------------------------------------------------------------------------- */
 
 /* Its memory goes when it is over and uv has let go of its handle. */
 static void attempt_on_closed(uv_handle_t *handle)
@@ -221,7 +225,7 @@ static void dial_finish(struct dial *d, struct stream *stream, size_t which, con
 
 static void dial_fail(struct dial *d, bool late)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 	struct buf text = BUF_INIT;
 	int code = 0;
 
@@ -256,12 +260,13 @@ static void dial_on_timeout(void *arg)
 	dial_fail(arg, true);
 }
 
-/* ---- Progress -------------------------------------------------------------------------------------------------------- */
+/* ---- Progress -------------------------------------------------------------------------------- */
 
 static void dial_next_target(struct dial *d);
 static void target_next_addr(struct target *t);
 
-/* Something of the target failed: its next address, the next target, or the end. May free the dial. */
+/* Something of the target failed: its next address, the next target, or the end. May free the dial.
+ */
 static void target_step(struct target *t)
 {
 	struct dial *d = t->dial;
@@ -276,7 +281,8 @@ static void target_step(struct target *t)
 	t->state = TARGET_FAILED;
 	bool alive = false;
 	for (size_t i = 0; i < d->n_targets; i++) {
-		alive |= d->targets[i].state == TARGET_RESOLVING || d->targets[i].state == TARGET_CONNECTING;
+		alive |= d->targets[i].state == TARGET_RESOLVING ||
+			 d->targets[i].state == TARGET_CONNECTING;
 	}
 	if (d->next_target < d->n_targets) {
 		if (!alive) {
@@ -314,7 +320,7 @@ static void attempt_connected(struct attempt *a)
 	struct target *t = a->target;
 	struct dial *d = t->dial;
 	struct stream *stream;
-	struct err err = { 0 };
+	struct err err = {0};
 	int fd = a->fd;
 
 	a->fd = -1;
@@ -328,24 +334,27 @@ static void attempt_connected(struct attempt *a)
 		return;
 	}
 	uint64_t now = loop_now(d->loop);
-	a->handshake = tls_connect(stream, d->opts.tls, d->server_name != NULL ? d->server_name : t->host,
+	a->handshake = tls_connect(stream, d->opts.tls,
+				   d->server_name != NULL ? d->server_name : t->host,
 				   d->deadline > now ? d->deadline - now : 1, attempt_on_tls, a);
 }
 
 static void attempt_on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct attempt *a = poll->data;
-	struct err err = { 0 };
+	struct err err = {0};
 	int soerr = 0;
 	socklen_t len = sizeof(soerr);
 
 	(void)events;
 	/* uv says EBADF for every error of the socket: the socket knows better. */
-	if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &soerr, &len) == 0 && (status == 0 || soerr != 0)) {
+	if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &soerr, &len) == 0 &&
+	    (status == 0 || soerr != 0)) {
 		status = -soerr;
 	}
 	if (status != 0) {
-		err_reason(&err, ERR_UNAVAILABLE, status == -ECONNREFUSED ? "CONNECTION_REFUSED" : "", "%s: %s", a->text,
+		err_reason(&err, ERR_UNAVAILABLE,
+			   status == -ECONNREFUSED ? "CONNECTION_REFUSED" : "", "%s: %s", a->text,
 			   strerror(-status));
 		attempt_fail(a, &err);
 		return;
@@ -363,7 +372,8 @@ static void set_options(const struct dial *d, int fd, int family)
 		setsockopt(fd, SOL_SOCKET, SO_MARK, &d->opts.mark, sizeof(d->opts.mark));
 	}
 	if (d->device != NULL) {
-		setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, d->device, (socklen_t)strlen(d->device) + 1);
+		setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, d->device,
+			   (socklen_t)strlen(d->device) + 1);
 	}
 	if (family == AF_UNIX) {
 		return;
@@ -447,7 +457,7 @@ static void target_next_addr(struct target *t)
 	uv_poll_start(&a->poll, UV_WRITABLE, attempt_on_poll);
 }
 
-/* ---- Names ----------------------------------------------------------------------------------------------------------- */
+/* ---- Names ----------------------------------------------------------------------------------- */
 
 static void target_add_addr(struct target *t, const struct sockaddr *sa, socklen_t len)
 {
@@ -460,8 +470,8 @@ static void target_add_addr(struct target *t, const struct sockaddr *sa, socklen
 /* Families in turns (RFC 8305 §4), beginning with the resolver's first choice. */
 static void target_add_interleaved(struct target *t, const struct addrinfo *all)
 {
-	const struct addrinfo *next[2] = { all, all };
-	int family[2] = { all->ai_family, all->ai_family == AF_INET ? AF_INET6 : AF_INET };
+	const struct addrinfo *next[2] = {all, all};
+	int family[2] = {all->ai_family, all->ai_family == AF_INET ? AF_INET6 : AF_INET};
 	bool more = true;
 
 	while (more) {
@@ -494,7 +504,8 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *all)
 	if (status == 0 && all != NULL) {
 		target_add_interleaved(t, all);
 	} else {
-		err_set(&t->last, ERR_RESOLVE, "the name %s cannot be resolved: %s", t->host, uv_strerror(status));
+		err_set(&t->last, ERR_RESOLVE, "the name %s cannot be resolved: %s", t->host,
+			uv_strerror(status));
 	}
 	uv_freeaddrinfo(all);
 	target_step(t);
@@ -503,7 +514,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *all)
 static void target_resolve(struct target *t)
 {
 	struct dial *d = t->dial;
-	struct ipport ip = { .port = t->port };
+	struct ipport ip = {.port = t->port};
 	char service[8];
 	const struct addrinfo hints = {
 		.ai_socktype = SOCK_STREAM,
@@ -512,7 +523,7 @@ static void target_resolve(struct target *t)
 	};
 
 	if (t->is_unix) {
-		struct sockaddr_un un = { .sun_family = AF_UNIX };
+		struct sockaddr_un un = {.sun_family = AF_UNIX};
 
 		memcpy(un.sun_path, t->host, strlen(t->host) + 1);
 		target_add_addr(t, (struct sockaddr *)&un, sizeof(un));
@@ -539,7 +550,8 @@ static void target_resolve(struct target *t)
 	if (rc != 0) {
 		t->resolve = NULL;
 		mem_free(r);
-		err_set(&t->last, ERR_RESOLVE, "the name %s cannot be resolved: %s", t->host, uv_strerror(rc));
+		err_set(&t->last, ERR_RESOLVE, "the name %s cannot be resolved: %s", t->host,
+			uv_strerror(rc));
 		t->state = TARGET_CONNECTING;
 		target_step(t);
 	}
@@ -576,7 +588,7 @@ static void dial_next_target(struct dial *d)
 	target_resolve(t);
 }
 
-/* ---- Public ---------------------------------------------------------------------------------------------------------- */
+/* ---- Public ---------------------------------------------------------------------------------- */
 
 static void dial_on_start(void *arg)
 {
@@ -589,8 +601,8 @@ static void dial_on_start(void *arg)
 	dial_next_target(d);
 }
 
-struct dial *dial_race(struct loop *loop, const char *const *targets, size_t n, const struct dial_opts *opts, dial_cb cb,
-		       void *arg)
+struct dial *dial_race(struct loop *loop, const char *const *targets, size_t n,
+		       const struct dial_opts *opts, dial_cb cb, void *arg)
 {
 	struct dial *d = MEM_NEW(struct dial);
 
@@ -620,7 +632,8 @@ struct dial *dial_race(struct loop *loop, const char *const *targets, size_t n, 
 	return d;
 }
 
-struct dial *dial_start(struct loop *loop, const char *target, const struct dial_opts *opts, dial_cb cb, void *arg)
+struct dial *dial_start(struct loop *loop, const char *target, const struct dial_opts *opts,
+			dial_cb cb, void *arg)
 {
 	return dial_race(loop, &target, 1, opts, cb, arg);
 }

@@ -27,7 +27,8 @@ int gzip_inflate(const void *data, size_t len, size_t max, struct buf *out, stru
 		out->len += room - z.avail_out;
 		if (out->len - start > max) {
 			inflateEnd(&z);
-			return err_set(err, ERR_LIMIT, "the inflated message is larger than %zu bytes", max);
+			return err_set(err, ERR_LIMIT,
+				       "the inflated message is larger than %zu bytes", max);
 		}
 	} while (rc == Z_OK && (z.avail_in > 0 || z.avail_out == 0));
 	bool whole = rc == Z_STREAM_END && z.avail_in == 0;

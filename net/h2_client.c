@@ -9,8 +9,9 @@
 #include "net/stream.h"
 
 /*
- * The client side: one connection, streams opened by the caller. Callbacks to the caller come from feeding or draining,
- * never from inside its own calls; `busy` keeps the object while one of them is on the stack.
+ * The client side: one connection, streams opened by the caller. Callbacks to the caller come from
+ * feeding or draining, never from inside its own calls; `busy` keeps the object while one of them
+ * is on the stack.
  */
 
 enum { CLIENT_WINDOW = 1 << 20 };
@@ -129,9 +130,10 @@ static void client_drain(struct h2_client *c)
 		c->progress = false;
 		ssize_t n = nghttp2_session_mem_send(c->session, &data);
 		if (n < 0 || (n > 0 && gather_put(&c->out, c->stream, data, (size_t)n) != 0)) {
-			struct err err = { 0 };
+			struct err err = {0};
 
-			err_set(&err, ERR_PROTOCOL, "HTTP/2: %s", n < 0 ? nghttp2_strerror((int)n) : "output failed");
+			err_set(&err, ERR_PROTOCOL, "HTTP/2: %s",
+				n < 0 ? nghttp2_strerror((int)n) : "output failed");
 			client_die(c, &err, true);
 			return;
 		}
@@ -154,12 +156,13 @@ static void client_want_flush(struct h2_client *c)
 static void client_flush(void *arg)
 {
 	struct h2_client *c = arg;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	c->busy++;
 	client_drain(c);
 	/* Writable again: told here, outside of nghttp2. */
-	LIST_FOREACH_SAFE (&c->streams, l, next) {
+	LIST_FOREACH_SAFE(&c->streams, l, next)
+	{
 		struct h2_stream *st = LIST_ENTRY(l, struct h2_stream, link);
 
 		if (!st->was_high || st->out.cost > LIM_GRPC_STREAM_QUEUE_BYTES / 2) {
@@ -172,15 +175,17 @@ static void client_flush(void *arg)
 			break; /* the list may have changed: the rest in the next turn */
 		}
 	}
-	if (!c->dead && ((c->going && c->n_streams == 0 && nghttp2_session_want_write(c->session) == 0) ||
-			 (nghttp2_session_want_read(c->session) == 0 && nghttp2_session_want_write(c->session) == 0))) {
+	if (!c->dead &&
+	    ((c->going && c->n_streams == 0 && nghttp2_session_want_write(c->session) == 0) ||
+	     (nghttp2_session_want_read(c->session) == 0 &&
+	      nghttp2_session_want_write(c->session) == 0))) {
 		err_set(&err, ERR_CLOSED, "the connection is complete");
 		client_die(c, &err, false);
 	}
 	client_leave(c);
 }
 
-/* ---- nghttp2 callbacks ----------------------------------------------------------------------------------------------- */
+/* ---- nghttp2 callbacks ----------------------------------------------------------------------- */
 
 static struct h2_stream *stream_get(nghttp2_session *session, int32_t id)
 {
@@ -198,15 +203,17 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 	return 0;
 }
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
-		     const uint8_t *value, size_t value_len, uint8_t flags, void *user)
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+		     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+		     void *user)
 {
 	struct h2_stream *st = stream_get(session, frame->hd.stream_id);
 
 	(void)flags;
 	(void)user;
 	/* Twice the server's bound: rich errors travel in trailers. */
-	if (st != NULL && !h2_headers_add(&st->headers, name, name_len, value, value_len, 2 * LIM_H2_HEADER_LIST_BYTES)) {
+	if (st != NULL && !h2_headers_add(&st->headers, name, name_len, value, value_len,
+					  2 * LIM_H2_HEADER_LIST_BYTES)) {
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 	}
 	return 0;
@@ -257,7 +264,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 	case NGHTTP2_GOAWAY: {
 		bool first = !c->going;
 		size_t len = frame->goaway.opaque_data_len;
-		char *debug = mem_strndup(len > 0 ? (const char *)frame->goaway.opaque_data : "", len);
+		char *debug =
+			mem_strndup(len > 0 ? (const char *)frame->goaway.opaque_data : "", len);
 
 		c->going = true;
 		if (first && !c->freed && c->handler->on_goaway != NULL) {
@@ -281,8 +289,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 	return 0;
 }
 
-static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
-			 void *user)
+static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+			 size_t len, void *user)
 {
 	struct h2_stream *st = stream_get(session, id);
 
@@ -300,7 +308,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
 {
 	struct h2_stream *st = stream_get(session, id);
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)user;
 	if (st == NULL) {
@@ -313,17 +321,19 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 }
 
 /* A request that nghttp2 held back (too many streams) and can never send. */
-static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int why, void *user)
+static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int why,
+			     void *user)
 {
 	struct h2_client *c = user;
 	struct h2_stream *st = NULL;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)session;
 	if (frame->hd.type != NGHTTP2_HEADERS) {
 		return 0;
 	}
-	LIST_FOREACH (&c->streams, l) { /* nghttp2 knows no stream yet, so it has no user data */
+	LIST_FOREACH(&c->streams, l)
+	{ /* nghttp2 knows no stream yet, so it has no user data */
 		if (LIST_ENTRY(l, struct h2_stream, link)->id == frame->hd.stream_id) {
 			st = LIST_ENTRY(l, struct h2_stream, link);
 		}
@@ -336,23 +346,24 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *fram
 	return 0;
 }
 
-static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *hd, size_t len,
-			nghttp2_data_source *source, void *user)
+static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *hd,
+			size_t len, nghttp2_data_source *source, void *user)
 {
 	struct h2_client *c = user;
 	struct h2_stream *st = source->ptr;
 
 	(void)session;
 	(void)frame;
-	if (gather_put(&c->out, c->stream, hd, 9) != 0 || h2_queue_pull(&st->out, len, send_piece, c) != 0) {
+	if (gather_put(&c->out, c->stream, hd, 9) != 0 ||
+	    h2_queue_pull(&st->out, len, send_piece, c) != 0) {
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
 	c->progress = true;
 	return 0;
 }
 
-static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len, uint32_t *flags,
-		       nghttp2_data_source *source, void *user)
+static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len,
+		       uint32_t *flags, nghttp2_data_source *source, void *user)
 {
 	struct h2_stream *st = source->ptr;
 
@@ -383,7 +394,8 @@ __attribute__((constructor)) static void h2_client_make(void)
 	nghttp2_session_callbacks_set_on_frame_recv_callback(client_callbacks, on_frame_recv);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(client_callbacks, on_data_chunk);
 	nghttp2_session_callbacks_set_on_stream_close_callback(client_callbacks, on_stream_close);
-	nghttp2_session_callbacks_set_on_frame_not_send_callback(client_callbacks, on_frame_not_send);
+	nghttp2_session_callbacks_set_on_frame_not_send_callback(client_callbacks,
+								 on_frame_not_send);
 	nghttp2_session_callbacks_set_send_data_callback(client_callbacks, on_send_data);
 	nghttp2_option_new(&client_option);
 	nghttp2_option_set_no_auto_window_update(client_option, 1);
@@ -392,12 +404,12 @@ __attribute__((constructor)) static void h2_client_make(void)
 	nghttp2_option_set_max_continuations(client_option, LIM_H2_CONTINUATIONS);
 }
 
-/* ---- Stream ---------------------------------------------------------------------------------------------------------- */
+/* ---- Stream ---------------------------------------------------------------------------------- */
 
 static void client_on_data(void *arg, const uint8_t *data, size_t len)
 {
 	struct h2_client *c = arg;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (c->dead) {
 		return;
@@ -442,11 +454,12 @@ static void client_keepalive(void *arg)
 {
 	struct h2_client *c = arg;
 	uint64_t now = loop_now(c->loop);
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (c->ping_out) {
 		c->busy++;
-		err_set(&err, ERR_UNAVAILABLE, "%s does not answer (keepalive)", stream_peer_text(c->stream));
+		err_set(&err, ERR_UNAVAILABLE, "%s does not answer (keepalive)",
+			stream_peer_text(c->stream));
 		client_die(c, &err, true);
 		client_leave(c);
 		return;
@@ -467,10 +480,10 @@ struct h2_client *h2_client_new(struct stream *stream, uint64_t ping_ms, uint64_
 {
 	struct h2_client *c = MEM_NEW(struct h2_client);
 	const nghttp2_settings_entry settings[] = {
-		{ NGHTTP2_SETTINGS_ENABLE_PUSH, 0 },
-		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, CLIENT_WINDOW },
-		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 2 * LIM_H2_HEADER_LIST_BYTES },
-		{ NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 },
+		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, CLIENT_WINDOW},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 2 * LIM_H2_HEADER_LIST_BYTES},
+		{NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
 	};
 
 	c->stream = stream;
@@ -497,7 +510,7 @@ struct h2_client *h2_client_new(struct stream *stream, uint64_t ping_ms, uint64_
 
 void h2_client_free(struct h2_client *c)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (c == NULL || c->freed) {
 		return;
@@ -510,7 +523,8 @@ void h2_client_free(struct h2_client *c)
 			client_drain(c); /* inside nghttp2's own calls nothing can be sent */
 		}
 		err_set(&err, ERR_CANCELLED, "the connection was given up");
-		LIST_FOREACH (&c->streams, l) {
+		LIST_FOREACH(&c->streams, l)
+		{
 			LIST_ENTRY(l, struct h2_stream, link)->reset_by_us = true;
 		}
 		client_die(c, &err, false);
@@ -526,7 +540,8 @@ void h2_client_shutdown(struct h2_client *c)
 
 bool h2_client_usable(const struct h2_client *c)
 {
-	return !c->dead && !c->going && !c->freed && nghttp2_session_check_request_allowed(c->session) != 0;
+	return !c->dead && !c->going && !c->freed &&
+	       nghttp2_session_check_request_allowed(c->session) != 0;
 }
 
 size_t h2_client_streams(const struct h2_client *c)
@@ -540,7 +555,8 @@ struct stream *h2_client_stream(const struct h2_client *c)
 }
 
 int h2_client_open(struct h2_client *c, const struct http_header *headers, size_t n, bool end,
-		   const struct h2_stream_handler *handler, void *arg, struct h2_stream **ret_stream)
+		   const struct h2_stream_handler *handler, void *arg,
+		   struct h2_stream **ret_stream)
 {
 	if (!h2_client_usable(c)) {
 		return ERR_CLOSED;
@@ -550,7 +566,7 @@ int h2_client_open(struct h2_client *c, const struct http_header *headers, size_
 	}
 	struct h2_stream *st = MEM_NEW(struct h2_stream);
 	nghttp2_nv *nva = mem_calloc(n, sizeof(*nva));
-	nghttp2_data_provider provider = { .source.ptr = st, .read_callback = on_read };
+	nghttp2_data_provider provider = {.source.ptr = st, .read_callback = on_read};
 
 	st->client = c;
 	st->handler = handler;

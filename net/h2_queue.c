@@ -76,8 +76,8 @@ int h2_queue_pull(struct h2_queue *q, size_t len,
 	return 0;
 }
 
-bool h2_headers_add(struct h2_headers *h, const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len,
-		    size_t max_bytes)
+bool h2_headers_add(struct h2_headers *h, const uint8_t *name, size_t name_len,
+		    const uint8_t *value, size_t value_len, size_t max_bytes)
 {
 	h->bytes += name_len + value_len + 32;
 	if (h->bytes > max_bytes || h->n >= LIM_H2_HEADERS) {

@@ -10,12 +10,13 @@
 #include "net/loop.h"
 
 /*
- * The server engine. nghttp2 keeps the protocol; this file turns its callbacks into requests and holds the limits that
- * nghttp2 1.52 does not: header list size, floods of cheap frames, ping strikes, slow header blocks.
+ * The server engine. nghttp2 keeps the protocol; this file turns its callbacks into requests and
+ * holds the limits that nghttp2 1.52 does not: header list size, floods of cheap frames, ping
+ * strikes, slow header blocks.
  *
- * A request: BEGIN (header block arrives) -> routed (handler set) -> body -> response queued -> on_stream_close.
- * Handlers run inside h2_server feed or drain; a reset they ask for is only queued, so a request never goes away under
- * its handler.
+ * A request: BEGIN (header block arrives) -> routed (handler set) -> body -> response queued ->
+ * on_stream_close. Handlers run inside h2_server feed or drain; a reset they ask for is only
+ * queued, so a request never goes away under its handler.
  */
 
 struct h2_server {
@@ -28,7 +29,7 @@ struct h2_server {
 	struct h2_server_opts opts;
 	bool got_settings;
 	bool failed;
-	bool abused; /* GOAWAY ENHANCE_YOUR_CALM is on its way */
+	bool abused;         /* GOAWAY ENHANCE_YOUR_CALM is on its way */
 	bool shutting, shut; /* notice sent; final GOAWAY sent */
 	uint64_t started, headers_since, last_in, ping_sent, shut_at;
 	struct bucket glitches;
@@ -57,8 +58,8 @@ struct h2_request {
 	bool too_large;
 	bool remote_ended;
 	bool submitted; /* response given to nghttp2 */
-	bool was_high; /* on_writable is owed */
-	bool cut; /* reset by us */
+	bool was_high;  /* on_writable is owed */
+	bool cut;       /* reset by us */
 	uint64_t started;
 	uint64_t answered; /* completely, before its own end; 0: not so */
 };
@@ -84,13 +85,15 @@ static void h2_abuse(struct h2_server *s, const char *what)
 		return;
 	}
 	s->abused = true;
-	METRICS_COUNT("skerry_h2_abuse_total", "HTTP/2 connections ended with ENHANCE_YOUR_CALM.", 1);
-	nghttp2_submit_goaway(s->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->session),
+	METRICS_COUNT("skerry_h2_abuse_total", "HTTP/2 connections ended with ENHANCE_YOUR_CALM.",
+		      1);
+	nghttp2_submit_goaway(s->session, NGHTTP2_FLAG_NONE,
+			      nghttp2_session_get_last_proc_stream_id(s->session),
 			      NGHTTP2_ENHANCE_YOUR_CALM, (const uint8_t *)what, strlen(what));
 	nghttp2_session_terminate_session(s->session, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-/* ---- Requests -------------------------------------------------------------------------------------------------------- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 static void request_free(struct h2_request *r)
 {
@@ -116,8 +119,8 @@ static void request_end(struct h2_request *r, const struct err *err)
 	request_free(r);
 }
 
-static ssize_t request_read(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len, uint32_t *flags,
-			    nghttp2_data_source *source, void *user)
+static ssize_t request_read(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len,
+			    uint32_t *flags, nghttp2_data_source *source, void *user)
 {
 	struct h2_request *r = source->ptr;
 
@@ -134,7 +137,8 @@ static ssize_t request_read(nghttp2_session *session, int32_t id, uint8_t *buf, 
 		*flags |= NGHTTP2_DATA_FLAG_EOF;
 		if (r->trailers != NULL) {
 			*flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-			if (nghttp2_submit_trailer(session, r->id, r->trailers, r->n_trailers) != 0) {
+			if (nghttp2_submit_trailer(session, r->id, r->trailers, r->n_trailers) !=
+			    0) {
 				return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 			}
 		}
@@ -151,11 +155,12 @@ static void request_resume(struct h2_request *r)
 	http_conn_want_flush(r->server->conn);
 }
 
-static int op_respond(struct http_request *req, int status, const struct http_header *headers, size_t n, bool end)
+static int op_respond(struct http_request *req, int status, const struct http_header *headers,
+		      size_t n, bool end)
 {
 	struct h2_request *r = request_of(req);
 	nghttp2_nv *nva = mem_calloc(n + 1, sizeof(*nva));
-	nghttp2_data_provider provider = { .source.ptr = r, .read_callback = request_read };
+	nghttp2_data_provider provider = {.source.ptr = r, .read_callback = request_read};
 	char code[16];
 
 	snprintf(code, sizeof(code), "%d", status);
@@ -163,7 +168,8 @@ static int op_respond(struct http_request *req, int status, const struct http_he
 	for (size_t i = 0; i < n; i++) {
 		nva[i + 1] = h2_nv(headers[i].name, headers[i].value);
 	}
-	int rc = nghttp2_submit_response(r->server->session, r->id, nva, n + 1, end ? NULL : &provider);
+	int rc = nghttp2_submit_response(r->server->session, r->id, nva, n + 1,
+					 end ? NULL : &provider);
 	mem_free(nva);
 	if (rc != 0) {
 		return ERR_CLOSED;
@@ -292,21 +298,24 @@ static void request_route(struct h2_request *r)
 		r->req.query = question + 1;
 	}
 	if (r->too_large || strlen(r->req.path) > LIM_HTTP_PATH_BYTES) {
-		METRICS_COUNT("skerry_h2_headers_too_large_total", "Requests refused for the size of their headers.", 1);
+		METRICS_COUNT("skerry_h2_headers_too_large_total",
+			      "Requests refused for the size of their headers.", 1);
 		http_set_handler(&r->req, &http_ignore_handler, NULL);
-		http_reply_text(&r->req, r->too_large ? 431 : 414, "the request's headers are larger than %d bytes\n",
+		http_reply_text(&r->req, r->too_large ? 431 : 414,
+				"the request's headers are larger than %d bytes\n",
 				r->too_large ? LIM_H2_HEADER_LIST_BYTES : LIM_HTTP_PATH_BYTES);
 		return;
 	}
 	if (r->req.path[0] != '/') {
 		http_set_handler(&r->req, &http_ignore_handler, NULL);
-		http_reply_text(&r->req, strcmp(r->req.method, "CONNECT") == 0 ? 405 : 400, "not served here\n");
+		http_reply_text(&r->req, strcmp(r->req.method, "CONNECT") == 0 ? 405 : 400,
+				"not served here\n");
 		return;
 	}
 	http_route(r->server->conn->router, &r->req);
 }
 
-/* ---- nghttp2 callbacks ----------------------------------------------------------------------------------------------- */
+/* ---- nghttp2 callbacks ----------------------------------------------------------------------- */
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
@@ -330,8 +339,9 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 	return 0;
 }
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
-		     const uint8_t *value, size_t value_len, uint8_t flags, void *user)
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+		     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+		     void *user)
 {
 	struct h2_server *s = user;
 	struct h2_request *r = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
@@ -340,7 +350,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 	if (r == NULL || frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
 		return 0; /* request trailers: nobody wants them */
 	}
-	if (!h2_headers_add(&r->headers, name, name_len, value, value_len, LIM_H2_HEADER_LIST_BYTES)) {
+	if (!h2_headers_add(&r->headers, name, name_len, value, value_len,
+			    LIM_H2_HEADER_LIST_BYTES)) {
 		r->too_large = true;
 		if (r->headers.bytes > LIM_H2_HEADER_ABUSE_BYTES) {
 			h2_abuse(s, "header_list_too_large");
@@ -362,7 +373,9 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, 
 	case NGHTTP2_PING:
 	case NGHTTP2_GOAWAY:
 	case NGHTTP2_PUSH_PROMISE: break;
-	case NGHTTP2_DATA: cheap = hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0; break;
+	case NGHTTP2_DATA:
+		cheap = hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0;
+		break;
 	default: cheap = true; break; /* PRIORITY, WINDOW_UPDATE, SETTINGS, RST_STREAM, unknown */
 	}
 	if (cheap && !bucket_take(&s->glitches, 1, h2_now(s))) {
@@ -387,7 +400,8 @@ static void submit_final_goaway(struct h2_server *s)
 {
 	if (!s->shut) {
 		s->shut = true;
-		nghttp2_submit_goaway(s->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->session),
+		nghttp2_submit_goaway(s->session, NGHTTP2_FLAG_NONE,
+				      nghttp2_session_get_last_proc_stream_id(s->session),
 				      NGHTTP2_NO_ERROR, NULL, 0);
 	}
 }
@@ -428,7 +442,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 		break;
 	default: break;
 	}
-	if (r != NULL && end && (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
+	if (r != NULL && end &&
+	    (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
 		r->remote_ended = true;
 		if (!r->cut && r->req.handler != NULL) {
 			r->req.handler->on_end(r->req.arg, &r->req);
@@ -437,8 +452,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 	return 0;
 }
 
-static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
-			 void *user)
+static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+			 size_t len, void *user)
 {
 	struct h2_request *r = nghttp2_session_get_stream_user_data(session, id);
 
@@ -457,7 +472,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
 {
 	struct h2_request *r = nghttp2_session_get_stream_user_data(session, id);
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)user;
 	if (r == NULL) {
@@ -465,8 +480,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 	}
 	nghttp2_session_set_stream_user_data(session, id, NULL);
 	if (code != NGHTTP2_NO_ERROR || !r->req.ended) {
-		err_set(&err, code == NGHTTP2_CANCEL ? ERR_CANCELLED : ERR_CLOSED, "stream reset: %s",
-			nghttp2_http2_strerror(code));
+		err_set(&err, code == NGHTTP2_CANCEL ? ERR_CANCELLED : ERR_CLOSED,
+			"stream reset: %s", nghttp2_http2_strerror(code));
 		request_end(r, &err);
 	} else {
 		request_end(r, NULL);
@@ -482,9 +497,9 @@ static bool request_is_grpc(const struct h2_request *r)
 }
 
 /*
- * An answer that was complete before its request: the client shall not send the rest (RFC 9113 §8.1). gRPC clients are
- * told at once; others a moment later (h2_tick), unless their request has ended by then: curl 7.88, while it still
- * sends its body, drops an answer that a reset follows.
+ * An answer that was complete before its request: the client shall not send the rest (RFC 9113
+ * §8.1). gRPC clients are told at once; others a moment later (h2_tick), unless their request has
+ * ended by then: curl 7.88, while it still sends its body, drops an answer that a reset follows.
  */
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
@@ -497,12 +512,14 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
 	s->strikes = 0;
 	s->last_ping_in = 0;
 	r = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-	if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 || r == NULL || r->remote_ended || r->cut) {
+	if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 || r == NULL || r->remote_ended ||
+	    r->cut) {
 		return 0;
 	}
 	r->answered = h2_now(s);
 	if (request_is_grpc(r)) {
-		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+					  NGHTTP2_NO_ERROR);
 	}
 	return 0;
 }
@@ -514,8 +531,8 @@ static int send_piece(void *arg, struct blob *blob, size_t off, size_t len)
 	return http_conn_send_blob(s->conn, blob, off, len);
 }
 
-static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *hd, size_t len,
-			nghttp2_data_source *source, void *user)
+static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *hd,
+			size_t len, nghttp2_data_source *source, void *user)
 {
 	struct h2_server *s = user;
 	struct h2_request *r = source->ptr;
@@ -554,11 +571,12 @@ __attribute__((constructor)) static void h2_server_make(void)
 	nghttp2_option_set_no_auto_window_update(server_option, 1);
 	nghttp2_option_set_no_closed_streams(server_option, 1);
 	nghttp2_option_set_max_outbound_ack(server_option, LIM_H2_ACK_QUEUE);
-	nghttp2_option_set_stream_reset_rate_limit(server_option, LIM_H2_RESET_BURST, LIM_H2_RESET_PER_SEC);
+	nghttp2_option_set_stream_reset_rate_limit(server_option, LIM_H2_RESET_BURST,
+						   LIM_H2_RESET_PER_SEC);
 	nghttp2_option_set_max_continuations(server_option, LIM_H2_CONTINUATIONS);
 }
 
-/* ---- Engine ---------------------------------------------------------------------------------------------------------- */
+/* ---- Engine ---------------------------------------------------------------------------------- */
 
 static int h2_feed(struct http_engine *engine, const uint8_t *data, size_t len, struct err *err)
 {
@@ -571,12 +589,14 @@ static int h2_feed(struct http_engine *engine, const uint8_t *data, size_t len, 
 	ssize_t n = nghttp2_session_mem_recv(s->session, data, len);
 	if (n < 0) {
 		s->failed = true;
-		METRICS_COUNT("skerry_h2_protocol_errors_total", "HTTP/2 connections ended for what the client sent.", 1);
+		METRICS_COUNT("skerry_h2_protocol_errors_total",
+			      "HTTP/2 connections ended for what the client sent.", 1);
 		return err_set(err, ERR_PROTOCOL, "HTTP/2: %s", nghttp2_strerror((int)n));
 	}
 	if (nghttp2_session_get_outbound_queue_size(s->session) > LIM_H2_OUTBOUND_FRAMES) {
 		s->failed = true;
-		return err_set(err, ERR_LIMIT, "HTTP/2: the client makes us answer more than it reads");
+		return err_set(err, ERR_LIMIT,
+			       "HTTP/2: the client makes us answer more than it reads");
 	}
 	return 0;
 }
@@ -588,7 +608,8 @@ static void h2_writable(struct h2_server *s)
 	while ((l = list_pop(&s->progressed)) != NULL) {
 		struct h2_request *r = LIST_ENTRY(l, struct h2_request, progressed);
 
-		if (r->out.cost > LIM_GRPC_STREAM_QUEUE_BYTES / 2 || r->cut || r->req.handler == NULL) {
+		if (r->out.cost > LIM_GRPC_STREAM_QUEUE_BYTES / 2 || r->cut ||
+		    r->req.handler == NULL) {
 			continue;
 		}
 		r->was_high = r->out.bytes > 0;
@@ -652,7 +673,8 @@ static bool h2_finished(const struct http_engine *engine)
 	if (s->shut && s->n_requests == 0 && nghttp2_session_want_write(s->session) == 0) {
 		return true;
 	}
-	return nghttp2_session_want_read(s->session) == 0 && nghttp2_session_want_write(s->session) == 0;
+	return nghttp2_session_want_read(s->session) == 0 &&
+	       nghttp2_session_want_write(s->session) == 0;
 }
 
 static size_t h2_active(const struct http_engine *engine)
@@ -664,7 +686,8 @@ static int h2_tick(struct http_engine *engine, uint64_t now, struct err *err)
 {
 	struct h2_server *s = h2_of(engine);
 	uint64_t ping_ms = s->opts.ping_ms != 0 ? s->opts.ping_ms : LIM_H2_PING_MS;
-	uint64_t ping_timeout = s->opts.ping_timeout_ms != 0 ? s->opts.ping_timeout_ms : LIM_H2_PING_TIMEOUT_MS;
+	uint64_t ping_timeout = s->opts.ping_timeout_ms != 0 ? s->opts.ping_timeout_ms
+							     : LIM_H2_PING_TIMEOUT_MS;
 
 	if (!s->got_settings && now - s->started > LIM_H2_PREFACE_MS) {
 		return err_set(err, ERR_DEADLINE, "HTTP/2: no client preface in time");
@@ -684,7 +707,8 @@ static int h2_tick(struct http_engine *engine, uint64_t now, struct err *err)
 		submit_final_goaway(s); /* no answer to the ping: do not wait longer */
 		http_conn_want_flush(s->conn);
 	}
-	LIST_FOREACH (&s->requests, l) {
+	LIST_FOREACH(&s->requests, l)
+	{
 		struct h2_request *r = LIST_ENTRY(l, struct h2_request, link);
 
 		/* gRPC calls have deadlines of their own and streams that rightly last. */
@@ -728,12 +752,13 @@ static const struct http_engine_ops h2_engine_ops = {
 struct http_engine *h2_server_new(struct http_conn *conn, const struct h2_server_opts *opts)
 {
 	struct h2_server *s = MEM_NEW(struct h2_server);
-	uint32_t max_streams = opts != NULL && opts->max_streams != 0 ? opts->max_streams : LIM_H2_STREAMS;
+	uint32_t max_streams = opts != NULL && opts->max_streams != 0 ? opts->max_streams
+								      : LIM_H2_STREAMS;
 	const nghttp2_settings_entry settings[] = {
-		{ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams },
-		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, LIM_H2_WINDOW_BYTES },
-		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, LIM_H2_HEADER_LIST_BYTES },
-		{ NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 },
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, LIM_H2_WINDOW_BYTES},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, LIM_H2_HEADER_LIST_BYTES},
+		{NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
 	};
 
 	s->engine.ops = &h2_engine_ops;
@@ -746,11 +771,13 @@ struct http_engine *h2_server_new(struct http_conn *conn, const struct h2_server
 	list_init(&s->progressed);
 	s->started = h2_now(s);
 	s->last_in = s->started;
-	bucket_init(&s->glitches, LIM_H2_GLITCH_BURST, 1000ull * LIM_H2_GLITCH_BURST / LIM_H2_GLITCH_PER_SEC, s->started);
+	bucket_init(&s->glitches, LIM_H2_GLITCH_BURST,
+		    1000ull * LIM_H2_GLITCH_BURST / LIM_H2_GLITCH_PER_SEC, s->started);
 	if (nghttp2_session_server_new2(&s->session, server_callbacks, s, server_option) != 0) {
 		IMPOSSIBLE("nghttp2_session_server_new2 without memory");
 	}
 	nghttp2_submit_settings(s->session, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings));
-	nghttp2_session_set_local_window_size(s->session, NGHTTP2_FLAG_NONE, 0, LIM_H2_CONN_WINDOW_BYTES);
+	nghttp2_session_set_local_window_size(s->session, NGHTTP2_FLAG_NONE, 0,
+					      LIM_H2_CONN_WINDOW_BYTES);
 	return &s->engine;
 }

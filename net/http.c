@@ -8,7 +8,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 
-/* ---- Requests ------------------------------------------------------------------------------------------------------ */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 const char *http_header(const struct http_request *req, const char *name)
 {
@@ -20,13 +20,15 @@ const char *http_header(const struct http_request *req, const char *name)
 	return NULL;
 }
 
-void http_set_handler(struct http_request *req, const struct http_request_handler *handler, void *arg)
+void http_set_handler(struct http_request *req, const struct http_request_handler *handler,
+		      void *arg)
 {
 	req->handler = handler;
 	req->arg = arg;
 }
 
-int http_respond(struct http_request *req, int status, const struct http_header *headers, size_t n, bool end)
+int http_respond(struct http_request *req, int status, const struct http_header *headers, size_t n,
+		 bool end)
 {
 	if (req->responded) {
 		return ERR_PRECONDITION;
@@ -102,13 +104,14 @@ int http_upgrade(struct http_request *req, int status, const struct http_header 
 	return req->ops->upgrade(req, status, headers, n, ret_stream);
 }
 
-void http_reply(struct http_request *req, int status, const char *content_type, const void *body, size_t len)
+void http_reply(struct http_request *req, int status, const char *content_type, const void *body,
+		size_t len)
 {
 	char length[24];
 	const struct http_header headers[] = {
-		{ "content-type", content_type },
-		{ "content-length", length },
-		{ "x-content-type-options", "nosniff" },
+		{"content-type", content_type},
+		{"content-length", length},
+		{"x-content-type-options", "nosniff"},
 	};
 
 	snprintf(length, sizeof(length), "%zu", len);
@@ -130,7 +133,8 @@ void http_reply_text(struct http_request *req, int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	int n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	http_reply(req, status, "text/plain; charset=utf-8", text, MIN((size_t)n, sizeof(text) - 1));
+	http_reply(req, status, "text/plain; charset=utf-8", text,
+		   MIN((size_t)n, sizeof(text) - 1));
 }
 
 static void ignore_body(void *arg, struct http_request *req, const uint8_t *data, size_t len)
@@ -159,7 +163,7 @@ const struct http_request_handler http_ignore_handler = {
 	.on_close = ignore_close,
 };
 
-/* ---- Routes -------------------------------------------------------------------------------------------------------- */
+/* ---- Routes ---------------------------------------------------------------------------------- */
 
 struct route {
 	struct list link; /* prefixes and content types */
@@ -194,7 +198,7 @@ static void route_free(struct route *route)
 
 void http_router_free(struct http_router *router)
 {
-	struct map_iter it = { 0 };
+	struct map_iter it = {0};
 	struct list *l;
 
 	if (router == NULL) {
@@ -204,13 +208,15 @@ void http_router_free(struct http_router *router)
 		route_free(it.value);
 	}
 	map_done(&router->exact);
-	while ((l = list_pop(&router->prefixes)) != NULL || (l = list_pop(&router->contents)) != NULL) {
+	while ((l = list_pop(&router->prefixes)) != NULL ||
+	       (l = list_pop(&router->contents)) != NULL) {
 		route_free(LIST_ENTRY(l, struct route, link));
 	}
 	mem_free(router);
 }
 
-void http_mount(struct http_router *router, enum http_match match, const char *key, http_route_fn fn, void *arg)
+void http_mount(struct http_router *router, enum http_match match, const char *key,
+		http_route_fn fn, void *arg)
 {
 	if (match == HTTP_MATCH_REST) {
 		PRE(router->rest.fn == NULL);
@@ -238,10 +244,12 @@ static const struct route *longest(const struct list *routes, const char *text)
 {
 	const struct route *best = NULL;
 
-	LIST_FOREACH (routes, l) {
+	LIST_FOREACH(routes, l)
+	{
 		const struct route *route = LIST_ENTRY(l, struct route, link);
 
-		if (strncmp(text, route->key, route->len) == 0 && (best == NULL || route->len > best->len)) {
+		if (strncmp(text, route->key, route->len) == 0 &&
+		    (best == NULL || route->len > best->len)) {
 			best = route;
 		}
 	}

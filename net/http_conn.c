@@ -16,8 +16,9 @@
  *
  *   DETECT (plain streams only: which protocol?) -> RUN -> (shutdown) DRAIN -> end
  *
- * Input is fed at once; output is drained by a flush hook at the end of the turn. `busy` counts calls that are on the
- * stack of this connection: the object is freed when it is over and nobody is in it.
+ * Input is fed at once; output is drained by a flush hook at the end of the turn. `busy` counts
+ * calls that are on the stack of this connection: the object is freed when it is over and nobody is
+ * in it.
  */
 
 static _Atomic uint64_t next_conn_id;
@@ -38,9 +39,9 @@ struct conn {
 	bool draining;
 	uint64_t started;
 	uint64_t idle_since; /* 0 while requests are under way */
-	uint64_t moved; /* last time output left, or there was none */
-	uint64_t out_left; /* backlog seen then */
-	uint64_t max_age; /* loop time, UINT64_MAX = never */
+	uint64_t moved;      /* last time output left, or there was none */
+	uint64_t out_left;   /* backlog seen then */
+	uint64_t max_age;    /* loop time, UINT64_MAX = never */
 };
 
 struct http_server {
@@ -126,7 +127,7 @@ static void conn_end(struct conn *c, const struct err *err, bool linger)
 static void conn_flush(void *arg)
 {
 	struct conn *c = arg;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (c->over || c->pub.engine == NULL || c->pub.stream == NULL) {
 		return;
@@ -163,7 +164,7 @@ static void conn_start_engine(struct conn *c, bool h2)
 
 static void conn_feed(struct conn *c, const uint8_t *data, size_t len)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (c->over || len == 0) {
 		return;
@@ -233,7 +234,7 @@ static const struct stream_handler conn_handler = {
 	.on_writable = conn_on_writable,
 };
 
-/* ---- For engines ----------------------------------------------------------------------------------------------------- */
+/* ---- For engines ----------------------------------------------------------------------------- */
 
 int http_conn_send(struct http_conn *conn, const void *data, size_t len)
 {
@@ -289,7 +290,8 @@ struct stream *http_conn_take_stream(struct http_conn *conn)
 	return stream;
 }
 
-void http_conn_set_user(struct http_conn *conn, const void *kind, void *user, void (*user_free)(void *user))
+void http_conn_set_user(struct http_conn *conn, const void *kind, void *user,
+			void (*user_free)(void *user))
 {
 	void *old = conn->user;
 	void (*old_free)(void *) = conn->user_free;
@@ -307,12 +309,12 @@ void *http_conn_user(const struct http_conn *conn, const void *kind)
 	return conn->user_kind == kind ? conn->user : NULL;
 }
 
-/* ---- Server ---------------------------------------------------------------------------------------------------------- */
+/* ---- Server ---------------------------------------------------------------------------------- */
 
 static void conn_tick(struct conn *c, uint64_t now)
 {
 	const struct http_server_opts *o = &c->server->opts;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (c->over || c->pub.stream == NULL) {
 		return;
@@ -333,7 +335,8 @@ static void conn_tick(struct conn *c, uint64_t now)
 		c->moved = now;
 		c->out_left = left;
 	} else if (now - c->moved > (o->stall_ms != 0 ? o->stall_ms : LIM_CONN_STALL_MS)) {
-		METRICS_COUNT("skerry_http_stalled_total", "Connections ended because the client took no output.", 1);
+		METRICS_COUNT("skerry_http_stalled_total",
+			      "Connections ended because the client took no output.", 1);
 		err_set(&err, ERR_DEADLINE, "the client takes no output");
 		conn_end(c, &err, false);
 		return;
@@ -343,7 +346,8 @@ static void conn_tick(struct conn *c, uint64_t now)
 	} else if (c->idle_since == 0) {
 		c->idle_since = now;
 	}
-	bool idle = c->idle_since != 0 && now - c->idle_since > (o->idle_ms != 0 ? o->idle_ms : LIM_IDLE_MS);
+	bool idle = c->idle_since != 0 &&
+		    now - c->idle_since > (o->idle_ms != 0 ? o->idle_ms : LIM_IDLE_MS);
 	if (!c->draining && (idle || now >= c->max_age)) {
 		c->draining = true;
 		c->pub.engine->ops->shutdown(c->pub.engine);
@@ -353,8 +357,10 @@ static void conn_tick(struct conn *c, uint64_t now)
 	}
 }
 
-/* Connections may come and go meanwhile: each is taken from the batch to the list before it is looked at. */
-static void server_each(struct http_server *server, void (*fn)(struct conn *c, void *arg), void *arg)
+/* Connections may come and go meanwhile: each is taken from the batch to the list before it is
+ * looked at. */
+static void server_each(struct http_server *server, void (*fn)(struct conn *c, void *arg),
+			void *arg)
 {
 	struct list batch;
 	struct list *l;
@@ -417,7 +423,8 @@ void http_server_accept(struct http_server *server, struct stream *stream, const
 	c->draining = server->draining;
 	c->started = loop_now(server->loop);
 	c->moved = c->started;
-	c->max_age = age == 0 ? UINT64_MAX : c->started + age - age / 10 + rand_below((uint32_t)(age / 5 + 1));
+	c->max_age = age == 0 ? UINT64_MAX
+			      : c->started + age - age / 10 + rand_below((uint32_t)(age / 5 + 1));
 	list_push(&server->conns, &c->link);
 	if (server->n_conns++ == 0) {
 		loop_timer_start(&server->tick, server->loop, 1000, server_tick, server);
@@ -447,7 +454,7 @@ static void server_drain_one(struct conn *c, void *arg)
 	}
 	c->draining = true;
 	if (c->pub.engine == NULL) {
-		struct err err = { 0 };
+		struct err err = {0};
 
 		err_set(&err, ERR_UNAVAILABLE, "the server is shutting down");
 		conn_end(c, &err, true);
@@ -459,7 +466,7 @@ static void server_drain_one(struct conn *c, void *arg)
 
 static void server_cut_one(struct conn *c, void *arg)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)arg;
 	err_set(&err, ERR_UNAVAILABLE, "the server is shutting down");
@@ -474,12 +481,14 @@ static void server_on_grace(void *arg)
 	server_check_done(server);
 }
 
-void http_server_drain(struct http_server *server, uint64_t grace_ms, void (*done)(void *arg), void *arg)
+void http_server_drain(struct http_server *server, uint64_t grace_ms, void (*done)(void *arg),
+		       void *arg)
 {
 	server->draining = true;
 	server->done = done;
 	server->done_arg = arg;
-	loop_timer_start(&server->grace, server->loop, server->n_conns == 0 ? 0 : grace_ms, server_on_grace, server);
+	loop_timer_start(&server->grace, server->loop, server->n_conns == 0 ? 0 : grace_ms,
+			 server_on_grace, server);
 	server_each(server, server_drain_one, NULL);
 }
 

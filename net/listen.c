@@ -23,7 +23,8 @@
 /*
  * A connection on its way in:
  *
- *   accept -> allow list, limits -> [PROXY header -> allow list, limits] -> [TLS handshake] -> handed over
+ *   accept -> allow list, limits -> [PROXY header -> allow list, limits] -> [TLS handshake] ->
+ * handed over
  *
  * All that a stranger can make us do before he is known stands in this order: cheap things first.
  */
@@ -59,7 +60,7 @@ struct listener {
 	struct loop_timer resume;
 };
 
-/* ---- Per source ------------------------------------------------------------------------------------------------------ */
+/* ---- Per source ------------------------------------------------------------------------------ */
 
 static bool in_any(const struct prefix *list, size_t n, const struct ipaddr *addr)
 {
@@ -79,18 +80,20 @@ static bool admit(struct listener *l, struct stream *stream)
 
 	if (l->opts.n_allow_from > 0 && !stream->peer.is_unix &&
 	    !in_any(l->allow_from, l->opts.n_allow_from, addr)) {
-		METRICS_COUNT("skerry_listen_not_allowed_total", "Connections from addresses outside allow_from.", 1);
+		METRICS_COUNT("skerry_listen_not_allowed_total",
+			      "Connections from addresses outside allow_from.", 1);
 		return false;
 	}
 	bool limited = !l->opts.exempt_limits && !stream->peer.is_unix &&
 		       !(by_default && ipaddr_is_loopback(addr));
-	return sources_enter(l->sources, stream, limited,
-			     l->opts.per_address != 0 ? l->opts.per_address : LIM_CONNS_PER_SOURCE,
-			     l->opts.handshakes_per_s != 0 ? l->opts.handshakes_per_s : LIM_HANDSHAKES_PER_SEC,
-			     l->opts.max_conns != 0 ? l->opts.max_conns : LIM_CONNS, loop_now(l->loop));
+	return sources_enter(
+		l->sources, stream, limited,
+		l->opts.per_address != 0 ? l->opts.per_address : LIM_CONNS_PER_SOURCE,
+		l->opts.handshakes_per_s != 0 ? l->opts.handshakes_per_s : LIM_HANDSHAKES_PER_SEC,
+		l->opts.max_conns != 0 ? l->opts.max_conns : LIM_CONNS, loop_now(l->loop));
 }
 
-/* ---- On the way in --------------------------------------------------------------------------------------------------- */
+/* ---- On the way in --------------------------------------------------------------------------- */
 
 static void incoming_free(struct incoming *in)
 {
@@ -110,7 +113,8 @@ static void incoming_hand_over(struct incoming *in, struct stream *stream)
 
 	in->stream = NULL;
 	incoming_free(in);
-	METRICS_COUNT("skerry_listen_accepted_total", "Connections accepted, handshake included.", 1);
+	METRICS_COUNT("skerry_listen_accepted_total", "Connections accepted, handshake included.",
+		      1);
 	l->cb(l->arg, stream);
 }
 
@@ -121,7 +125,8 @@ static void incoming_on_tls(void *arg, struct stream *stream, const struct err *
 	(void)err;
 	in->handshake = NULL;
 	if (stream == NULL) {
-		METRICS_COUNT("skerry_listen_handshakes_failed_total", "TLS handshakes that failed.", 1);
+		METRICS_COUNT("skerry_listen_handshakes_failed_total",
+			      "TLS handshakes that failed.", 1);
 		incoming_free(in);
 		return;
 	}
@@ -141,14 +146,15 @@ static void incoming_admitted(struct incoming *in)
 	struct tls_ctx *ctx = tls_slot_get(l->opts.tls);
 	uint64_t now = loop_now(l->loop);
 	in->stream = NULL;
-	in->handshake =
-		tls_accept(stream, ctx, in->deadline > now ? in->deadline - now : 1, incoming_on_tls, in);
+	in->handshake = tls_accept(stream, ctx, in->deadline > now ? in->deadline - now : 1,
+				   incoming_on_tls, in);
 	tls_unref(ctx);
 }
 
 static void incoming_on_timeout(void *arg)
 {
-	METRICS_COUNT("skerry_listen_timeouts_total", "Connections that sent no PROXY header in time.", 1);
+	METRICS_COUNT("skerry_listen_timeouts_total",
+		      "Connections that sent no PROXY header in time.", 1);
 	incoming_free(arg);
 }
 
@@ -156,7 +162,7 @@ static void incoming_on_proxy_data(void *arg, const uint8_t *data, size_t len)
 {
 	struct incoming *in = arg;
 	struct stream *stream = in->stream;
-	struct ipport from = { .port = 0 };
+	struct ipport from = {.port = 0};
 	bool local = false;
 	size_t before = in->head.len; /* bytes of earlier pieces */
 
@@ -166,7 +172,8 @@ static void incoming_on_proxy_data(void *arg, const uint8_t *data, size_t len)
 		return; /* not complete */
 	}
 	if (n <= 0) {
-		METRICS_COUNT("skerry_listen_bad_proxy_total", "Connections with a wrong PROXY header.", 1);
+		METRICS_COUNT("skerry_listen_bad_proxy_total",
+			      "Connections with a wrong PROXY header.", 1);
 		incoming_free(in);
 		return;
 	}
@@ -227,7 +234,7 @@ static void take(struct listener *l, int fd)
 	}
 }
 
-/* ---- Accepting ------------------------------------------------------------------------------------------------------- */
+/* ---- Accepting ------------------------------------------------------------------------------- */
 
 static void on_acceptable(uv_poll_t *poll, int status, int events);
 
@@ -240,10 +247,12 @@ static void on_resume(void *arg)
 	}
 }
 
-/* Without descriptors: one waiting connection is taken and dropped by the spare, then accepting pauses for a moment. */
+/* Without descriptors: one waiting connection is taken and dropped by the spare, then accepting
+ * pauses for a moment. */
 static void out_of_descriptors(struct listener *l)
 {
-	METRICS_COUNT("skerry_listen_no_descriptors_total", "Times that accepting paused for want of file descriptors.", 1);
+	METRICS_COUNT("skerry_listen_no_descriptors_total",
+		      "Times that accepting paused for want of file descriptors.", 1);
 	if (l->spare >= 0) {
 		close(l->spare);
 		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
@@ -266,7 +275,8 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 		int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+			    errno == ENOMEM) {
 				out_of_descriptors(l);
 			}
 			if (errno != EINTR && errno != ECONNABORTED) {
@@ -278,7 +288,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 	}
 }
 
-/* ---- Binding --------------------------------------------------------------------------------------------------------- */
+/* ---- Binding --------------------------------------------------------------------------------- */
 
 static int bind_error(struct err *err, const char *address)
 {
@@ -287,23 +297,28 @@ static int bind_error(struct err *err, const char *address)
 	switch (e) {
 	case EADDRINUSE:
 		return err_set(err, ERR_EXISTS,
-			       "%s: the address is in use; is another program, or another Skerry, listening there?",
+			       "%s: the address is in use; is another program, or another Skerry, "
+			       "listening there?",
 			       address);
 	case EACCES:
 	case EPERM:
-		return err_set(err, ERR_DENIED, "%s: not permitted: ports below 1024 need CAP_NET_BIND_SERVICE", address);
-	case EADDRNOTAVAIL: return err_set(err, ERR_INVALID, "%s: this machine has no such address", address);
+		return err_set(err, ERR_DENIED,
+			       "%s: not permitted: ports below 1024 need CAP_NET_BIND_SERVICE",
+			       address);
+	case EADDRNOTAVAIL:
+		return err_set(err, ERR_INVALID, "%s: this machine has no such address", address);
 	default: return err_set(err, -e, "%s: %s", address, strerror(e));
 	}
 }
 
 static int bind_unix(struct listener *l, const char *path, struct err *err)
 {
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	mode_t mode = l->opts.unix_mode != 0 ? l->opts.unix_mode : 0660;
 
 	if (path[0] != '/' || strlen(path) >= sizeof(un.sun_path)) {
-		return err_set(err, ERR_INVALID, "unix:%s: an absolute path of at most %zu bytes is needed", path,
+		return err_set(err, ERR_INVALID,
+			       "unix:%s: an absolute path of at most %zu bytes is needed", path,
 			       sizeof(un.sun_path) - 1);
 	}
 	strcpy(un.sun_path, path);
@@ -315,14 +330,16 @@ static int bind_unix(struct listener *l, const char *path, struct err *err)
 	struct stat st;
 	if (lstat(path, &st) == 0) {
 		if (!S_ISSOCK(st.st_mode)) {
-			return err_set(err, ERR_EXISTS, "%s exists and is not a socket: remove it", path);
+			return err_set(err, ERR_EXISTS, "%s exists and is not a socket: remove it",
+				       path);
 		}
 		int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		int rc = connect(probe, (struct sockaddr *)&un, sizeof(un));
 		int e = errno;
 		close(probe);
 		if (rc == 0 || e == EAGAIN) {
-			return err_set(err, ERR_EXISTS, "%s: another process is listening on this socket", path);
+			return err_set(err, ERR_EXISTS,
+				       "%s: another process is listening on this socket", path);
 		}
 		unlink(path);
 	}
@@ -331,19 +348,23 @@ static int bind_unix(struct listener *l, const char *path, struct err *err)
 	int e = errno;
 	umask(old);
 	if (rc != 0) {
-		return e == ENOENT ? err_set(err, ERR_NOT_FOUND, "%s: the directory does not exist", path) :
-				     err_set(err, e == EACCES ? ERR_DENIED : -e, "%s: %s", path, strerror(e));
+		return e == ENOENT ? err_set(err, ERR_NOT_FOUND, "%s: the directory does not exist",
+					     path)
+				   : err_set(err, e == EACCES ? ERR_DENIED : -e, "%s: %s", path,
+					     strerror(e));
 	}
 	snprintf(l->unix_path, sizeof(l->unix_path), "%s", path);
 	if (l->opts.unix_group != NULL) {
 		struct group *gr = getgrnam(l->opts.unix_group);
 
 		if (gr == NULL) {
-			return err_set(err, ERR_NOT_FOUND, "%s: there is no group %s; create it: groupadd --system %s", path,
-				       l->opts.unix_group, l->opts.unix_group);
+			return err_set(err, ERR_NOT_FOUND,
+				       "%s: there is no group %s; create it: groupadd --system %s",
+				       path, l->opts.unix_group, l->opts.unix_group);
 		}
 		if (chown(path, (uid_t)-1, gr->gr_gid) != 0) {
-			return err_set(err, -errno, "%s: group %s: %s", path, l->opts.unix_group, strerror(errno));
+			return err_set(err, -errno, "%s: group %s: %s", path, l->opts.unix_group,
+				       strerror(errno));
 		}
 	}
 	if (chmod(path, mode) != 0) {
@@ -354,7 +375,7 @@ static int bind_unix(struct listener *l, const char *path, struct err *err)
 
 static int bind_ip(struct listener *l, const char *address, struct err *err)
 {
-	struct ipport ip = { .port = 0 };
+	struct ipport ip = {.port = 0};
 	struct sockaddr_storage ss;
 	bool both = address[0] == ':' && address[1] != ':';
 	char text[96];
@@ -406,7 +427,7 @@ static void note_port(struct listener *l, const char *address)
 	}
 }
 
-/* ---- Life ------------------------------------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void listener_release(struct listener *l)
 {
@@ -436,8 +457,10 @@ int listener_new(struct loop *loop, const struct listener_opts *opts, listener_c
 	l->loop = loop;
 	l->opts = *opts;
 	l->opts.unix_group = mem_strdup(opts->unix_group);
-	l->allow_from = mem_memdup(opts->allow_from, opts->n_allow_from * sizeof(*opts->allow_from));
-	l->proxy_from = mem_memdup(opts->proxy_from, opts->n_proxy_from * sizeof(*opts->proxy_from));
+	l->allow_from =
+		mem_memdup(opts->allow_from, opts->n_allow_from * sizeof(*opts->allow_from));
+	l->proxy_from =
+		mem_memdup(opts->proxy_from, opts->n_proxy_from * sizeof(*opts->proxy_from));
 	l->cb = cb;
 	l->arg = arg;
 	l->fd = -1;

@@ -5,11 +5,13 @@
 #include "base/err.h"
 #include "net/listen_int.h"
 
-/* The PROXY protocol header, text (version 1) and binary (version 2), as the haproxy project's specification has it. */
+/* The PROXY protocol header, text (version 1) and binary (version 2), as the haproxy project's
+ * specification has it. */
 
 enum { V1_MAX = 107, V2_HEAD = 16, V2_MAX = 512, V2_INET = 0x11, V2_INET6 = 0x21 };
 
-static const uint8_t v2_signature[12] = { 0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a };
+static const uint8_t v2_signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d,
+					 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
 
 static int parse_v1(const uint8_t *data, size_t len, struct ipport *ret_from, bool *ret_local)
 {
@@ -40,7 +42,7 @@ static int parse_v1(const uint8_t *data, size_t len, struct ipport *ret_from, bo
 	const char *to = strtok_r(NULL, " ", &save);
 	const char *from_port = strtok_r(NULL, " ", &save);
 	const char *to_port = strtok_r(NULL, " ", &save);
-	struct ipport ip = { .port = 0 };
+	struct ipport ip = {.port = 0};
 	char *tail;
 
 	if (family == 0 || to == NULL || to_port == NULL || strtok_r(NULL, " ", &save) != NULL ||
@@ -68,14 +70,15 @@ static int parse_v2(const uint8_t *data, size_t len, struct ipport *ret_from, bo
 	if (len < V2_HEAD + body) {
 		return 0;
 	}
-	struct ipport ip = { .port = 0 };
+	struct ipport ip = {.port = 0};
 	const uint8_t *p = data + V2_HEAD;
 	switch (data[12] & 0x0f) {
 	case 0: *ret_local = true; break; /* LOCAL */
 	case 1:
 		if (data[13] == V2_INET && body >= 12 && ipaddr_from_bytes(p, 4, &ip.addr)) {
 			ip.port = be_get16(p + 8);
-		} else if (data[13] == V2_INET6 && body >= 36 && ipaddr_from_bytes(p, 16, &ip.addr)) {
+		} else if (data[13] == V2_INET6 && body >= 36 &&
+			   ipaddr_from_bytes(p, 16, &ip.addr)) {
 			ip.addr = ipaddr_unmap(&ip.addr);
 			ip.port = be_get16(p + 32);
 		} else {
@@ -91,7 +94,8 @@ static int parse_v2(const uint8_t *data, size_t len, struct ipport *ret_from, bo
 int proxy_parse(const uint8_t *data, size_t len, struct ipport *ret_from, bool *ret_local)
 {
 	*ret_local = false;
-	if (memcmp(data, v2_signature, len < sizeof(v2_signature) ? len : sizeof(v2_signature)) == 0) {
+	if (memcmp(data, v2_signature, len < sizeof(v2_signature) ? len : sizeof(v2_signature)) ==
+	    0) {
 		return parse_v2(data, len, ret_from, ret_local);
 	}
 	if (memcmp(data, "PROXY ", len < 6 ? len : 6) == 0) {

@@ -41,7 +41,7 @@ struct sources *sources_new(void)
 
 void sources_unref(struct sources *s)
 {
-	struct map_iter it = { 0 };
+	struct map_iter it = {0};
 
 	if (s == NULL || --s->refs > 0) {
 		return;
@@ -61,9 +61,10 @@ static void source_forget(struct sources *s, struct source *source)
 }
 
 /* IPv4 by address, IPv6 by /64: one customer. */
-static struct source *source_get(struct sources *s, const struct ipaddr *addr, uint32_t per_second, uint64_t now)
+static struct source *source_get(struct sources *s, const struct ipaddr *addr, uint32_t per_second,
+				 uint64_t now)
 {
-	uint8_t key[9] = { addr->family };
+	uint8_t key[9] = {addr->family};
 
 	memcpy(key + 1, addr->b, 8);
 	struct source *source = map_get(&s->map, key, sizeof(key));
@@ -94,13 +95,14 @@ static void seat_leave(void *arg)
 	mem_free(seat);
 }
 
-bool sources_enter(struct sources *s, struct stream *stream, bool limited, uint32_t per_source, uint32_t per_second,
-		   uint32_t max, uint64_t now_ms)
+bool sources_enter(struct sources *s, struct stream *stream, bool limited, uint32_t per_source,
+		   uint32_t per_second, uint32_t max, uint64_t now_ms)
 {
 	struct source *source = NULL;
 
 	if (s->open >= max) {
-		METRICS_COUNT("skerry_listen_full_total", "Connections refused because the listener had its most.", 1);
+		METRICS_COUNT("skerry_listen_full_total",
+			      "Connections refused because the listener had its most.", 1);
 		return false;
 	}
 	if (limited) {
@@ -111,8 +113,10 @@ bool sources_enter(struct sources *s, struct stream *stream, bool limited, uint3
 			return false;
 		}
 		if (!bucket_take(&source->bucket, 1, now_ms)) {
-			METRICS_COUNT("skerry_listen_source_rate_total",
-				      "Connections refused because the source made too many a second.", 1);
+			METRICS_COUNT(
+				"skerry_listen_source_rate_total",
+				"Connections refused because the source made too many a second.",
+				1);
 			return false;
 		}
 		if (source->open++ == 0) {

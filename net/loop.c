@@ -13,8 +13,9 @@
 #include "net/loop_int.h"
 
 /*
- * One turn: posts and timers and I/O callbacks run in uv's order; what they marked dirty is flushed by the prepare
- * handle, right before the loop looks for events again. The prepare handle keeps the loop alive while hooks wait.
+ * One turn: posts and timers and I/O callbacks run in uv's order; what they marked dirty is flushed
+ * by the prepare handle, right before the loop looks for events again. The prepare handle keeps the
+ * loop alive while hooks wait.
  */
 
 struct post {
@@ -36,7 +37,7 @@ struct loop {
 	uv_loop_t uv;
 	uv_async_t async; /* posts and stop requests; unreferenced unless a thread keeps the loop */
 	uv_prepare_t prepare; /* runs the flush hooks */
-	uv_timer_t tick; /* armed for the earliest timer */
+	uv_timer_t tick;      /* armed for the earliest timer */
 	char *name;
 
 	pthread_mutex_t mutex; /* guards posts, n_posts */
@@ -77,7 +78,7 @@ uint8_t *loop_scratch_plain(struct loop *loop)
 	return loop->scratch_plain;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------------- */
+/* ---- Posts ----------------------------------------------------------------------------------- */
 
 static void loop_run_posts(struct loop *loop)
 {
@@ -121,7 +122,8 @@ static int loop_post_any(struct loop *loop, void (*fn)(void *), void *arg, bool 
 	pthread_mutex_lock(&loop->mutex);
 	if (counted && loop->n_posts >= LIM_LOOP_POSTS) {
 		pthread_mutex_unlock(&loop->mutex);
-		METRICS_COUNT("skerry_loop_posts_refused_total", "Posts refused because a loop's queue was full.", 1);
+		METRICS_COUNT("skerry_loop_posts_refused_total",
+			      "Posts refused because a loop's queue was full.", 1);
 		return ERR_LIMIT;
 	}
 	post = mem_alloc(sizeof(*post));
@@ -148,7 +150,7 @@ void loop_post_reply(struct loop *loop, void (*fn)(void *arg), void *arg)
 	IGNORE(loop_post_any(loop, fn, arg, false));
 }
 
-/* ---- Timers: a binary heap ordered by (due, seq) ------------------------------------------------------------------ */
+/* ---- Timers: a binary heap ordered by (due, seq) --------------------------------------------- */
 
 static bool timer_before(const struct loop_timer *a, const struct loop_timer *b)
 {
@@ -182,7 +184,8 @@ static void heap_down(struct loop *loop, size_t pos)
 		if (child >= loop->heap_len) {
 			break;
 		}
-		if (child + 1 < loop->heap_len && timer_before(loop->heap[child + 1], loop->heap[child])) {
+		if (child + 1 < loop->heap_len &&
+		    timer_before(loop->heap[child + 1], loop->heap[child])) {
 			child++;
 		}
 		if (!timer_before(loop->heap[child], timer)) {
@@ -196,7 +199,8 @@ static void heap_down(struct loop *loop, size_t pos)
 
 static void loop_on_tick(uv_timer_t *handle);
 
-/* `least`: 1 after a firing, or uv would run a timer that restarts itself for ever before it looks at anything else. */
+/* `least`: 1 after a firing, or uv would run a timer that restarts itself for ever before it looks
+ * at anything else. */
 static void loop_arm(struct loop *loop, uint64_t least)
 {
 	if (loop->firing) {
@@ -228,7 +232,8 @@ static void loop_on_tick(uv_timer_t *handle)
 	loop_arm(loop, 1);
 }
 
-void loop_timer_start(struct loop_timer *timer, struct loop *loop, uint64_t ms, void (*cb)(void *arg), void *arg)
+void loop_timer_start(struct loop_timer *timer, struct loop *loop, uint64_t ms,
+		      void (*cb)(void *arg), void *arg)
 {
 	loop_timer_stop(timer);
 	uv_update_time(&loop->uv);
@@ -269,7 +274,7 @@ void loop_timer_stop(struct loop_timer *timer)
 	}
 }
 
-/* ---- Flush hooks -------------------------------------------------------------------------------------------------- */
+/* ---- Flush hooks ----------------------------------------------------------------------------- */
 
 static void loop_on_prepare(uv_prepare_t *handle)
 {
@@ -290,7 +295,8 @@ static void loop_on_prepare(uv_prepare_t *handle)
 		uv_unref((uv_handle_t *)&loop->prepare);
 	}
 	if (!list_empty(&loop->hooks) || (ran && loop->turning)) {
-		/* The loop must not sleep before the next turn; nor may loop_turn(), whose caller may have got what he awaits. */
+		/* The loop must not sleep before the next turn; nor may loop_turn(), whose caller
+		 * may have got what he awaits. */
 		uv_async_send(&loop->async);
 	}
 }
@@ -314,7 +320,7 @@ void loop_flush_remove(struct flush_hook *hook)
 	list_remove(&hook->link);
 }
 
-/* ---- Jobs --------------------------------------------------------------------------------------------------------- */
+/* ---- Jobs ------------------------------------------------------------------------------------ */
 
 static void job_work(uv_work_t *req)
 {
@@ -351,9 +357,10 @@ int loop_work(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg
 	return 0;
 }
 
-/* ---- Life --------------------------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
-/* A write to a connection that the other side has reset is an error of that write, not the end of the process. */
+/* A write to a connection that the other side has reset is an error of that write, not the end of
+ * the process. */
 static void ignore_sigpipe(void)
 {
 	struct sigaction old;
@@ -370,8 +377,10 @@ struct loop *loop_new(const char *name)
 	pthread_once(&once, ignore_sigpipe);
 	struct loop *loop = MEM_NEW(struct loop);
 
-	if (uv_loop_init(&loop->uv) != 0 || uv_async_init(&loop->uv, &loop->async, loop_on_async) != 0 ||
-	    uv_prepare_init(&loop->uv, &loop->prepare) != 0 || uv_timer_init(&loop->uv, &loop->tick) != 0) {
+	if (uv_loop_init(&loop->uv) != 0 ||
+	    uv_async_init(&loop->uv, &loop->async, loop_on_async) != 0 ||
+	    uv_prepare_init(&loop->uv, &loop->prepare) != 0 ||
+	    uv_timer_init(&loop->uv, &loop->tick) != 0) {
 		IMPOSSIBLE("no file descriptors or memory for an event loop");
 	}
 	loop->async.data = loop;
@@ -415,7 +424,8 @@ void loop_free(struct loop *loop)
 	}
 	PRE(!loop->has_thread);
 	loop->owner = pthread_self();
-	/* What was posted or marked before the end still runs: it may hold the last reference to something. */
+	/* What was posted or marked before the end still runs: it may hold the last reference to
+	 * something. */
 	for (int i = 0; i < 8; i++) {
 		loop_run_posts(loop);
 		uv_run(&loop->uv, UV_RUN_NOWAIT);
@@ -455,7 +465,8 @@ static void loop_own(struct loop *loop)
 void loop_run(struct loop *loop)
 {
 	loop_own(loop);
-	loop_run_posts(loop); /* posts do not keep a loop alive, but they are not lost on an idle one */
+	loop_run_posts(
+		loop); /* posts do not keep a loop alive, but they are not lost on an idle one */
 	if (!atomic_load(&loop->stop)) {
 		uv_run(&loop->uv, UV_RUN_DEFAULT);
 	}

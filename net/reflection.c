@@ -9,10 +9,9 @@
 #include "proto/descriptors.h"
 
 /*
- * Both versions of the service have the same messages, field by field, under two package names: one handler serves both with
- * the types of v1.
+ * Both versions of the service have the same messages, field by field, under two package names: one
+ * handler serves both with the types of v1.
  */
-
 
 typedef Grpc__Reflection__V1__ServerReflectionRequest request_t;
 typedef Grpc__Reflection__V1__ServerReflectionResponse response_t;
@@ -43,7 +42,8 @@ static void send_error(struct rpc_call *call, response_t *reply, const char *wha
 /* The file and all that it imports. */
 static void send_file(struct rpc_call *call, response_t *reply, const struct proto_file *file)
 {
-	Grpc__Reflection__V1__FileDescriptorResponse files = GRPC__REFLECTION__V1__FILE_DESCRIPTOR_RESPONSE__INIT;
+	Grpc__Reflection__V1__FileDescriptorResponse files =
+		GRPC__REFLECTION__V1__FILE_DESCRIPTOR_RESPONSE__INIT;
 	ProtobufCBinaryData slices[FILES_MAX];
 	size_t n = 0;
 
@@ -51,7 +51,7 @@ static void send_file(struct rpc_call *call, response_t *reply, const struct pro
 		send_error(call, reply, "not found");
 		return;
 	}
-	slices[n++] = (ProtobufCBinaryData){ .data = (uint8_t *)file->data, .len = file->len };
+	slices[n++] = (ProtobufCBinaryData){.data = (uint8_t *)file->data, .len = file->len};
 	for (size_t i = 0; i < file->n_deps && n < FILES_MAX; i++) {
 		slices[n++] = (ProtobufCBinaryData){
 			.data = (uint8_t *)file->deps[i]->data,
@@ -68,7 +68,8 @@ static void send_file(struct rpc_call *call, response_t *reply, const struct pro
 
 static void send_services(struct rpc_call *call, response_t *reply)
 {
-	Grpc__Reflection__V1__ListServiceResponse list = GRPC__REFLECTION__V1__LIST_SERVICE_RESPONSE__INIT;
+	Grpc__Reflection__V1__ListServiceResponse list =
+		GRPC__REFLECTION__V1__LIST_SERVICE_RESPONSE__INIT;
 	Grpc__Reflection__V1__ServiceResponse services[SERVICES_MAX], *pointers[SERVICES_MAX];
 	const char *last = "";
 
@@ -76,7 +77,8 @@ static void send_services(struct rpc_call *call, response_t *reply)
 		const struct proto_method *m = proto_method_at(i);
 
 		/* The table is sorted by path, so the methods of a service stand together. */
-		if (strcmp(m->service, last) == 0 || rpc_server_method(rpc_call_server(call), m->path) == NULL) {
+		if (strcmp(m->service, last) == 0 ||
+		    rpc_server_method(rpc_call_server(call), m->path) == NULL) {
 			continue;
 		}
 		last = m->service;
@@ -132,9 +134,10 @@ static void on_message(void *arg, struct rpc_call *call, const ProtobufCMessage 
 		send_file(call, &reply, proto_file_of_symbol(req->file_containing_symbol));
 		break;
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
-		send_file(call, &reply,
-			  proto_file_of_extension(req->file_containing_extension->containing_type,
-						  req->file_containing_extension->extension_number));
+		send_file(
+			call, &reply,
+			proto_file_of_extension(req->file_containing_extension->containing_type,
+						req->file_containing_extension->extension_number));
 		break;
 	case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
 		send_extensions(call, &reply, req->all_extension_numbers_of_type);
@@ -146,10 +149,12 @@ static void on_message(void *arg, struct rpc_call *call, const ProtobufCMessage 
 	}
 }
 
-static const struct rpc_handler handler = { .on_message = on_message };
+static const struct rpc_handler handler = {.on_message = on_message};
 
 void reflection_add(struct rpc_server *server)
 {
-	rpc_server_add(server, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &handler, NULL);
-	rpc_server_add(server, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &handler, NULL);
+	rpc_server_add(server, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+		       &handler, NULL);
+	rpc_server_add(server, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+		       &handler, NULL);
 }

@@ -18,10 +18,11 @@
 /*
  * The server side of calls, apart from any transport.
  *
- *   NEW -start-> GATE -passed-> OPEN -half-close-> HALF_CLOSED -reply/finish/cancel/deadline-> DONE (freed)
+ *   NEW -start-> GATE -passed-> OPEN -half-close-> HALF_CLOSED -reply/finish/cancel/deadline-> DONE
+ * (freed)
  *
- * A handler may end its call inside any callback. Code here therefore touches the call after a callback only when it has
- * looked it up again by its id.
+ * A handler may end its call inside any callback. Code here therefore touches the call after a
+ * callback only when it has looked it up again by its id.
  */
 
 struct rpc_method_entry {
@@ -52,14 +53,26 @@ struct rpc_server {
 static _Atomic uint64_t next_id = 1;
 
 static const char *const code_names[17] = {
-	"OK",		     "CANCELLED",     "UNKNOWN",	   "INVALID_ARGUMENT",
-	"DEADLINE_EXCEEDED", "NOT_FOUND",     "ALREADY_EXISTS",	   "PERMISSION_DENIED",
-	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",	   "OUT_OF_RANGE",
-	"UNIMPLEMENTED",     "INTERNAL",      "UNAVAILABLE",	   "DATA_LOSS",
+	"OK",
+	"CANCELLED",
+	"UNKNOWN",
+	"INVALID_ARGUMENT",
+	"DEADLINE_EXCEEDED",
+	"NOT_FOUND",
+	"ALREADY_EXISTS",
+	"PERMISSION_DENIED",
+	"RESOURCE_EXHAUSTED",
+	"FAILED_PRECONDITION",
+	"ABORTED",
+	"OUT_OF_RANGE",
+	"UNIMPLEMENTED",
+	"INTERNAL",
+	"UNAVAILABLE",
+	"DATA_LOSS",
 	"UNAUTHENTICATED",
 };
 
-/* ---- Server -------------------------------------------------------------------------------------------------------- */
+/* ---- Server ---------------------------------------------------------------------------------- */
 
 struct rpc_server *rpc_server_new(struct loop *loop, const char *name)
 {
@@ -77,8 +90,8 @@ static void call_end(struct rpc_call *call, const struct err *err, bool tell_tra
 
 void rpc_server_free(struct rpc_server *server)
 {
-	struct map_iter it = { 0 };
-	struct err err = { 0 };
+	struct map_iter it = {0};
+	struct err err = {0};
 
 	if (server == NULL) {
 		return;
@@ -120,7 +133,8 @@ void rpc_server_add_method(struct rpc_server *server, const struct proto_method 
 	map_put_str(&server->methods, method->path, entry);
 }
 
-void rpc_server_add(struct rpc_server *server, const char *path, const struct rpc_handler *handler, void *arg)
+void rpc_server_add(struct rpc_server *server, const char *path, const struct rpc_handler *handler,
+		    void *arg)
 {
 	const struct proto_method *method = proto_method_find(path);
 
@@ -157,9 +171,10 @@ struct loop *rpc_server_loop(const struct rpc_server *server)
 	return server->loop;
 }
 
-/* ---- Pairs --------------------------------------------------------------------------------------------------------- */
+/* ---- Pairs ----------------------------------------------------------------------------------- */
 
-bool rpc_pairs_add(struct arena *arena, struct rpc_pairs *pairs, const char *name, const void *value, size_t len)
+bool rpc_pairs_add(struct arena *arena, struct rpc_pairs *pairs, const char *name,
+		   const void *value, size_t len)
 {
 	struct rpc_pair *pair = arena_zalloc(arena, sizeof(*pair));
 	char *copy = arena_alloc(arena, len + 1);
@@ -201,7 +216,8 @@ bool rpc_name_valid(const char *name)
 		return false;
 	}
 	for (const char *c = name; *c != '\0'; c++) {
-		bool ok = (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '_' || *c == '.' || *c == '-';
+		bool ok = (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '_' ||
+			  *c == '.' || *c == '-';
 
 		if (!ok) {
 			return false;
@@ -222,11 +238,11 @@ bool rpc_value_valid(const void *value, size_t len)
 	return true;
 }
 
-/* ---- Life of a call, for transports ---------------------------------------------------------------------------------- */
+/* ---- Life of a call, for transports ---------------------------------------------------------- */
 
 struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_method *method,
-				const struct rpc_call_ops *ops, void *transport, struct http_conn *conn,
-				struct err *err)
+				const struct rpc_call_ops *ops, void *transport,
+				struct http_conn *conn, struct err *err)
 {
 	struct rpc_method_entry *entry = map_get_str(&server->methods, method->path);
 
@@ -236,7 +252,8 @@ struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_me
 		return NULL;
 	}
 	if (server->n_calls >= LIM_RPC_CALLS) {
-		METRICS_COUNT("skerry_grpc_calls_refused_total", "Calls refused because too many were open.", 1);
+		METRICS_COUNT("skerry_grpc_calls_refused_total",
+			      "Calls refused because too many were open.", 1);
 		err_reason(err, ERR_LIMIT, "TOO_MANY_CALLS", "the server has too many open calls");
 		return NULL;
 	}
@@ -251,12 +268,14 @@ struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_me
 	call->deadline = UINT64_MAX;
 	call->pushback_ms = -1;
 	call->start_ns = clock_mono_ns();
-	arena_init(&call->arena, 4 * LIM_RPC_METADATA_BYTES + pb_arena_budget(method->max_request_bytes));
+	arena_init(&call->arena,
+		   4 * LIM_RPC_METADATA_BYTES + pb_arena_budget(method->max_request_bytes));
 	map_put_u64(&server->by_id, call->id, call);
 	list_push(&server->calls, &call->link);
 	server->n_calls++;
 	if (entry->open == NULL) {
-		entry->open = metrics_gauge("skerry_grpc_open_calls", "Calls under way.", entry->labels);
+		entry->open =
+			metrics_gauge("skerry_grpc_open_calls", "Calls under way.", entry->labels);
 	}
 	gauge_add(entry->open, 1);
 	return call;
@@ -280,16 +299,17 @@ static void call_count(struct rpc_call *call, int status, uint64_t micros)
 
 		buf_append_str(&labels, entry->labels);
 		metrics_label(&labels, "code", code_names[status]);
-		entry->by_code[status] =
-			metrics_counter("skerry_grpc_calls_total", "Calls answered, by status.", buf_str(&labels));
+		entry->by_code[status] = metrics_counter(
+			"skerry_grpc_calls_total", "Calls answered, by status.", buf_str(&labels));
 		buf_done(&labels);
 	}
 	counter_inc(entry->by_code[status]);
 	gauge_add(entry->open, -1);
 	if (!entry->method->server_streaming && !entry->method->client_streaming) {
 		if (entry->latency == NULL) {
-			entry->latency = metrics_histogram("skerry_grpc_call_seconds", "Time to answer unary calls.",
-							   entry->labels, METRICS_SECONDS, METRICS_SECONDS_LEN);
+			entry->latency = metrics_histogram(
+				"skerry_grpc_call_seconds", "Time to answer unary calls.",
+				entry->labels, METRICS_SECONDS, METRICS_SECONDS_LEN);
 		}
 		histogram_observe(entry->latency, (double)micros / 1e6);
 	}
@@ -353,7 +373,7 @@ void rpc_call_refuse(struct rpc_call *call, const struct err *err)
 static void on_deadline(void *arg)
 {
 	struct rpc_call *call = arg;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	err_set(&err, ERR_DEADLINE, "the deadline passed");
 	call_break(call, &err, true);
@@ -361,7 +381,8 @@ static void on_deadline(void *arg)
 
 int rpc_call_add_metadata(struct rpc_call *call, const char *name, const char *value)
 {
-	return rpc_pairs_add(&call->arena, &call->metadata, name, value, strlen(value)) ? 0 : ERR_LIMIT;
+	return rpc_pairs_add(&call->arena, &call->metadata, name, value, strlen(value)) ? 0
+											: ERR_LIMIT;
 }
 
 void rpc_call_set_timeout(struct rpc_call *call, uint64_t ms)
@@ -392,7 +413,7 @@ static bool gate_passed(struct rpc_call *call)
 void rpc_call_start(struct rpc_call *call)
 {
 	struct rpc_server *server = call->server;
-	struct err err = { 0 };
+	struct err err = {0};
 	uint64_t ms = call->timeout_ms;
 	uint64_t id = call->id;
 	int rc = 0;
@@ -460,7 +481,8 @@ struct arena *rpc_call_arena(struct rpc_call *call)
 	return &call->arena;
 }
 
-void rpc_call_message(struct rpc_call *call, const ProtobufCMessage *msg, const uint8_t *raw, size_t raw_len)
+void rpc_call_message(struct rpc_call *call, const ProtobufCMessage *msg, const uint8_t *raw,
+		      size_t raw_len)
 {
 	PRE(call->state == RPC_CALL_OPEN);
 	call->messages++;
@@ -483,10 +505,10 @@ void rpc_call_half_close(struct rpc_call *call)
 	}
 	call->half_close_pending = false;
 	if (!call->entry->method->client_streaming && call->messages != 1) {
-		struct err err = { 0 };
+		struct err err = {0};
 
-		err_set(&err, ERR_UNIMPLEMENTED, "the method takes exactly one request message, %u came",
-			call->messages);
+		err_set(&err, ERR_UNIMPLEMENTED,
+			"the method takes exactly one request message, %u came", call->messages);
 		call_break(call, &err, true);
 		return;
 	}
@@ -507,11 +529,11 @@ void rpc_call_drained(struct rpc_call *call)
 	}
 }
 
-/* ---- For handlers ---------------------------------------------------------------------------------------------------- */
+/* ---- For handlers ---------------------------------------------------------------------------- */
 
 struct rpc_ref rpc_call_ref(const struct rpc_call *call)
 {
-	return (struct rpc_ref){ call->id };
+	return (struct rpc_ref){call->id};
 }
 
 struct rpc_call *rpc_call_find(struct rpc_server *server, struct rpc_ref ref)
@@ -578,17 +600,21 @@ const struct stream_peer *rpc_call_peer(const struct rpc_call *call)
 {
 	static const struct stream_peer nobody;
 
-	return call->conn != NULL && call->conn->stream != NULL ? stream_peer(call->conn->stream) : &nobody;
+	return call->conn != NULL && call->conn->stream != NULL ? stream_peer(call->conn->stream)
+								: &nobody;
 }
 
 const char *rpc_call_peer_text(const struct rpc_call *call)
 {
-	return call->conn != NULL && call->conn->stream != NULL ? stream_peer_text(call->conn->stream) : "closed";
+	return call->conn != NULL && call->conn->stream != NULL
+		       ? stream_peer_text(call->conn->stream)
+		       : "closed";
 }
 
 const struct stream_tls *rpc_call_tls(const struct rpc_call *call)
 {
-	return call->conn != NULL && call->conn->stream != NULL ? stream_tls(call->conn->stream) : NULL;
+	return call->conn != NULL && call->conn->stream != NULL ? stream_tls(call->conn->stream)
+								: NULL;
 }
 
 struct stream *rpc_call_stream(const struct rpc_call *call)
@@ -627,7 +653,8 @@ uint64_t rpc_call_remaining_ms(const struct rpc_call *call)
 	return call->deadline > now ? call->deadline - now : 0;
 }
 
-void rpc_call_set_conn_data(struct rpc_call *call, const void *kind, void *data, void (*data_free)(void *data))
+void rpc_call_set_conn_data(struct rpc_call *call, const void *kind, void *data,
+			    void (*data_free)(void *data))
 {
 	http_conn_set_user(call->conn, kind, data, data_free);
 }
@@ -642,7 +669,8 @@ uint64_t rpc_call_conn_id(const struct rpc_call *call)
 	return call->conn != NULL ? call->conn->id : 0;
 }
 
-void rpc_call_set_data(struct rpc_call *call, const void *kind, void *data, void (*data_free)(void *data))
+void rpc_call_set_data(struct rpc_call *call, const void *kind, void *data,
+		       void (*data_free)(void *data))
 {
 	if (call->data != NULL && call->data_free != NULL) {
 		call->data_free(call->data);
@@ -663,17 +691,19 @@ void *rpc_call_alloc(struct rpc_call *call, size_t len)
 }
 
 void rpc_call_set_cancel_cb(struct rpc_call *call,
-			    void (*cb)(void *arg, struct rpc_call *call, const struct err *why), void *arg)
+			    void (*cb)(void *arg, struct rpc_call *call, const struct err *why),
+			    void *arg)
 {
 	call->cancel_cb = cb;
 	call->cancel_arg = arg;
 }
 
-static void add_response_pair(struct rpc_call *call, struct rpc_pairs *pairs, const char *name, const void *value,
-			      size_t len)
+static void add_response_pair(struct rpc_call *call, struct rpc_pairs *pairs, const char *name,
+			      const void *value, size_t len)
 {
 	PRE(rpc_name_valid(name));
-	if (call->state == RPC_CALL_DONE || (!rpc_name_is_bin(name) && !rpc_value_valid(value, len))) {
+	if (call->state == RPC_CALL_DONE ||
+	    (!rpc_name_is_bin(name) && !rpc_value_valid(value, len))) {
 		return;
 	}
 	(void)rpc_pairs_add(&call->arena, pairs, name, value, len);
@@ -738,7 +768,8 @@ size_t rpc_call_backlog(const struct rpc_call *call)
 	return call->state == RPC_CALL_DONE ? 0 : call->ops->backlog(call);
 }
 
-void rpc_call_set_writable_cb(struct rpc_call *call, void (*cb)(void *arg, struct rpc_call *call), void *arg)
+void rpc_call_set_writable_cb(struct rpc_call *call, void (*cb)(void *arg, struct rpc_call *call),
+			      void *arg)
 {
 	call->writable_cb = cb;
 	call->writable_arg = arg;
@@ -803,7 +834,7 @@ void rpc_call_finish(struct rpc_call *call, const struct err *err)
 void rpc_call_fail(struct rpc_call *call, int code, const char *fmt, ...)
 {
 	char text[sizeof(((struct err *)NULL)->msg)];
-	struct err err = { 0 };
+	struct err err = {0};
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -813,18 +844,19 @@ void rpc_call_fail(struct rpc_call *call, int code, const char *fmt, ...)
 	rpc_call_finish(call, &err);
 }
 
-/* ---- Draining -------------------------------------------------------------------------------------------------------- */
+/* ---- Draining -------------------------------------------------------------------------------- */
 
 void rpc_server_drain(struct rpc_server *server, uint32_t spread_ms)
 {
 	struct list streams;
-	struct err err = { 0 };
+	struct err err = {0};
 	struct list *l;
 
 	server->draining = true;
 	err_reason(&err, ERR_UNAVAILABLE, "SHUTTING_DOWN", "the server is shutting down");
 	list_init(&streams);
-	LIST_FOREACH_SAFE (&server->calls, it, next) {
+	LIST_FOREACH_SAFE(&server->calls, it, next)
+	{
 		if (!is_unary(LIST_ENTRY(it, struct rpc_call, link))) {
 			list_remove(it);
 			list_push(&streams, it);

@@ -19,7 +19,8 @@
 
 static void channel_dial(struct rpc_channel *ch);
 
-static void channel_state(struct rpc_channel *ch, enum rpc_channel_state state, const struct err *err)
+static void channel_state(struct rpc_channel *ch, enum rpc_channel_state state,
+			  const struct err *err)
 {
 	if (ch->state == state && state != RPC_CHANNEL_FAILED) {
 		return;
@@ -48,10 +49,12 @@ void rpc_channel_unref(struct rpc_channel *ch)
 
 static bool someone_waits(const struct rpc_channel *ch)
 {
-	LIST_FOREACH (&ch->requests, l) {
+	LIST_FOREACH(&ch->requests, l)
+	{
 		const struct rpc_request *req = LIST_ENTRY(l, struct rpc_request, link);
 
-		if (req->stream == NULL && !req->stream_over && !req->over && !loop_timer_active(&req->soon)) {
+		if (req->stream == NULL && !req->stream_over && !req->over &&
+		    !loop_timer_active(&req->soon)) {
 			return true;
 		}
 	}
@@ -67,7 +70,8 @@ static void channel_on_timer(void *arg)
 	}
 }
 
-/* Requests that wait are started, or fail when none of them may wait longer. Each step may change the list. */
+/* Requests that wait are started, or fail when none of them may wait longer. Each step may change
+ * the list. */
 static void channel_serve(struct rpc_channel *ch, const struct err *failure)
 {
 	struct list batch;
@@ -79,7 +83,8 @@ static void channel_serve(struct rpc_channel *ch, const struct err *failure)
 		struct rpc_request *req = LIST_ENTRY(l, struct rpc_request, link);
 
 		list_push(&ch->requests, l);
-		if (req->stream != NULL || req->stream_over || req->over || loop_timer_active(&req->soon)) {
+		if (req->stream != NULL || req->stream_over || req->over ||
+		    loop_timer_active(&req->soon)) {
 			continue;
 		}
 		if (failure == NULL) {
@@ -90,7 +95,7 @@ static void channel_serve(struct rpc_channel *ch, const struct err *failure)
 	}
 }
 
-/* ---- Connection ------------------------------------------------------------------------------------------------------ */
+/* ---- Connection ------------------------------------------------------------------------------ */
 
 static void channel_lost(struct rpc_channel *ch, const struct err *err, bool quick)
 {
@@ -104,7 +109,8 @@ static void channel_lost(struct rpc_channel *ch, const struct err *err, bool qui
 	}
 	if (ch->opts.reconnect || someone_waits(ch)) {
 		/* At once, unless connections keep dying young. */
-		loop_timer_start(&ch->timer, ch->loop, quick ? backoff_next(&ch->backoff) : 0, channel_on_timer, ch);
+		loop_timer_start(&ch->timer, ch->loop, quick ? backoff_next(&ch->backoff) : 0,
+				 channel_on_timer, ch);
 	}
 }
 
@@ -112,13 +118,13 @@ static void conn_on_goaway(void *arg, uint32_t code, const char *debug)
 {
 	struct channel_conn *conn = arg;
 	struct rpc_channel *ch = conn->channel;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	conn->going = true;
 	if (ch->conn == conn) {
 		ch->conn = NULL;
-		err_set(&err, ERR_UNAVAILABLE, "the server ends the connection%s%s", code != 0 ? ": " : "",
-			code != 0 ? debug : "");
+		err_set(&err, ERR_UNAVAILABLE, "the server ends the connection%s%s",
+			code != 0 ? ": " : "", code != 0 ? debug : "");
 		ch->refs++;
 		channel_lost(ch, &err, false);
 		rpc_channel_unref(ch);
@@ -164,7 +170,8 @@ static void channel_connected(struct rpc_channel *ch, struct stream *stream)
 	ch->is_tls = stream_tls(stream) != NULL;
 	conn->channel = ch;
 	conn->since = loop_now(ch->loop);
-	conn->h2 = h2_client_new(stream, ch->opts.ping_ms, ch->opts.ping_timeout_ms, &conn_handler, conn);
+	conn->h2 = h2_client_new(stream, ch->opts.ping_ms, ch->opts.ping_timeout_ms, &conn_handler,
+				 conn);
 	list_push(&ch->conns, &conn->link);
 	ch->conn = conn;
 	ch->skip = SIZE_MAX;
@@ -188,10 +195,12 @@ static void channel_on_dial(void *arg, struct stream *stream, size_t which, cons
 
 		ch->target = ch->dialled[which];
 		const char *target = ch->targets[ch->target];
-		if (dial_parse(target, host, &port, &tls, NULL) != 0 || strncmp(target, "unix:", 5) == 0) {
+		if (dial_parse(target, host, &port, &tls, NULL) != 0 ||
+		    strncmp(target, "unix:", 5) == 0) {
 			snprintf(ch->authority, sizeof(ch->authority), "localhost");
 		} else {
-			snprintf(ch->authority, sizeof(ch->authority), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u",
+			snprintf(ch->authority, sizeof(ch->authority),
+				 strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u",
 				 ch->server_name != NULL ? ch->server_name : host, (unsigned)port);
 		}
 		channel_connected(ch, stream);
@@ -208,8 +217,10 @@ static void channel_on_dial(void *arg, struct stream *stream, size_t which, cons
 			failure.code = ERR_UNAVAILABLE;
 		}
 		channel_serve(ch, &failure);
-		if (!ch->freed && ch->conn == NULL && ch->dial == NULL && (ch->opts.reconnect || someone_waits(ch))) {
-			loop_timer_start(&ch->timer, ch->loop, backoff_next(&ch->backoff), channel_on_timer, ch);
+		if (!ch->freed && ch->conn == NULL && ch->dial == NULL &&
+		    (ch->opts.reconnect || someone_waits(ch))) {
+			loop_timer_start(&ch->timer, ch->loop, backoff_next(&ch->backoff),
+					 channel_on_timer, ch);
 		}
 	}
 	rpc_channel_unref(ch);
@@ -247,7 +258,7 @@ void rpc_channel_want(struct rpc_channel *ch)
 	channel_dial(ch);
 }
 
-/* ---- Life ---------------------------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static struct rpc_channel *channel_new(struct loop *loop, const struct rpc_channel_opts *opts)
 {
@@ -264,7 +275,8 @@ static struct rpc_channel *channel_new(struct loop *loop, const struct rpc_chann
 	ch->opts.targets = NULL;
 	ch->server_name = mem_strdup(ch->opts.dial.server_name);
 	ch->device = mem_strdup(ch->opts.dial.device);
-	ch->user_agent = mem_strdup(ch->opts.user_agent != NULL ? ch->opts.user_agent : "skerry/" SKERRY_VERSION);
+	ch->user_agent = mem_strdup(ch->opts.user_agent != NULL ? ch->opts.user_agent
+								: "skerry/" SKERRY_VERSION);
 	ch->opts.dial.server_name = ch->server_name;
 	ch->opts.dial.device = ch->device;
 	if (ch->opts.dial.tls != NULL) {
@@ -358,7 +370,7 @@ static void channel_end_requests(struct rpc_channel *ch, const struct err *err, 
 
 void rpc_channel_free(struct rpc_channel *ch)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (ch == NULL) {
 		return;
@@ -376,7 +388,7 @@ void rpc_channel_free(struct rpc_channel *ch)
 
 void rpc_channel_redial(struct rpc_channel *ch, size_t skip)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	ch->skip = skip;
 	dial_cancel(ch->dial);

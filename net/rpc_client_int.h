@@ -11,7 +11,8 @@
 #include "net/rpc_client.h"
 #include "net/rpc_int.h"
 
-/* One connection of a channel; a channel has one in use and possibly old ones whose last streams go on. */
+/* One connection of a channel; a channel has one in use and possibly old ones whose last streams go
+ * on. */
 struct channel_conn {
 	struct list link;
 	struct rpc_channel *channel;
@@ -26,14 +27,14 @@ struct rpc_channel {
 	bool freed;
 	char **targets;
 	size_t n_targets;
-	size_t target; /* last good one, or the one in use */
-	size_t skip; /* not to be dialled first, SIZE_MAX = none */
+	size_t target;                /* last good one, or the one in use */
+	size_t skip;                  /* not to be dialled first, SIZE_MAX = none */
 	struct rpc_channel_opts opts; /* strings copied */
 	char *server_name, *device, *user_agent;
 	enum rpc_channel_state state;
-	struct err last; /* why the last attempt or connection failed */
+	struct err last;           /* why the last attempt or connection failed */
 	struct channel_conn *conn; /* in use */
-	struct list conns; /* all, the one in use included */
+	struct list conns;         /* all, the one in use included */
 	struct dial *dial;
 	size_t dialled[LIM_DIAL_TARGETS]; /* order of the running dial: index into targets */
 	struct backoff backoff;
@@ -55,8 +56,8 @@ struct rpc_request {
 	struct rpc_metadata *metadata;
 	size_t n_metadata;
 	struct h2_stream *stream; /* NULL: waits for a connection */
-	struct blob *first; /* the framed request message, kept for a transparent retry */
-	struct list waiting; /* framed messages that wait for the connection */
+	struct blob *first;       /* the framed request message, kept for a transparent retry */
+	struct list waiting;      /* framed messages that wait for the connection */
 	size_t waiting_bytes;
 	bool half_closed;
 	bool wait_for_ready;
@@ -69,7 +70,7 @@ struct rpc_request {
 	bool have_status;
 	bool message_kept; /* unary: `message` is valid */
 	unsigned busy;
-	bool over; /* finished or cancelled: freed when nobody is in it */
+	bool over;         /* finished or cancelled: freed when nobody is in it */
 	uint64_t deadline; /* loop time */
 	struct loop_timer timer;
 	struct loop_timer soon; /* a failure that is told in a later turn */
@@ -94,5 +95,6 @@ void rpc_request_fail_soon(struct rpc_request *req, const struct err *err);
 /* Ends it with this status, now. */
 void rpc_request_finish(struct rpc_request *req, const struct err *status);
 
-void rpc_channel_want(struct rpc_channel *channel); /* a request waits: dial if nothing is under way */
+void rpc_channel_want(
+	struct rpc_channel *channel); /* a request waits: dial if nothing is under way */
 void rpc_channel_unref(struct rpc_channel *channel);

@@ -13,18 +13,21 @@
 #include "proto/pb_util.h"
 
 /*
- * gRPC over HTTP/2: the transport of calls for stock clients. One grpc_call per request; it lives until the exchange is
- * closed, the rpc_call may end before it (then `call` is NULL and what still comes in is thrown away).
+ * gRPC over HTTP/2: the transport of calls for stock clients. One grpc_call per request; it lives
+ * until the exchange is closed, the rpc_call may end before it (then `call` is NULL and what still
+ * comes in is thrown away).
  *
- * In:  body bytes -> `in` -> 5-byte prefix and message -> decode -> rpc_call_message(). While the gate waits or the handler has
- *      paused, bytes are kept and not acknowledged, so that the client's window closes.
- * Out: head (late: an error before the first message is a single header block), messages, trailers.
+ * In:  body bytes -> `in` -> 5-byte prefix and message -> decode -> rpc_call_message(). While the
+ * gate waits or the handler has paused, bytes are kept and not acknowledged, so that the client's
+ * window closes. Out: head (late: an error before the first message is a single header block),
+ * messages, trailers.
  */
 
 enum {
 	PREFIX = 5,
 	PAIRS_MAX = 48, /* headers of one response block */
-	JOIN_OVER = LIM_GRPC_STREAM_QUEUE_BYTES / 2, /* a message with more bytes and pieces is joined to one piece */
+	JOIN_OVER = LIM_GRPC_STREAM_QUEUE_BYTES /
+		    2, /* a message with more bytes and pieces is joined to one piece */
 };
 
 struct grpc_call {
@@ -36,10 +39,10 @@ struct grpc_call {
 	size_t pos; /* consumed of `in` */
 	struct buf inflated;
 	struct arena arena; /* the message of a client stream that is being delivered */
-	size_t withheld; /* received and not acknowledged */
-	bool gzip_in; /* the client announced grpc-encoding: gzip */
-	bool gzip_ok; /* the client accepts gzip */
-	bool gzip_out; /* we announced it */
+	size_t withheld;    /* received and not acknowledged */
+	bool gzip_in;       /* the client announced grpc-encoding: gzip */
+	bool gzip_ok;       /* the client accepts gzip */
+	bool gzip_out;      /* we announced it */
 	bool head_sent;
 	bool remote_ended;
 	bool told_end;
@@ -51,7 +54,7 @@ static struct grpc_call *grpc_of(const struct rpc_call *call)
 	return call->transport;
 }
 
-/* ---- Out ----------------------------------------------------------------------------------------------------------- */
+/* ---- Out ------------------------------------------------------------------------------------- */
 
 /* A header block under construction; texts made for it live in `text` blocks until block_done(). */
 struct block {
@@ -63,7 +66,7 @@ struct block {
 static void block_add(struct block *b, const char *name, const char *value)
 {
 	if (b->n < PAIRS_MAX) {
-		b->list[b->n++] = (struct http_header){ name, value };
+		b->list[b->n++] = (struct http_header){name, value};
 	}
 }
 
@@ -115,23 +118,27 @@ static void block_add_status(struct block *b, const struct rpc_call *call, const
 		return;
 	}
 	struct buf text = BUF_INIT;
-	percent_append(&text, err->msg, utf8_cut(err->msg, strlen(err->msg), LIM_GRPC_STATUS_BYTES));
+	percent_append(&text, err->msg,
+		       utf8_cut(err->msg, strlen(err->msg), LIM_GRPC_STATUS_BYTES));
 	block_add_owned(b, "grpc-message", buf_take(&text, NULL));
 	struct buf details = BUF_INIT;
 	rpc_status_encode(call, err, &details);
 	if (details.len > 0) {
-		block_add_owned(b, "grpc-status-details-bin", base64_text(details.data, details.len));
+		block_add_owned(b, "grpc-status-details-bin",
+				base64_text(details.data, details.len));
 	}
 	buf_done(&details);
 	if (call != NULL && call->pushback_ms >= 0) {
-		block_add_owned(b, "grpc-retry-pushback-ms", mem_printf("%lld", (long long)call->pushback_ms));
+		block_add_owned(b, "grpc-retry-pushback-ms",
+				mem_printf("%lld", (long long)call->pushback_ms));
 	}
 }
 
 /* Everything in one block: for errors before anything was sent. */
-static void answer_only_trailers(struct http_request *req, const struct rpc_call *call, const struct err *err)
+static void answer_only_trailers(struct http_request *req, const struct rpc_call *call,
+				 const struct err *err)
 {
-	struct block b = { 0 };
+	struct block b = {0};
 
 	block_add(&b, "content-type", "application/grpc");
 	if (err->code == ERR_UNIMPLEMENTED) {
@@ -150,7 +157,7 @@ static void answer_only_trailers(struct http_request *req, const struct rpc_call
 static void grpc_head(struct rpc_call *call)
 {
 	struct grpc_call *g = grpc_of(call);
-	struct block b = { 0 };
+	struct block b = {0};
 
 	g->gzip_out = call->compress && g->gzip_ok;
 	block_add(&b, "content-type", "application/grpc");
@@ -178,7 +185,8 @@ static int send_buf(struct grpc_call *g, struct buf *framed)
 	return rc;
 }
 
-static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg, struct blob *const *blobs, size_t n)
+static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg,
+			struct blob *const *blobs, size_t n)
 {
 	struct grpc_call *g = grpc_of(call);
 	size_t backlog = http_backlog(g->req);
@@ -191,10 +199,12 @@ static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg, stru
 	if (msg != NULL) {
 		total = protobuf_c_message_get_packed_size(msg);
 	}
-	/* An empty queue takes one message of any size: a unary reply never fails for what other calls have waiting. */
+	/* An empty queue takes one message of any size: a unary reply never fails for what other
+	 * calls have waiting. */
 	if (backlog > 0 && (backlog + total > LIM_GRPC_STREAM_QUEUE_BYTES ||
 			    g->req->conn->queued + total > LIM_GRPC_CONN_QUEUE_BYTES)) {
-		METRICS_COUNT("skerry_grpc_queue_full_total", "Messages refused because the reader is slow.", 1);
+		METRICS_COUNT("skerry_grpc_queue_full_total",
+			      "Messages refused because the reader is slow.", 1);
 		return ERR_LIMIT;
 	}
 	if (msg == NULL && !compress && total + n * 64 <= JOIN_OVER) {
@@ -235,7 +245,7 @@ static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg, stru
 static void grpc_finish(struct rpc_call *call, const struct err *err)
 {
 	struct grpc_call *g = grpc_of(call);
-	struct block b = { 0 };
+	struct block b = {0};
 
 	g->call = NULL;
 	if (!g->head_sent && call->headers.first == NULL) {
@@ -244,7 +254,9 @@ static void grpc_finish(struct rpc_call *call, const struct err *err)
 	}
 	bool broken = err->code == ERR_DEADLINE || err->code == ERR_CANCELLED;
 	if (broken && http_backlog(g->req) > 0) {
-		http_reset(g->req, H2_CANCEL); /* never trailers behind half a message that nobody waits for */
+		http_reset(
+			g->req,
+			H2_CANCEL); /* never trailers behind half a message that nobody waits for */
 		return;
 	}
 	if (!g->head_sent) {
@@ -263,11 +275,11 @@ static size_t grpc_backlog(const struct rpc_call *call)
 	return http_backlog(grpc_of(call)->req);
 }
 
-/* ---- In ------------------------------------------------------------------------------------------------------------ */
+/* ---- In -------------------------------------------------------------------------------------- */
 
 static void refuse(struct grpc_call *g, int code, const char *text)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	err_set(&err, code, "%s", text);
 	rpc_call_refuse(g->call, &err);
@@ -277,7 +289,7 @@ static void refuse(struct grpc_call *g, int code, const char *text)
 static void deliver(struct grpc_call *g, bool compressed, const uint8_t *data, size_t len)
 {
 	struct arena *arena = g->method->client_streaming ? &g->arena : rpc_call_arena(g->call);
-	struct err err = { 0 };
+	struct err err = {0};
 	ProtobufCMessage *msg;
 	int rc = 0;
 
@@ -319,14 +331,17 @@ static bool process_one(struct grpc_call *g)
 	}
 	size_t len = be_get32(p + 1);
 	if (p[0] > 1 || (p[0] == 1 && !g->gzip_in)) {
-		refuse(g, ERR_INTERNAL, "a compressed message without a grpc-encoding that was announced");
+		refuse(g, ERR_INTERNAL,
+		       "a compressed message without a grpc-encoding that was announced");
 		return false;
 	}
 	if (len > g->method->max_request_bytes) {
-		struct err err = { 0 };
+		struct err err = {0};
 
-		METRICS_COUNT("skerry_grpc_too_large_total", "Request messages over their size limit.", 1);
-		err_reason(&err, ERR_LIMIT, "MESSAGE_TOO_LARGE", "the message has %zu bytes, at most %u are taken", len,
+		METRICS_COUNT("skerry_grpc_too_large_total",
+			      "Request messages over their size limit.", 1);
+		err_reason(&err, ERR_LIMIT, "MESSAGE_TOO_LARGE",
+			   "the message has %zu bytes, at most %u are taken", len,
 			   (unsigned)g->method->max_request_bytes);
 		rpc_call_refuse(g->call, &err);
 		return false;
@@ -351,7 +366,8 @@ static void process(struct grpc_call *g)
 	if (g->call == NULL) {
 		return;
 	}
-	/* A unary message stays where it is: its bytes are handed out by rpc_call_request_bytes(). */
+	/* A unary message stays where it is: its bytes are handed out by rpc_call_request_bytes().
+	 */
 	if (g->method->client_streaming && g->pos > 0) {
 		if (g->pos == g->in.len) {
 			buf_done(&g->in); /* idle streams hold no buffer */
@@ -415,7 +431,7 @@ static void grpc_on_end(void *arg, struct http_request *req)
 static void grpc_on_close(void *arg, struct http_request *req, const struct err *err)
 {
 	struct grpc_call *g = arg;
-	struct err why = { 0 };
+	struct err why = {0};
 
 	(void)req;
 	if (g->call != NULL) {
@@ -458,7 +474,7 @@ static const struct rpc_call_ops grpc_ops = {
 	.streaming = true,
 };
 
-/* ---- Start ----------------------------------------------------------------------------------------------------------- */
+/* ---- Start ----------------------------------------------------------------------------------- */
 
 static bool is_grpc_type(const char *type)
 {
@@ -481,7 +497,8 @@ static bool lists_gzip(const char *accept)
 
 static bool is_metadata(const char *name)
 {
-	return strncmp(name, "grpc-", 5) != 0 && strcmp(name, "te") != 0 && strcmp(name, "content-type") != 0;
+	return strncmp(name, "grpc-", 5) != 0 && strcmp(name, "te") != 0 &&
+	       strcmp(name, "content-type") != 0;
 }
 
 static int read_headers(struct grpc_call *g, struct err *err)
@@ -498,7 +515,8 @@ static int read_headers(struct grpc_call *g, struct err *err)
 	}
 	if (encoding != NULL && strcmp(encoding, "identity") != 0) {
 		if (strcmp(encoding, "gzip") != 0) {
-			return err_set(err, ERR_UNIMPLEMENTED, "grpc-encoding %.40s is not known here", encoding);
+			return err_set(err, ERR_UNIMPLEMENTED,
+				       "grpc-encoding %.40s is not known here", encoding);
 		}
 		g->gzip_in = true;
 	}
@@ -506,7 +524,8 @@ static int read_headers(struct grpc_call *g, struct err *err)
 	for (size_t i = 0; i < g->req->n_headers; i++) {
 		const struct http_header *h = &g->req->headers[i];
 
-		if (is_metadata(h->name) && rpc_call_add_metadata(g->call, h->name, h->value) != 0) {
+		if (is_metadata(h->name) &&
+		    rpc_call_add_metadata(g->call, h->name, h->value) != 0) {
 			return err_set(err, ERR_LIMIT, "too much metadata");
 		}
 	}
@@ -517,11 +536,11 @@ static void grpc_request(void *arg, struct http_request *req)
 {
 	struct rpc_server *server = arg;
 	const struct proto_method *method;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	http_set_handler(req, &http_ignore_handler, NULL);
 	if (strcmp(req->method, "POST") != 0) {
-		const struct http_header allow = { "allow", "POST" };
+		const struct http_header allow = {"allow", "POST"};
 
 		IGNORE(http_respond(req, 405, &allow, 1, true));
 		return;
@@ -532,7 +551,8 @@ static void grpc_request(void *arg, struct http_request *req)
 	}
 	method = rpc_server_method(server, req->path);
 	if (method == NULL) {
-		METRICS_COUNT("skerry_grpc_unknown_method_total", "Calls of methods that are not served.", 1);
+		METRICS_COUNT("skerry_grpc_unknown_method_total",
+			      "Calls of methods that are not served.", 1);
 		err_set(&err, ERR_UNIMPLEMENTED, "the method %.200s is not served here", req->path);
 		answer_only_trailers(req, NULL, &err);
 		return;
@@ -560,7 +580,7 @@ static void not_grpc(void *arg, struct http_request *req)
 	(void)arg;
 	http_set_handler(req, &http_ignore_handler, NULL);
 	if (strcmp(req->method, "POST") != 0) {
-		const struct http_header allow = { "allow", "POST" };
+		const struct http_header allow = {"allow", "POST"};
 
 		IGNORE(http_respond(req, 405, &allow, 1, true));
 		return;

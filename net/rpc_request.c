@@ -14,9 +14,11 @@
 /*
  * One call of the client.
  *
- *   waiting (no stream) -> running -> (stream over: the rest is delivered) -> finished: the callback, then freed
+ *   waiting (no stream) -> running -> (stream over: the rest is delivered) -> finished: the
+ * callback, then freed
  *
- * `busy` counts callbacks of this request on the stack; a request that ends inside one is freed behind it.
+ * `busy` counts callbacks of this request on the stack; a request that ends inside one is freed
+ * behind it.
  */
 
 enum { PREFIX = 5, HEADERS_MAX = 48, METADATA_MAX = 24 };
@@ -92,7 +94,7 @@ void rpc_request_finish(struct rpc_request *req, const struct err *status)
 	request_leave(req);
 }
 
-/* ---- Status ---------------------------------------------------------------------------------------------------------- */
+/* ---- Status ---------------------------------------------------------------------------------- */
 
 static int code_of_http(int status)
 {
@@ -121,10 +123,12 @@ static int code_of_reset(uint32_t code)
 	}
 }
 
-static void save_pairs(struct rpc_request *req, struct rpc_pairs *pairs, const struct http_header *headers, size_t n)
+static void save_pairs(struct rpc_request *req, struct rpc_pairs *pairs,
+		       const struct http_header *headers, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		(void)rpc_pairs_add(&req->meta, pairs, headers[i].name, headers[i].value, strlen(headers[i].value));
+		(void)rpc_pairs_add(&req->meta, pairs, headers[i].name, headers[i].value,
+				    strlen(headers[i].value));
 	}
 }
 
@@ -152,7 +156,8 @@ static void read_status(struct rpc_request *req)
 	if (message != NULL) {
 		percent_decode(&text, message->value, message->len);
 	}
-	err_set(&req->end, err_from_grpc((int)code), "%s", text.len > 0 ? buf_str(&text) : err_text(err_from_grpc((int)code)));
+	err_set(&req->end, err_from_grpc((int)code), "%s",
+		text.len > 0 ? buf_str(&text) : err_text(err_from_grpc((int)code)));
 	buf_reset(&text);
 	if (details != NULL && base64_decode_buf(details->value, details->len, &text) == 0) {
 		rpc_status_decode(text.data, text.len, &req->end, NULL);
@@ -160,7 +165,7 @@ static void read_status(struct rpc_request *req)
 	buf_done(&text);
 }
 
-/* ---- In -------------------------------------------------------------------------------------------------------------- */
+/* ---- In -------------------------------------------------------------------------------------- */
 
 static void request_process(struct rpc_request *req);
 
@@ -180,7 +185,7 @@ static void request_conclude(struct rpc_request *req)
 
 static void abort_with(struct rpc_request *req, int code, const char *text)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	err_set(&err, code, "%s", text);
 	rpc_request_finish(req, &err);
@@ -191,14 +196,15 @@ static bool process_one(struct rpc_request *req)
 {
 	size_t have = req->in.len - req->pos;
 	const uint8_t *p = req->in.data + req->pos;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (have < PREFIX) {
 		return false;
 	}
 	size_t len = be_get32(p + 1);
 	if (p[0] > 1 || (p[0] == 1 && !req->gzip)) {
-		abort_with(req, ERR_INTERNAL, "the response is compressed in a way that was not announced");
+		abort_with(req, ERR_INTERNAL,
+			   "the response is compressed in a way that was not announced");
 		return false;
 	}
 	if (len > req->channel->opts.max_message) {
@@ -212,7 +218,8 @@ static bool process_one(struct rpc_request *req)
 	const uint8_t *data = p + PREFIX;
 	if (p[0] == 1) {
 		buf_reset(&req->inflated);
-		if (gzip_inflate(data, len, req->channel->opts.max_message, &req->inflated, &err) != 0) {
+		if (gzip_inflate(data, len, req->channel->opts.max_message, &req->inflated, &err) !=
+		    0) {
 			err.code = err.code == ERR_INVALID ? ERR_INTERNAL : err.code;
 			rpc_request_finish(req, &err);
 			return false;
@@ -276,7 +283,8 @@ static void request_consume(struct rpc_request *req)
 	}
 }
 
-static void on_headers(void *arg, int status, const struct http_header *headers, size_t n, bool trailers, bool end)
+static void on_headers(void *arg, int status, const struct http_header *headers, size_t n,
+		       bool trailers, bool end)
 {
 	struct rpc_request *req = arg;
 
@@ -287,12 +295,14 @@ static void on_headers(void *arg, int status, const struct http_header *headers,
 	}
 	save_pairs(req, end ? &req->trailers : &req->headers, headers, n);
 	req->http_status = status;
-	const struct rpc_pair *type = rpc_pairs_find(end ? &req->trailers : &req->headers, "content-type");
+	const struct rpc_pair *type =
+		rpc_pairs_find(end ? &req->trailers : &req->headers, "content-type");
 	const struct rpc_pair *encoding = rpc_pairs_find(&req->headers, "grpc-encoding");
 	if (end) {
 		read_status(req);
 	}
-	if (!req->have_status && (status != 200 || type == NULL || strncmp(type->value, "application/grpc", 16) != 0)) {
+	if (!req->have_status &&
+	    (status != 200 || type == NULL || strncmp(type->value, "application/grpc", 16) != 0)) {
 		err_set(&req->end, status == 200 ? ERR_UNKNOWN : code_of_http(status),
 			"not a gRPC answer: HTTP status %d, content type %.60s", status,
 			type != NULL ? type->value : "none");
@@ -330,7 +340,8 @@ static void on_close(void *arg, uint32_t code, bool local, const struct err *err
 
 	(void)local;
 	req->stream = NULL;
-	if (code == H2_REFUSED_STREAM && !req->opened && !req->retried && (req->first != NULL || req->unary_cb != NULL)) {
+	if (code == H2_REFUSED_STREAM && !req->opened && !req->retried &&
+	    (req->first != NULL || req->unary_cb != NULL)) {
 		/* The server has not looked at it: again, once, on this or the next connection. */
 		req->retried = true;
 		req->half_closed = true;
@@ -345,7 +356,8 @@ static void on_close(void *arg, uint32_t code, bool local, const struct err *err
 	req->stream_over = true;
 	if (!req->have_status) {
 		if (code == H2_NO_ERROR) {
-			err_set(&req->end, ERR_UNKNOWN, "the server ended the call without a status");
+			err_set(&req->end, ERR_UNKNOWN,
+				"the server ended the call without a status");
 		} else {
 			err_set(&req->end, code_of_reset(code), "%s", err->msg);
 		}
@@ -371,7 +383,7 @@ static const struct h2_stream_handler stream_handler = {
 	.on_writable = on_writable,
 };
 
-/* ---- Out ------------------------------------------------------------------------------------------------------------- */
+/* ---- Out ------------------------------------------------------------------------------------- */
 
 static struct blob *frame(const ProtobufCMessage *msg, bool compress)
 {
@@ -413,7 +425,7 @@ static size_t add_metadata(struct http_header *headers, size_t n, char **owned, 
 			continue;
 		}
 		owned[(*n_owned)++] = value;
-		headers[n++] = (struct http_header){ list[i].name, value };
+		headers[n++] = (struct http_header){list[i].name, value};
 	}
 	return n;
 }
@@ -428,29 +440,31 @@ void rpc_request_start(struct rpc_request *req)
 	char timeout[16];
 	uint64_t now = loop_now(ch->loop);
 
-	headers[n++] = (struct http_header){ ":method", "POST" };
-	headers[n++] = (struct http_header){ ":scheme", ch->is_tls ? "https" : "http" };
-	headers[n++] = (struct http_header){ ":path", req->path };
-	headers[n++] = (struct http_header){ ":authority", ch->authority };
-	headers[n++] = (struct http_header){ "te", "trailers" };
-	headers[n++] = (struct http_header){ "content-type", "application/grpc" };
-	headers[n++] = (struct http_header){ "user-agent", ch->user_agent };
-	headers[n++] = (struct http_header){ "grpc-accept-encoding", "identity,gzip" };
+	headers[n++] = (struct http_header){":method", "POST"};
+	headers[n++] = (struct http_header){":scheme", ch->is_tls ? "https" : "http"};
+	headers[n++] = (struct http_header){":path", req->path};
+	headers[n++] = (struct http_header){":authority", ch->authority};
+	headers[n++] = (struct http_header){"te", "trailers"};
+	headers[n++] = (struct http_header){"content-type", "application/grpc"};
+	headers[n++] = (struct http_header){"user-agent", ch->user_agent};
+	headers[n++] = (struct http_header){"grpc-accept-encoding", "identity,gzip"};
 	if (req->compress) {
-		headers[n++] = (struct http_header){ "grpc-encoding", "gzip" };
+		headers[n++] = (struct http_header){"grpc-encoding", "gzip"};
 	}
 	if (req->deadline != UINT64_MAX) {
 		rpc_timeout_format(req->deadline > now ? req->deadline - now : 1, timeout);
-		headers[n++] = (struct http_header){ "grpc-timeout", timeout };
+		headers[n++] = (struct http_header){"grpc-timeout", timeout};
 	}
 	if (ch->opts.metadata != NULL) {
 		size_t count = ch->opts.metadata(ch->opts.arg, req->path, extra, METADATA_MAX);
 
-		n = add_metadata(headers, n, owned, &n_owned, extra, MIN(count, (size_t)METADATA_MAX));
+		n = add_metadata(headers, n, owned, &n_owned, extra,
+				 MIN(count, (size_t)METADATA_MAX));
 	}
 	n = add_metadata(headers, n, owned, &n_owned, req->metadata, req->n_metadata);
 	bool empty = req->first == NULL && list_empty(&req->waiting) && req->half_closed;
-	int rc = h2_client_open(ch->conn->h2, headers, n, empty, &stream_handler, req, &req->stream);
+	int rc =
+		h2_client_open(ch->conn->h2, headers, n, empty, &stream_handler, req, &req->stream);
 	for (size_t i = 0; i < n_owned; i++) {
 		mem_free(owned[i]);
 	}
@@ -468,21 +482,23 @@ void rpc_request_start(struct rpc_request *req)
 	}
 	req->waiting_bytes = 0;
 	if (rc != 0) {
-		struct err err = { 0 };
+		struct err err = {0};
 
-		err_set(&err, rc == ERR_LIMIT ? ERR_LIMIT : ERR_UNAVAILABLE, "the request cannot be sent: %s", err_text(rc));
+		err_set(&err, rc == ERR_LIMIT ? ERR_LIMIT : ERR_UNAVAILABLE,
+			"the request cannot be sent: %s", err_text(rc));
 		rpc_request_fail_soon(req, &err);
 	}
 }
 
-/* ---- Ends ------------------------------------------------------------------------------------------------------------ */
+/* ---- Ends ------------------------------------------------------------------------------------ */
 
 static void on_deadline(void *arg)
 {
 	struct rpc_request *req = arg;
-	struct err err = { 0 };
+	struct err err = {0};
 
-	err_set(&err, ERR_DEADLINE, "no answer in time%s%s", req->stream == NULL ? ": no connection: " : "",
+	err_set(&err, ERR_DEADLINE, "no answer in time%s%s",
+		req->stream == NULL ? ": no connection: " : "",
 		req->stream == NULL ? err_msg(&req->channel->last, ERR_UNAVAILABLE) : "");
 	rpc_request_finish(req, &err);
 }
@@ -501,9 +517,10 @@ void rpc_request_fail_soon(struct rpc_request *req, const struct err *err)
 	loop_timer_start(&req->soon, req->channel->loop, 0, on_soon, req);
 }
 
-static struct rpc_request *request_new(struct rpc_channel *ch, const char *path, const ProtobufCMessage *msg,
-				       const ProtobufCMessageDescriptor *out, const struct rpc_opts *opts,
-				       uint64_t deadline_ms)
+static struct rpc_request *request_new(struct rpc_channel *ch, const char *path,
+				       const ProtobufCMessage *msg,
+				       const ProtobufCMessageDescriptor *out,
+				       const struct rpc_opts *opts, uint64_t deadline_ms)
 {
 	struct rpc_request *req = MEM_NEW(struct rpc_request);
 
@@ -547,7 +564,7 @@ static struct rpc_request *request_new(struct rpc_channel *ch, const char *path,
 static void request_launch(struct rpc_request *req)
 {
 	struct rpc_channel *ch = req->channel;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (ch->freed) {
 		err_set(&err, ERR_CANCELLED, "the channel is closed");
@@ -557,20 +574,21 @@ static void request_launch(struct rpc_request *req)
 		rpc_request_fail_soon(req, &err);
 	} else if (ch->conn != NULL && h2_client_usable(ch->conn->h2)) {
 		rpc_request_start(req);
-	} else if (ch->n_targets == 0 ||
-		   (!req->wait_for_ready && ch->state == RPC_CHANNEL_FAILED && loop_timer_active(&ch->timer))) {
-		err_set(&err, ERR_UNAVAILABLE, "no connection: %s", err_msg(&ch->last, ERR_UNAVAILABLE));
+	} else if (ch->n_targets == 0 || (!req->wait_for_ready && ch->state == RPC_CHANNEL_FAILED &&
+					  loop_timer_active(&ch->timer))) {
+		err_set(&err, ERR_UNAVAILABLE, "no connection: %s",
+			err_msg(&ch->last, ERR_UNAVAILABLE));
 		rpc_request_fail_soon(req, &err);
 	} else {
 		rpc_channel_want(ch);
 	}
 }
 
-/* ---- Public ---------------------------------------------------------------------------------------------------------- */
+/* ---- Public ---------------------------------------------------------------------------------- */
 
 struct rpc_request *rpc_unary(struct rpc_channel *ch, const char *path, const ProtobufCMessage *msg,
-			      const ProtobufCMessageDescriptor *out, const struct rpc_opts *opts, rpc_unary_cb cb,
-			      void *arg)
+			      const ProtobufCMessageDescriptor *out, const struct rpc_opts *opts,
+			      rpc_unary_cb cb, void *arg)
 {
 	uint64_t deadline = opts != NULL && opts->deadline_ms != 0 ? opts->deadline_ms : 10000;
 	struct rpc_request *req = request_new(ch, path, msg, out, opts, deadline);
@@ -585,7 +603,8 @@ struct rpc_request *rpc_open(struct rpc_channel *ch, const char *path, const Pro
 			     const ProtobufCMessageDescriptor *out, const struct rpc_opts *opts,
 			     const struct rpc_stream_handler *handler, void *arg)
 {
-	struct rpc_request *req = request_new(ch, path, msg, out, opts, opts != NULL ? opts->deadline_ms : 0);
+	struct rpc_request *req =
+		request_new(ch, path, msg, out, opts, opts != NULL ? opts->deadline_ms : 0);
 
 	req->handler = handler;
 	req->arg = arg;
@@ -699,18 +718,20 @@ static void wait_cb(void *arg, const struct err *status, const ProtobufCMessage 
 		struct buf packed = BUF_INIT;
 
 		pb_pack(reply, &packed);
-		if (pb_decode(w->out, packed.data, packed.len, NULL, w->arena, &w->reply, &w->status) != 0) {
+		if (pb_decode(w->out, packed.data, packed.len, NULL, w->arena, &w->reply,
+			      &w->status) != 0) {
 			w->reply = NULL;
 		}
 		buf_done(&packed);
 	}
 }
 
-int rpc_unary_wait(struct loop *loop, struct rpc_channel *ch, const char *path, const ProtobufCMessage *msg,
-		   const ProtobufCMessageDescriptor *out, const struct rpc_opts *opts, struct arena *arena,
-		   ProtobufCMessage **ret_reply, struct err *err)
+int rpc_unary_wait(struct loop *loop, struct rpc_channel *ch, const char *path,
+		   const ProtobufCMessage *msg, const ProtobufCMessageDescriptor *out,
+		   const struct rpc_opts *opts, struct arena *arena, ProtobufCMessage **ret_reply,
+		   struct err *err)
 {
-	struct wait w = { .out = out, .arena = arena };
+	struct wait w = {.out = out, .arena = arena};
 
 	rpc_unary(ch, path, msg, out, opts, wait_cb, &w);
 	while (!w.done) {

@@ -9,7 +9,8 @@
 #include "proto/pb_decode.h"
 #include "proto/pb_util.h"
 
-/* The rich error model: struct err <-> google.rpc.Status with ErrorInfo, BadRequest and RetryInfo. */
+/* The rich error model: struct err <-> google.rpc.Status with ErrorInfo, BadRequest and RetryInfo.
+ */
 
 enum { DETAILS_MAX = 3, INFO_MAX = 16 };
 
@@ -29,7 +30,7 @@ static void detail(Google__Protobuf__Any *any, struct buf *store, const char *ty
 void rpc_status_encode(const struct rpc_call *call, const struct err *err, struct buf *out)
 {
 	Google__Protobuf__Any any[DETAILS_MAX], *list[DETAILS_MAX];
-	struct buf store[DETAILS_MAX] = { BUF_INIT, BUF_INIT, BUF_INIT };
+	struct buf store[DETAILS_MAX] = {BUF_INIT, BUF_INIT, BUF_INIT};
 	Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
 	size_t n = 0;
 
@@ -54,8 +55,9 @@ void rpc_status_encode(const struct rpc_call *call, const struct err *err, struc
 	}
 	if (err->field[0] != '\0') {
 		Google__Rpc__BadRequest bad = GOOGLE__RPC__BAD_REQUEST__INIT;
-		Google__Rpc__BadRequest__FieldViolation violation = GOOGLE__RPC__BAD_REQUEST__FIELD_VIOLATION__INIT;
-		Google__Rpc__BadRequest__FieldViolation *violations[] = { &violation };
+		Google__Rpc__BadRequest__FieldViolation violation =
+			GOOGLE__RPC__BAD_REQUEST__FIELD_VIOLATION__INIT;
+		Google__Rpc__BadRequest__FieldViolation *violations[] = {&violation};
 
 		violation.field = (char *)err->field;
 		violation.description = (char *)err->msg;
@@ -106,25 +108,28 @@ void rpc_status_decode(const void *data, size_t len, struct err *err, uint32_t *
 	for (size_t i = 0; i < status->n_details && i < 16; i++) {
 		const Google__Protobuf__Any *any = status->details[i];
 		ProtobufCMessage *inner;
-		const ProtobufCMessageDescriptor *desc = strcmp(any->type_url, type_error_info) == 0 ?
-								 &google__rpc__error_info__descriptor :
-							 strcmp(any->type_url, type_bad_request) == 0 ?
-								 &google__rpc__bad_request__descriptor :
-							 strcmp(any->type_url, type_retry_info) == 0 ?
-								 &google__rpc__retry_info__descriptor :
-								 NULL;
+		const ProtobufCMessageDescriptor *desc =
+			strcmp(any->type_url, type_error_info) == 0
+				? &google__rpc__error_info__descriptor
+			: strcmp(any->type_url, type_bad_request) == 0
+				? &google__rpc__bad_request__descriptor
+			: strcmp(any->type_url, type_retry_info) == 0
+				? &google__rpc__retry_info__descriptor
+				: NULL;
 
-		if (desc == NULL ||
-		    pb_decode(desc, any->value.data, any->value.len, NULL, &arena, &inner, NULL) != 0) {
+		if (desc == NULL || pb_decode(desc, any->value.data, any->value.len, NULL, &arena,
+					      &inner, NULL) != 0) {
 			continue;
 		}
 		if (desc == &google__rpc__error_info__descriptor) {
-			copy_text(err->reason, sizeof(err->reason), ((Google__Rpc__ErrorInfo *)inner)->reason);
+			copy_text(err->reason, sizeof(err->reason),
+				  ((Google__Rpc__ErrorInfo *)inner)->reason);
 		} else if (desc == &google__rpc__bad_request__descriptor) {
 			const Google__Rpc__BadRequest *bad = (const Google__Rpc__BadRequest *)inner;
 
 			if (bad->n_field_violations > 0) {
-				copy_text(err->field, sizeof(err->field), bad->field_violations[0]->field);
+				copy_text(err->field, sizeof(err->field),
+					  bad->field_violations[0]->field);
 			}
 		} else if (ret_retry_ms != NULL) {
 			int64_t ms = pb_duration_ms(((Google__Rpc__RetryInfo *)inner)->retry_delay);

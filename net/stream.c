@@ -7,13 +7,15 @@
 #include "base/mem.h"
 
 /*
- * What is common to all streams: the owner's callbacks and their guarantees. Bytes that arrive while the owner does not
- * take any (paused, no handler yet) wait in `unread`, with reading switched off, and are delivered by the flush hook.
+ * What is common to all streams: the owner's callbacks and their guarantees. Bytes that arrive
+ * while the owner does not take any (paused, no handler yet) wait in `unread`, with reading
+ * switched off, and are delivered by the flush hook.
  */
 
 static void stream_update_reading(struct stream *s)
 {
-	bool want = !s->closed && !s->ended && !s->paused && s->handler != NULL && s->unread.len == 0;
+	bool want = !s->closed && !s->ended && !s->paused && s->handler != NULL &&
+		    s->unread.len == 0;
 
 	if (want != s->reading) {
 		s->reading = want;
@@ -115,7 +117,8 @@ void stream_emit_end(struct stream *s, const struct err *err)
 	s->ended = true;
 	s->end = mem_memdup(err, sizeof(*err));
 	stream_update_reading(s);
-	/* Later in the turn: never inside a call of the owner, and after the data. A paused owner loses what it did not take. */
+	/* Later in the turn: never inside a call of the owner, and after the data. A paused owner
+	 * loses what it did not take. */
 	if (s->paused) {
 		buf_reset(&s->unread);
 	}
@@ -139,11 +142,12 @@ void stream_describe(struct stream *s)
 	} else {
 		char text[IPPORT_TEXT];
 
-		snprintf(s->peer_text, sizeof(s->peer_text), "%s", ipport_format(&s->peer.addr, text));
+		snprintf(s->peer_text, sizeof(s->peer_text), "%s",
+			 ipport_format(&s->peer.addr, text));
 	}
 }
 
-/* ---- Public -------------------------------------------------------------------------------------------------------- */
+/* ---- Public ---------------------------------------------------------------------------------- */
 
 void stream_set_handler(struct stream *s, const struct stream_handler *handler, void *arg)
 {
@@ -286,8 +290,8 @@ const struct stream_tls *stream_tls(const struct stream *s)
 	return s->tls;
 }
 
-int stream_export(const struct stream *s, const char *label, const void *context, size_t context_len, uint8_t *ret_key,
-		  size_t key_len)
+int stream_export(const struct stream *s, const char *label, const void *context,
+		  size_t context_len, uint8_t *ret_key, size_t key_len)
 {
 	if (s->ops->export == NULL) {
 		return ERR_PRECONDITION;

@@ -1,4 +1,5 @@
-/* Byte streams: one interface over TCP, Unix sockets, TLS on top of either, and an in-memory pair for tests. */
+/* Byte streams: one interface over TCP, Unix sockets, TLS on top of either, and an in-memory pair
+ * for tests. */
 #pragma once
 
 #include <stdbool.h>
@@ -17,15 +18,17 @@ struct stream;
 struct tls_peer;
 
 /*
- * Callbacks of the owner. They run on the stream's loop, never inside a call of the owner (exception: on_writable
- * may not be relied on inside stream_write). Any of them may close the stream.
+ * Callbacks of the owner. They run on the stream's loop, never inside a call of the owner
+ * (exception: on_writable may not be relied on inside stream_write). Any of them may close the
+ * stream.
  */
 struct stream_handler {
 	/* Bytes came in; borrowed until return. */
 	void (*on_data)(void *arg, const uint8_t *data, size_t len);
 	/*
-	 * The stream ended by itself: the other side closed it (err->code ERR_CLOSED) or it failed. Exactly once, last;
-	 * the stream is gone when this returns. Not called after stream_close() or stream_abort().
+	 * The stream ended by itself: the other side closed it (err->code ERR_CLOSED) or it failed.
+	 * Exactly once, last; the stream is gone when this returns. Not called after stream_close()
+	 * or stream_abort().
 	 */
 	void (*on_close)(void *arg, const struct err *err);
 	/* The backlog fell to half the high-water mark after having been above it. May be NULL. */
@@ -34,12 +37,14 @@ struct stream_handler {
 
 /* What is known of a TLS stream after its handshake. Lives as long as the stream. */
 struct stream_tls {
-	const char *alpn; /* "" when none was selected */
-	const char *sni; /* the server name that the client asked for, "" without */
+	const char *alpn;    /* "" when none was selected */
+	const char *sni;     /* the server name that the client asked for, "" without */
 	const char *version; /* "TLSv1.3" */
 	const char *cipher;
-	const struct tls_peer *peer; /* the verified certificate of the other side (net/tls.h); NULL without one */
-	const char *server_tag; /* tag of the certificate that answered (tls_cert.tag), "" without */
+	const struct tls_peer *
+		peer; /* the verified certificate of the other side (net/tls.h); NULL without one */
+	const char
+		*server_tag; /* tag of the certificate that answered (tls_cert.tag), "" without */
 };
 
 /* Who is at the other end. */
@@ -48,7 +53,8 @@ struct stream_peer {
 	uid_t uid; /* of the process that connected (SO_PEERCRED); only when is_unix */
 	gid_t gid;
 	pid_t pid;
-	struct ipport addr; /* when !is_unix: the address, after the PROXY protocol if that was in use */
+	struct ipport
+		addr; /* when !is_unix: the address, after the PROXY protocol if that was in use */
 	bool proxied; /* addr was told by a trusted proxy */
 };
 
@@ -59,8 +65,8 @@ void stream_set_handler(struct stream *stream, const struct stream_handler *hand
 void stream_unread(struct stream *stream, const void *data, size_t len);
 
 /*
- * Queues bytes (copies). Returns 0; ERR_CLOSED when the stream is ended; ERR_LIMIT when the backlog would pass the hard
- * limit (nothing was queued: a caller that cannot wait closes the stream).
+ * Queues bytes (copies). Returns 0; ERR_CLOSED when the stream is ended; ERR_LIMIT when the backlog
+ * would pass the hard limit (nothing was queued: a caller that cannot wait closes the stream).
  */
 MUST_CHECK int stream_write(struct stream *stream, const void *data, size_t len);
 
@@ -70,19 +76,21 @@ MUST_CHECK int stream_write_blob(struct stream *stream, struct blob *blob, size_
 /* Bytes accepted and not yet given to the kernel (TLS: as ciphertext). */
 size_t stream_backlog(const struct stream *stream);
 
-/* High-water mark for on_writable and hard limit, in bytes (defaults LIM_STREAM_HIGH_BYTES, LIM_STREAM_HARD_BYTES). */
+/* High-water mark for on_writable and hard limit, in bytes (defaults LIM_STREAM_HIGH_BYTES,
+ * LIM_STREAM_HARD_BYTES). */
 void stream_set_limits(struct stream *stream, size_t high, size_t hard);
 
 /* True while the backlog is at or above the high-water mark: stop producing until on_writable. */
 bool stream_is_full(const struct stream *stream);
 
-/* Backpressure: no on_data until resumed (bytes stay with the kernel). Counted: no, a plain switch. */
+/* Backpressure: no on_data until resumed (bytes stay with the kernel). Counted: no, a plain switch.
+ */
 void stream_pause_read(struct stream *stream);
 void stream_resume_read(struct stream *stream);
 
 /*
- * Ends the stream: what was written is still sent (at most LIM_STREAM_LINGER_MS), then it is closed. No callback comes
- * any more; the pointer is dead at once. NULL ok.
+ * Ends the stream: what was written is still sent (at most LIM_STREAM_LINGER_MS), then it is
+ * closed. No callback comes any more; the pointer is dead at once. NULL ok.
  */
 void stream_close(struct stream *stream);
 
@@ -100,24 +108,27 @@ const char *stream_peer_text(const struct stream *stream);
 const struct stream_tls *stream_tls(const struct stream *stream);
 
 /*
- * Exported keying material (RFC 5705, RFC 8446 §7.5) with the given label and context. Returns 0; ERR_PRECONDITION on a
- * stream without TLS or below TLS 1.3.
+ * Exported keying material (RFC 5705, RFC 8446 §7.5) with the given label and context. Returns 0;
+ * ERR_PRECONDITION on a stream without TLS or below TLS 1.3.
  */
-MUST_CHECK int stream_export(const struct stream *stream, const char *label, const void *context, size_t context_len,
-			     uint8_t *ret_key, size_t key_len);
+MUST_CHECK int stream_export(const struct stream *stream, const char *label, const void *context,
+			     size_t context_len, uint8_t *ret_key, size_t key_len);
 
 /* Bytes that went through, for metrics. */
 uint64_t stream_bytes_in(const struct stream *stream);
 uint64_t stream_bytes_out(const struct stream *stream);
 
-/* Two connected in-memory streams on one loop. Data arrives in a later turn. Either end's close ends the other. */
+/* Two connected in-memory streams on one loop. Data arrives in a later turn. Either end's close
+ * ends the other. */
 void stream_pair_new(struct loop *loop, struct stream **ret_a, struct stream **ret_b);
 
-/* For stream_pair streams: at most `len` bytes per on_data (0 = no limit), to split input at every byte. */
+/* For stream_pair streams: at most `len` bytes per on_data (0 = no limit), to split input at every
+ * byte. */
 void stream_pair_set_chunk(struct stream *stream, size_t len);
 
 /*
- * A stream over a connected socket (TCP or Unix). Takes the descriptor, also on failure. TCP gets NODELAY; peer and
- * local addresses and peer credentials are read from the socket.
+ * A stream over a connected socket (TCP or Unix). Takes the descriptor, also on failure. TCP gets
+ * NODELAY; peer and local addresses and peer credentials are read from the socket.
  */
-MUST_CHECK int stream_from_fd(struct loop *loop, int fd, struct stream **ret_stream, struct err *err);
+MUST_CHECK int stream_from_fd(struct loop *loop, int fd, struct stream **ret_stream,
+			      struct err *err);

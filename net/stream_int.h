@@ -1,4 +1,5 @@
-/* Inside of streams: what an implementation (socket, TLS, memory pair) provides, and the part they share. */
+/* Inside of streams: what an implementation (socket, TLS, memory pair) provides, and the part they
+ * share. */
 #pragma once
 
 #include "base/buf.h"
@@ -6,18 +7,20 @@
 #include "net/stream.h"
 
 struct stream_ops {
-	/* Queue bytes: blob NULL: copy data; else reference it (data points into it). Never fails for want of room. */
+	/* Queue bytes: blob NULL: copy data; else reference it (data points into it). Never fails
+	 * for want of room. */
 	void (*write)(struct stream *stream, const void *data, size_t len, struct blob *blob);
 	/* Reading on or off; called only on changes. */
 	void (*reading)(struct stream *stream, bool on);
 	/*
-	 * The owner (or the stream's own end) is done with it; called exactly once. linger: send what is queued first. The
-	 * implementation drops its reference (stream_drop) when its handles are closed.
+	 * The owner (or the stream's own end) is done with it; called exactly once. linger: send
+	 * what is queued first. The implementation drops its reference (stream_drop) when its
+	 * handles are closed.
 	 */
 	void (*close)(struct stream *stream, bool linger);
 	size_t (*backlog)(const struct stream *stream);
-	int (*export)(const struct stream *stream, const char *label, const void *context, size_t context_len,
-		      uint8_t *ret_key, size_t key_len);
+	int (*export)(const struct stream *stream, const char *label, const void *context,
+		      size_t context_len, uint8_t *ret_key, size_t key_len);
 	void (*destroy)(struct stream *stream); /* free the whole object */
 };
 
@@ -27,11 +30,11 @@ struct stream {
 	const struct stream_handler *handler;
 	void *arg;
 	unsigned refs; /* one of the implementation, more during callbacks */
-	bool closed; /* the owner is gone, or on_close was called */
-	bool paused; /* by the owner */
-	bool reading; /* what the implementation was told */
-	bool above; /* the backlog was at or above the high-water mark */
-	bool ended; /* `end` waits for being delivered */
+	bool closed;   /* the owner is gone, or on_close was called */
+	bool paused;   /* by the owner */
+	bool reading;  /* what the implementation was told */
+	bool above;    /* the backlog was at or above the high-water mark */
+	bool ended;    /* `end` waits for being delivered */
 	bool writable_due;
 	struct err *end;
 	size_t high, hard;

@@ -3,7 +3,8 @@
 #include "base/mem.h"
 #include "net/stream_int.h"
 
-/* Two ends in memory: what one writes waits in `out` and is delivered by a flush hook of the writing end. */
+/* Two ends in memory: what one writes waits in `out` and is delivered by a flush hook of the
+ * writing end. */
 
 struct pair {
 	struct stream s;
@@ -34,7 +35,7 @@ static void pair_gone(struct pair *p)
 static void pair_push(void *arg)
 {
 	struct pair *p = arg;
-	struct err end = { 0 };
+	struct err end = {0};
 
 	stream_hold(&p->s);
 	while (p->out.len > 0 && p->other != NULL && p->other->s.reading) {
@@ -54,7 +55,8 @@ static void pair_push(void *arg)
 	}
 	stream_emit_progress(&p->s);
 	if (p->closing) {
-		/* Two ends that are both being closed read no more: what they still had for each other is lost. */
+		/* Two ends that are both being closed read no more: what they still had for each
+		 * other is lost. */
 		if (p->other == NULL || p->out.len == 0 || p->other->closing) {
 			if (p->other != NULL) {
 				err_set(&end, ERR_CLOSED, "the other side closed the connection");

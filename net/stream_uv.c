@@ -12,12 +12,12 @@
 #include "net/stream_int.h"
 
 /*
- * Sockets on uv. Output is queued as segments and written once per loop turn (flush hook) with one writev; what the
- * kernel does not take goes on as a uv_write of the queue's head, one at a time.
+ * Sockets on uv. Output is queued as segments and written once per loop turn (flush hook) with one
+ * writev; what the kernel does not take goes on as a uv_write of the queue's head, one at a time.
  *
- * End: OPEN -> (stream_close) LINGER: the rest is sent, then shut down, then input is thrown away until the other side
- * closes or the linger timer fires (closing with unread input would send a reset that can destroy our last bytes) ->
- * CLOSING: uv_close -> destroyed.
+ * End: OPEN -> (stream_close) LINGER: the rest is sent, then shut down, then input is thrown away
+ * until the other side closes or the linger timer fires (closing with unread input would send a
+ * reset that can destroy our last bytes) -> CLOSING: uv_close -> destroyed.
  */
 
 enum {
@@ -31,7 +31,7 @@ struct segment {
 	struct blob *blob; /* NULL: the bytes follow the struct */
 	const uint8_t *data;
 	size_t len, cap; /* cap: room of an own segment */
-	size_t off; /* sent */
+	size_t off;      /* sent */
 };
 
 struct sock {
@@ -102,15 +102,16 @@ static void sock_close_now(struct sock *k)
 
 static void sock_fail(struct sock *k, int status, const char *what)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (k->s.closed) {
 		sock_close_now(k);
 		return;
 	}
 	if (status == UV_EOF || status == UV_ECONNRESET || status == UV_EPIPE) {
-		err_set(&err, ERR_CLOSED, "%s", status == UV_EOF ? "the other side closed the connection" :
-								   "the other side reset the connection");
+		err_set(&err, ERR_CLOSED, "%s",
+			status == UV_EOF ? "the other side closed the connection"
+					 : "the other side reset the connection");
 	} else {
 		err_set(&err, status, "%s: %s", what, uv_strerror(status));
 	}
@@ -185,13 +186,15 @@ static unsigned sock_gather(struct sock *k, uv_buf_t *iov, size_t *ret_bytes)
 	unsigned n = 0;
 	size_t bytes = 0;
 
-	LIST_FOREACH (&k->out, l) {
+	LIST_FOREACH(&k->out, l)
+	{
 		struct segment *seg = LIST_ENTRY(l, struct segment, link);
 
 		if (n == SOCK_IOV) {
 			break;
 		}
-		iov[n++] = uv_buf_init((char *)seg->data + seg->off, (unsigned)(seg->len - seg->off));
+		iov[n++] =
+			uv_buf_init((char *)seg->data + seg->off, (unsigned)(seg->len - seg->off));
 		bytes += seg->len - seg->off;
 	}
 	*ret_bytes = bytes;
@@ -258,7 +261,8 @@ static void sock_write(struct stream *s, const void *data, size_t len, struct bl
 		return;
 	}
 	if (!list_empty(&k->out)) {
-		/* Appending is safe also while the segment is in flight: only bytes behind its gathered end change. */
+		/* Appending is safe also while the segment is in flight: only bytes behind its
+		 * gathered end change. */
 		seg = LIST_ENTRY(k->out.prev, struct segment, link);
 		if (seg->blob == NULL && seg->cap - seg->len > 0) {
 			size_t part = MIN(len, seg->cap - seg->len);
@@ -272,7 +276,8 @@ static void sock_write(struct stream *s, const void *data, size_t len, struct bl
 	if (len == 0) {
 		return;
 	}
-	size_t cap = list_empty(&k->out) && len <= SOCK_CHUNK_SMALL ? SOCK_CHUNK_SMALL : MAX(len, (size_t)SOCK_CHUNK);
+	size_t cap = list_empty(&k->out) && len <= SOCK_CHUNK_SMALL ? SOCK_CHUNK_SMALL
+								    : MAX(len, (size_t)SOCK_CHUNK);
 	seg = mem_alloc(sizeof(*seg) + cap);
 	memset(seg, 0, sizeof(*seg));
 	seg->data = (uint8_t *)(seg + 1);

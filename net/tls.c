@@ -15,8 +15,9 @@
 #include "net/x509_int.h"
 
 /*
- * Contexts. A handshake's verification runs in one place, tls_on_verify(): first the chain (by the trust mode), then
- * the server name (clients), then the caller's callback. What it finds stays in the tls_conn for the error message.
+ * Contexts. A handshake's verification runs in one place, tls_on_verify(): first the chain (by the
+ * trust mode), then the server name (clients), then the caller's callback. What it finds stays in
+ * the tls_conn for the error message.
  */
 
 static pthread_once_t conn_index_once = PTHREAD_ONCE_INIT;
@@ -67,9 +68,10 @@ void tls_peer_free(struct tls_peer *peer)
 	mem_free(peer);
 }
 
-/* ---- Verification -------------------------------------------------------------------------------------------------- */
+/* ---- Verification ---------------------------------------------------------------------------- */
 
-/* Pin mode: the pinned CA is among the certificates that were sent; it alone is trusted for this chain. */
+/* Pin mode: the pinned CA is among the certificates that were sent; it alone is trusted for this
+ * chain. */
 static bool tls_verify_pin(const struct tls_ctx *ctx, X509_STORE_CTX *sent, struct err *err)
 {
 	STACK_OF(X509) *chain = X509_STORE_CTX_get0_untrusted(sent);
@@ -86,7 +88,8 @@ static bool tls_verify_pin(const struct tls_ctx *ctx, X509_STORE_CTX *sent, stru
 	}
 	if (anchor == NULL || anchor == leaf) {
 		err_reason(err, ERR_UNAUTHENTICATED, "PIN_MISMATCH",
-			   "the server's certificate is not of the cluster that the key names (pin not found in its chain)");
+			   "the server's certificate is not of the cluster that the key names (pin "
+			   "not found in its chain)");
 		return false;
 	}
 	X509_STORE *store = X509_STORE_new();
@@ -120,7 +123,7 @@ static int tls_on_verify(X509_STORE_CTX *sent, void *arg)
 	struct tls_conn *conn = tls_conn_of(ssl);
 	struct tls_ctx *ctx = conn->ctx;
 	X509 *leaf = X509_STORE_CTX_get0_cert(sent);
-	struct err chain_err = { 0 };
+	struct err chain_err = {0};
 	unsigned char *der = NULL;
 
 	(void)arg;
@@ -130,7 +133,8 @@ static int tls_on_verify(X509_STORE_CTX *sent, void *arg)
 		OPENSSL_free(der);
 		mem_free(peer);
 		if (conn->err.code == 0) {
-			err_set(&conn->err, ERR_UNAUTHENTICATED, "the peer's certificate cannot be read");
+			err_set(&conn->err, ERR_UNAUTHENTICATED,
+				"the peer's certificate cannot be read");
 		}
 		X509_STORE_CTX_set_error(sent, X509_V_ERR_APPLICATION_VERIFICATION);
 		return 0;
@@ -149,7 +153,8 @@ static int tls_on_verify(X509_STORE_CTX *sent, void *arg)
 	} else {
 		peer->trusted = X509_verify_cert(sent) == 1;
 		if (!peer->trusted) {
-			err_set(&chain_err, ERR_UNAUTHENTICATED, "the peer's certificate (%s): %s", peer->facts.subject,
+			err_set(&chain_err, ERR_UNAUTHENTICATED, "the peer's certificate (%s): %s",
+				peer->facts.subject,
 				X509_verify_cert_error_string(X509_STORE_CTX_get_error(sent)));
 		}
 	}
@@ -157,17 +162,19 @@ static int tls_on_verify(X509_STORE_CTX *sent, void *arg)
 	if (peer->trusted && judged_here && conn->server_name[0] != '\0' &&
 	    !tls_name_matches(leaf, conn->server_name)) {
 		peer->trusted = false;
-		err_set(&chain_err, ERR_UNAUTHENTICATED, "the server's certificate is not for the name %s",
-			conn->server_name);
+		err_set(&chain_err, ERR_UNAUTHENTICATED,
+			"the server's certificate is not for the name %s", conn->server_name);
 	}
-	/* The first finding counts: a callback is not asked to overrule a trust mode, only to add to it. */
+	/* The first finding counts: a callback is not asked to overrule a trust mode, only to add
+	 * to it. */
 	bool ok = peer->trusted || (!judged_here && ctx->verify != NULL);
 	if (!ok) {
 		conn->err = chain_err;
 	} else if (ctx->verify != NULL && ctx->verify(ctx->verify_arg, peer, &conn->err) < 0) {
 		ok = false;
 		if (conn->err.code == 0) {
-			err_set(&conn->err, ERR_UNAUTHENTICATED, "the peer's certificate was refused");
+			err_set(&conn->err, ERR_UNAUTHENTICATED,
+				"the peer's certificate was refused");
 		}
 	}
 	if (!ok) {
@@ -181,7 +188,7 @@ static int tls_on_verify(X509_STORE_CTX *sent, void *arg)
 	return 1;
 }
 
-/* ---- Server: names and ALPN ---------------------------------------------------------------------------------------- */
+/* ---- Server: names and ALPN ------------------------------------------------------------------ */
 
 static int tls_on_server_name(SSL *ssl, int *alert, void *arg)
 {
@@ -190,7 +197,8 @@ static int tls_on_server_name(SSL *ssl, int *alert, void *arg)
 	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
 
 	(void)alert;
-	struct tls_ctx *other = ctx->sni == NULL ? NULL : ctx->sni(ctx->sni_arg, name != NULL ? name : "");
+	struct tls_ctx *other = ctx->sni == NULL ? NULL
+						 : ctx->sni(ctx->sni_arg, name != NULL ? name : "");
 	if (other != NULL && other != ctx) {
 		SSL_set_SSL_CTX(ssl, other->ssl);
 		mem_free(conn->tag);
@@ -199,8 +207,8 @@ static int tls_on_server_name(SSL *ssl, int *alert, void *arg)
 	return SSL_TLSEXT_ERR_OK;
 }
 
-static int tls_on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_len, const unsigned char *in,
-		       unsigned in_len, void *arg)
+static int tls_on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_len,
+		       const unsigned char *in, unsigned in_len, void *arg)
 {
 	struct tls_conn *conn = tls_conn_of(ssl);
 	struct tls_ctx *ctx = conn->ctx; /* the listener's, whichever certificate answers */
@@ -210,16 +218,18 @@ static int tls_on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_l
 	if (ctx->alpn == NULL) {
 		return SSL_TLSEXT_ERR_NOACK;
 	}
-	if (SSL_select_next_proto(&chosen, ret_len, ctx->alpn, (unsigned)ctx->alpn_len, in, in_len) !=
-	    OPENSSL_NPN_NEGOTIATED) {
-		err_set(&conn->err, ERR_UNIMPLEMENTED, "the client offers no protocol (ALPN) that is spoken here");
+	if (SSL_select_next_proto(&chosen, ret_len, ctx->alpn, (unsigned)ctx->alpn_len, in,
+				  in_len) != OPENSSL_NPN_NEGOTIATED) {
+		err_set(&conn->err, ERR_UNIMPLEMENTED,
+			"the client offers no protocol (ALPN) that is spoken here");
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	}
 	*ret = chosen;
 	return SSL_TLSEXT_ERR_OK;
 }
 
-/* A client that offers no ALPN never reaches tls_on_alpn: it is refused here where ALPN is mandatory. */
+/* A client that offers no ALPN never reaches tls_on_alpn: it is refused here where ALPN is
+ * mandatory. */
 static int tls_on_hello(SSL *ssl, int *alert, void *arg)
 {
 	struct tls_conn *conn = tls_conn_of(ssl);
@@ -228,7 +238,8 @@ static int tls_on_hello(SSL *ssl, int *alert, void *arg)
 
 	(void)arg;
 	if (conn->ctx->alpn == NULL || conn->ctx->alpn_optional ||
-	    SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &ext, &len) == 1) {
+	    SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &ext,
+				      &len) == 1) {
 		return SSL_CLIENT_HELLO_SUCCESS;
 	}
 	err_set(&conn->err, ERR_UNIMPLEMENTED, "the client offers no protocol (ALPN)");
@@ -236,7 +247,7 @@ static int tls_on_hello(SSL *ssl, int *alert, void *arg)
 	return SSL_CLIENT_HELLO_ERROR;
 }
 
-/* ---- Contexts ------------------------------------------------------------------------------------------------------ */
+/* ---- Contexts -------------------------------------------------------------------------------- */
 
 static int tls_set_alpn(struct tls_ctx *ctx, const char *const *alpn, struct err *err)
 {
@@ -247,7 +258,8 @@ static int tls_set_alpn(struct tls_ctx *ctx, const char *const *alpn, struct err
 
 		if (len == 0 || len > 255) {
 			buf_done(&wire);
-			return err_field(err, ERR_INVALID, "alpn", "a protocol name has 1 to 255 bytes");
+			return err_field(err, ERR_INVALID, "alpn",
+					 "a protocol name has 1 to 255 bytes");
 		}
 		buf_u8(&wire, (uint8_t)len);
 		buf_append(&wire, *alpn, len);
@@ -267,18 +279,22 @@ static int tls_set_cert(struct tls_ctx *ctx, const struct tls_cert *cert, struct
 
 	if (leaf == NULL) {
 		tls_error(err, ERR_INVALID, "no certificate in the PEM text");
-		rc = err_field(err, ERR_INVALID, "certificate", "no certificate can be read from the PEM text");
+		rc = err_field(err, ERR_INVALID, "certificate",
+			       "no certificate can be read from the PEM text");
 		goto out;
 	}
 	if (cert->key_pem == NULL || (key = x509_read_key(cert->key_pem)) == NULL) {
 		ERR_clear_error();
-		rc = err_field(err, ERR_INVALID, "key", "no unencrypted private key can be read from the PEM text");
+		rc = err_field(err, ERR_INVALID, "key",
+			       "no unencrypted private key can be read from the PEM text");
 		goto out;
 	}
-	if (SSL_CTX_use_certificate(ctx->ssl, leaf) != 1 || SSL_CTX_use_PrivateKey(ctx->ssl, key) != 1 ||
+	if (SSL_CTX_use_certificate(ctx->ssl, leaf) != 1 ||
+	    SSL_CTX_use_PrivateKey(ctx->ssl, key) != 1 ||
 	    SSL_CTX_check_private_key(ctx->ssl) != 1) {
 		tls_error(err, ERR_INVALID, "certificate");
-		rc = err_field(err, ERR_INVALID, "key", "the private key does not belong to the certificate");
+		rc = err_field(err, ERR_INVALID, "key",
+			       "the private key does not belong to the certificate");
 		goto out;
 	}
 	while ((next = PEM_read_bio_X509(bio, NULL, x509_no_password, NULL)) != NULL) {
@@ -318,7 +334,9 @@ static int tls_set_ca(struct tls_ctx *ctx, const char *pem, bool list, struct er
 	ERR_clear_error();
 	BIO_free(bio);
 	SSL_CTX_set_cert_store(ctx->ssl, store);
-	return n > 0 ? 0 : err_field(err, ERR_INVALID, "ca", "no CA certificate can be read from the PEM text");
+	return n > 0 ? 0
+		     : err_field(err, ERR_INVALID, "ca",
+				 "no CA certificate can be read from the PEM text");
 }
 
 static struct tls_ctx *tls_ctx_new(const SSL_METHOD *method, bool tls13_only)
@@ -331,8 +349,8 @@ static struct tls_ctx *tls_ctx_new(const SSL_METHOD *method, bool tls13_only)
 		IMPOSSIBLE("SSL_CTX_new failed");
 	}
 	SSL_CTX_set_min_proto_version(ctx->ssl, tls13_only ? TLS1_3_VERSION : TLS1_2_VERSION);
-	SSL_CTX_set_options(ctx->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
-					      SSL_OP_CIPHER_SERVER_PREFERENCE);
+	SSL_CTX_set_options(ctx->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+					      SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE);
 	SSL_CTX_set_mode(ctx->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx->ssl, 0);
@@ -355,8 +373,9 @@ int tls_server_new(const struct tls_server_opts *opts, struct tls_ctx **ret_ctx,
 	ctx->sni = opts->sni;
 	ctx->sni_arg = opts->sni_arg;
 	if (rc == 0) {
-		rc = opts->cert.chain_pem == NULL ? err_field(err, ERR_INVALID, "certificate", "a server needs one") :
-						    tls_set_cert(ctx, &opts->cert, err);
+		rc = opts->cert.chain_pem == NULL
+			     ? err_field(err, ERR_INVALID, "certificate", "a server needs one")
+			     : tls_set_cert(ctx, &opts->cert, err);
 	}
 	if (rc == 0 && opts->client_ca_pem != NULL) {
 		rc = tls_set_ca(ctx, opts->client_ca_pem, true, err);
@@ -367,8 +386,9 @@ int tls_server_new(const struct tls_server_opts *opts, struct tls_ctx **ret_ctx,
 	}
 	int mode = SSL_VERIFY_NONE;
 	if (opts->client_auth != TLS_CLIENT_AUTH_NONE) {
-		mode = SSL_VERIFY_PEER |
-		       (opts->client_auth == TLS_CLIENT_AUTH_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0);
+		mode = SSL_VERIFY_PEER | (opts->client_auth == TLS_CLIENT_AUTH_REQUIRED
+						  ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+						  : 0);
 	}
 	SSL_CTX_set_verify(ctx->ssl, mode, NULL);
 	SSL_CTX_set_alpn_select_cb(ctx->ssl, tls_on_alpn, ctx);
@@ -381,7 +401,8 @@ int tls_server_new(const struct tls_server_opts *opts, struct tls_ctx **ret_ctx,
 
 int tls_client_new(const struct tls_client_opts *opts, struct tls_ctx **ret_ctx, struct err *err)
 {
-	struct tls_ctx *ctx = tls_ctx_new(TLS_client_method(), opts->tls13_only || opts->trust == TLS_TRUST_PIN);
+	struct tls_ctx *ctx =
+		tls_ctx_new(TLS_client_method(), opts->tls13_only || opts->trust == TLS_TRUST_PIN);
 	int rc = tls_set_alpn(ctx, opts->alpn, err);
 
 	ctx->trust = opts->trust;
@@ -435,7 +456,7 @@ const struct x509_facts *tls_facts(const struct tls_ctx *ctx)
 	return ctx->has_facts ? &ctx->facts : NULL;
 }
 
-/* ---- Slots --------------------------------------------------------------------------------------------------------- */
+/* ---- Slots ----------------------------------------------------------------------------------- */
 
 struct tls_slot {
 	pthread_mutex_t mutex;

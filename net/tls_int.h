@@ -28,8 +28,8 @@ struct tls_ctx {
 /* What the callbacks of a handshake leave behind; hangs on the SSL object. */
 struct tls_conn {
 	struct tls_ctx *ctx; /* the one the connection began with */
-	char *server_name; /* client: what to check, "" = nothing */
-	struct err err; /* why verification failed */
+	char *server_name;   /* client: what to check, "" = nothing */
+	struct err err;      /* why verification failed */
 	struct tls_peer *peer;
 	char *tag; /* of the context that answered */
 };

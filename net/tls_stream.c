@@ -8,8 +8,8 @@
 #include "net/tls_int.h"
 
 /*
- * TLS over any stream. OpenSSL reads from the bytes that the lower stream just delivered and writes straight into the
- * lower stream's queue (a BIO of our own): no copies of ciphertext are kept here.
+ * TLS over any stream. OpenSSL reads from the bytes that the lower stream just delivered and writes
+ * straight into the lower stream's queue (a BIO of our own): no copies of ciphertext are kept here.
  *
  *   HANDSHAKE --ok--> OPEN --close/error--> ENDED
  *       \--error, timeout, cancel--> freed
@@ -38,7 +38,7 @@ static struct tls_stream *tls_of(const struct stream *s)
 	return (struct tls_stream *)container_of(s, struct tls_stream, s);
 }
 
-/* ---- BIO ----------------------------------------------------------------------------------------------------------- */
+/* ---- BIO ------------------------------------------------------------------------------------- */
 
 static int tls_bio_read(BIO *bio, char *out, int len)
 {
@@ -85,7 +85,7 @@ __attribute__((constructor)) static void tls_bio_make(void)
 	BIO_meth_set_ctrl(tls_bio_method, tls_bio_ctrl);
 }
 
-/* ---- Ends ---------------------------------------------------------------------------------------------------------- */
+/* ---- Ends ------------------------------------------------------------------------------------ */
 
 static void tls_release_lower(struct tls_stream *t, bool linger)
 {
@@ -129,12 +129,13 @@ static void tls_on_timeout(void *arg)
 	struct err err = t->fail;
 
 	if (err.code == 0) {
-		err_set(&err, ERR_DEADLINE, "TLS handshake with %s: no answer in time", t->s.peer_text);
+		err_set(&err, ERR_DEADLINE, "TLS handshake with %s: no answer in time",
+			t->s.peer_text);
 	}
 	tls_handshake_end(t, &err);
 }
 
-/* ---- In ------------------------------------------------------------------------------------------------------------ */
+/* ---- In -------------------------------------------------------------------------------------- */
 
 static void tls_fill_facts(struct tls_stream *t)
 {
@@ -167,7 +168,7 @@ static void tls_handshake_error(struct tls_stream *t, struct err *err)
 /* Returns false when the handshake is not (or never will be) complete. */
 static bool tls_step_handshake(struct tls_stream *t)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 
 	ERR_clear_error();
 	int rc = SSL_do_handshake(t->ssl);
@@ -179,7 +180,8 @@ static bool tls_step_handshake(struct tls_stream *t)
 			SSL_get0_alpn_selected(t->ssl, &alpn, &len);
 			if (len == 0) {
 				err_set(&err, ERR_UNIMPLEMENTED,
-					"%s speaks TLS but none of the asked protocols (ALPN): not a Skerry port?",
+					"%s speaks TLS but none of the asked protocols (ALPN): not "
+					"a Skerry port?",
 					t->s.peer_text);
 				tls_handshake_end(t, &err);
 				return false;
@@ -201,7 +203,7 @@ static bool tls_step_handshake(struct tls_stream *t)
 static void tls_read_all(struct tls_stream *t)
 {
 	uint8_t *plain = loop_scratch_plain(t->s.loop);
-	struct err err = { 0 };
+	struct err err = {0};
 
 	while (!t->dead && t->lower != NULL) {
 		ERR_clear_error();
@@ -218,7 +220,8 @@ static void tls_read_all(struct tls_stream *t)
 		if (why == SSL_ERROR_ZERO_RETURN) {
 			err_set(&err, ERR_CLOSED, "the other side closed the connection");
 		} else {
-			tls_handshake_error(t, &err); /* a client certificate may be refused only now */
+			tls_handshake_error(
+				t, &err); /* a client certificate may be refused only now */
 		}
 		stream_emit_end(&t->s, &err);
 	}
@@ -271,7 +274,7 @@ static const struct stream_handler tls_lower_handler = {
 	.on_writable = tls_on_lower_writable,
 };
 
-/* ---- Stream interface ------------------------------------------------------------------------------------------------ */
+/* ---- Stream interface ------------------------------------------------------------------------ */
 
 static void tls_write(struct stream *s, const void *data, size_t len, struct blob *blob)
 {
@@ -281,9 +284,10 @@ static void tls_write(struct stream *s, const void *data, size_t len, struct blo
 	(void)blob;
 	while (done < len && !t->dead && t->lower != NULL) {
 		ERR_clear_error();
-		int n = SSL_write(t->ssl, (const uint8_t *)data + done, (int)MIN(len - done, (size_t)1 << 30));
+		int n = SSL_write(t->ssl, (const uint8_t *)data + done,
+				  (int)MIN(len - done, (size_t)1 << 30));
 		if (n <= 0) {
-			struct err err = { 0 };
+			struct err err = {0};
 
 			t->dead = true;
 			tls_error(&err, ERR_TLS, "write");
@@ -328,8 +332,8 @@ static size_t tls_backlog(const struct stream *s)
 	return t->lower != NULL ? stream_backlog(t->lower) : 0;
 }
 
-static int tls_export(const struct stream *s, const char *label, const void *context, size_t context_len,
-		      uint8_t *ret_key, size_t key_len)
+static int tls_export(const struct stream *s, const char *label, const void *context,
+		      size_t context_len, uint8_t *ret_key, size_t key_len)
 {
 	const struct tls_stream *t = tls_of(s);
 
@@ -337,9 +341,10 @@ static int tls_export(const struct stream *s, const char *label, const void *con
 		return ERR_PRECONDITION;
 	}
 	ERR_clear_error();
-	return SSL_export_keying_material(t->ssl, ret_key, key_len, label, strlen(label), context, context_len, 1) == 1 ?
-		       0 :
-		       ERR_INTERNAL;
+	return SSL_export_keying_material(t->ssl, ret_key, key_len, label, strlen(label), context,
+					  context_len, 1) == 1
+		       ? 0
+		       : ERR_INTERNAL;
 }
 
 static void tls_destroy(struct stream *s)
@@ -364,10 +369,10 @@ static const struct stream_ops tls_ops = {
 	.destroy = tls_destroy,
 };
 
-/* ---- Handshakes ------------------------------------------------------------------------------------------------------ */
+/* ---- Handshakes ------------------------------------------------------------------------------ */
 
-static struct tls_stream *tls_stream_new(struct stream *lower, struct tls_ctx *ctx, uint64_t timeout_ms,
-					 tls_handshake_cb cb, void *arg)
+static struct tls_stream *tls_stream_new(struct stream *lower, struct tls_ctx *ctx,
+					 uint64_t timeout_ms, tls_handshake_cb cb, void *arg)
 {
 	struct tls_stream *t = MEM_NEW(struct tls_stream);
 	BIO *bio = BIO_new(tls_bio_method);
@@ -394,8 +399,8 @@ static struct tls_stream *tls_stream_new(struct stream *lower, struct tls_ctx *c
 	return t;
 }
 
-struct tls_handshake *tls_accept(struct stream *lower, struct tls_ctx *ctx, uint64_t timeout_ms, tls_handshake_cb cb,
-				 void *arg)
+struct tls_handshake *tls_accept(struct stream *lower, struct tls_ctx *ctx, uint64_t timeout_ms,
+				 tls_handshake_cb cb, void *arg)
 {
 	struct tls_stream *t = tls_stream_new(lower, ctx, timeout_ms, cb, arg);
 
@@ -405,8 +410,9 @@ struct tls_handshake *tls_accept(struct stream *lower, struct tls_ctx *ctx, uint
 	return (struct tls_handshake *)t;
 }
 
-struct tls_handshake *tls_connect(struct stream *lower, struct tls_ctx *ctx, const char *server_name,
-				  uint64_t timeout_ms, tls_handshake_cb cb, void *arg)
+struct tls_handshake *tls_connect(struct stream *lower, struct tls_ctx *ctx,
+				  const char *server_name, uint64_t timeout_ms, tls_handshake_cb cb,
+				  void *arg)
 {
 	struct tls_stream *t = tls_stream_new(lower, ctx, timeout_ms, cb, arg);
 	struct ipaddr ip;

@@ -27,7 +27,7 @@ int x509_no_password(char *out, int size, int rw, void *arg)
 	return 0;
 }
 
-/* ---- Facts --------------------------------------------------------------------------------------------------------- */
+/* ---- Facts ----------------------------------------------------------------------------------- */
 
 static enum x509_key_type pkey_type(const EVP_PKEY *pkey)
 {
@@ -36,7 +36,8 @@ static enum x509_key_type pkey_type(const EVP_PKEY *pkey)
 	if (EVP_PKEY_is_a(pkey, "ED25519")) {
 		return X509_KEY_ED25519;
 	}
-	if (EVP_PKEY_is_a(pkey, "EC") && EVP_PKEY_get_group_name(pkey, group, sizeof(group), NULL) == 1 &&
+	if (EVP_PKEY_is_a(pkey, "EC") &&
+	    EVP_PKEY_get_group_name(pkey, group, sizeof(group), NULL) == 1 &&
 	    (strcmp(group, "prime256v1") == 0 || strcmp(group, "P-256") == 0)) {
 		return X509_KEY_P256;
 	}
@@ -91,8 +92,8 @@ static char *name_common(X509_NAME *name)
 	int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
 	unsigned char *utf8 = NULL;
 
-	if (at < 0 ||
-	    ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at))) < 0) {
+	if (at < 0 || ASN1_STRING_to_UTF8(
+			      &utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at))) < 0) {
 		return mem_strdup("");
 	}
 	char *out = mem_strdup((char *)utf8);
@@ -102,7 +103,7 @@ static char *name_common(X509_NAME *name)
 
 static int64_t time_ms(const ASN1_TIME *t)
 {
-	struct tm tm = { 0 };
+	struct tm tm = {0};
 
 	if (t == NULL || ASN1_TIME_to_tm(t, &tm) != 1) {
 		return 0;
@@ -110,7 +111,8 @@ static int64_t time_ms(const ASN1_TIME *t)
 	return (int64_t)timegm(&tm) * 1000;
 }
 
-/* A name with a NUL inside, or too many, makes the certificate unreadable: nothing is skipped silently. */
+/* A name with a NUL inside, or too many, makes the certificate unreadable: nothing is skipped
+ * silently. */
 static int facts_names(X509 *cert, struct x509_facts *f, struct err *err)
 {
 	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
@@ -118,22 +120,25 @@ static int facts_names(X509 *cert, struct x509_facts *f, struct err *err)
 
 	for (int i = 0; rc == 0 && i < sk_GENERAL_NAME_num(names); i++) {
 		const GENERAL_NAME *gn = sk_GENERAL_NAME_value(names, i);
-		const ASN1_STRING *text = gn->type == GEN_URI ? gn->d.uniformResourceIdentifier :
-					  gn->type == GEN_DNS ? gn->d.dNSName :
-					  gn->type == GEN_IPADD ? gn->d.iPAddress :
-								  NULL;
+		const ASN1_STRING *text = gn->type == GEN_URI     ? gn->d.uniformResourceIdentifier
+					  : gn->type == GEN_DNS   ? gn->d.dNSName
+					  : gn->type == GEN_IPADD ? gn->d.iPAddress
+								  : NULL;
 		if (text == NULL) {
 			continue;
 		}
 		const char *data = (const char *)ASN1_STRING_get0_data(text);
 		size_t len = (size_t)ASN1_STRING_length(text);
 
-		if (f->n_uris == X509_NAMES_MAX || f->n_dns == X509_NAMES_MAX || f->n_ips == X509_NAMES_MAX) {
-			rc = err_set(err, ERR_LIMIT, "the certificate has more than %d names", X509_NAMES_MAX - 1);
+		if (f->n_uris == X509_NAMES_MAX || f->n_dns == X509_NAMES_MAX ||
+		    f->n_ips == X509_NAMES_MAX) {
+			rc = err_set(err, ERR_LIMIT, "the certificate has more than %d names",
+				     X509_NAMES_MAX - 1);
 		} else if (gn->type == GEN_IPADD) {
 			f->n_ips += ipaddr_from_bytes(data, len, &f->ips[f->n_ips]);
 		} else if (memchr(data, '\0', len) != NULL) {
-			rc = err_set(err, ERR_INVALID, "the certificate has a name with a NUL byte");
+			rc = err_set(err, ERR_INVALID,
+				     "the certificate has a name with a NUL byte");
 		} else if (gn->type == GEN_URI) {
 			f->uris[f->n_uris++] = mem_strndup(data, len);
 		} else {
@@ -146,13 +151,14 @@ static int facts_names(X509 *cert, struct x509_facts *f, struct err *err)
 
 int x509_facts_of(X509 *cert, struct x509_facts *ret_facts, struct err *err)
 {
-	struct x509_facts f = { 0 };
+	struct x509_facts f = {0};
 	EVP_PKEY *pkey = X509_get0_pubkey(cert);
 	unsigned char *der = NULL;
 
 	if (pkey == NULL) {
 		ERR_clear_error();
-		return err_field(err, ERR_INVALID, "certificate", "the certificate's public key cannot be read");
+		return err_field(err, ERR_INVALID, "certificate",
+				 "the certificate's public key cannot be read");
 	}
 	int len = i2d_X509(cert, &der);
 	if (len > 0) {
@@ -239,7 +245,7 @@ int x509_parse_der(const void *der, size_t len, struct x509_facts *ret_facts, st
 	return facts_and_free(d2i_X509(NULL, &p, (long)len), ret_facts, err);
 }
 
-/* ---- Keys ---------------------------------------------------------------------------------------------------------- */
+/* ---- Keys ------------------------------------------------------------------------------------ */
 
 static struct x509_key *key_wrap(EVP_PKEY *pkey)
 {
@@ -282,7 +288,8 @@ int x509_key_parse(const char *pem, struct x509_key **ret_key, struct err *err)
 
 	ERR_clear_error();
 	if (pkey == NULL) {
-		return err_field(err, ERR_INVALID, "key", "no unencrypted private key can be read from the PEM text");
+		return err_field(err, ERR_INVALID, "key",
+				 "no unencrypted private key can be read from the PEM text");
 	}
 	*ret_key = key_wrap(pkey);
 	return 0;
@@ -333,7 +340,8 @@ int x509_key_seed(const struct x509_key *key, uint8_t ret_seed[32])
 {
 	size_t len = 32;
 
-	if (key->type != X509_KEY_ED25519 || EVP_PKEY_get_raw_private_key(key->pkey, ret_seed, &len) != 1) {
+	if (key->type != X509_KEY_ED25519 ||
+	    EVP_PKEY_get_raw_private_key(key->pkey, ret_seed, &len) != 1) {
 		return ERR_INVALID;
 	}
 	return 0;
@@ -375,8 +383,8 @@ static EVP_PKEY *pub_read(enum x509_key_type type, const uint8_t *pub, size_t le
 	return pkey;
 }
 
-int x509_pub_spki_sha256(enum x509_key_type type, const uint8_t *pub, size_t pub_len, uint8_t ret_hash[32],
-			 struct err *err)
+int x509_pub_spki_sha256(enum x509_key_type type, const uint8_t *pub, size_t pub_len,
+			 uint8_t ret_hash[32], struct err *err)
 {
 	EVP_PKEY *pkey = pub_read(type, pub, pub_len);
 
@@ -388,7 +396,7 @@ int x509_pub_spki_sha256(enum x509_key_type type, const uint8_t *pub, size_t pub
 	return 0;
 }
 
-/* ---- Issuing ------------------------------------------------------------------------------------------------------- */
+/* ---- Issuing --------------------------------------------------------------------------------- */
 
 static bool add_ext(X509 *cert, X509 *issuer, int nid, const char *value)
 {
@@ -428,7 +436,8 @@ static bool add_names(X509 *cert, const struct x509_spec *spec)
 		add_name(names, GEN_IPADD, spec->ips[i].b, ipaddr_len(&spec->ips[i]));
 	}
 	if (sk_GENERAL_NAME_num(names) > 0) {
-		ok = X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1;
+		ok = X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) ==
+		     1;
 	}
 	GENERAL_NAMES_free(names);
 	return ok;
@@ -436,7 +445,8 @@ static bool add_names(X509 *cert, const struct x509_spec *spec)
 
 static bool set_times(X509 *cert, const struct x509_spec *spec)
 {
-	return ASN1_TIME_set(X509_getm_notBefore(cert), (time_t)(spec->not_before_ms / 1000)) != NULL &&
+	return ASN1_TIME_set(X509_getm_notBefore(cert), (time_t)(spec->not_before_ms / 1000)) !=
+		       NULL &&
 	       ASN1_TIME_set(X509_getm_notAfter(cert), (time_t)(spec->not_after_ms / 1000)) != NULL;
 }
 
@@ -452,31 +462,34 @@ static bool set_serial(X509 *cert)
 	return ok;
 }
 
-static int make(EVP_PKEY *pub, EVP_PKEY *sign_key, X509 *issuer, const struct x509_spec *spec, struct buf *out,
-		struct err *err)
+static int make(EVP_PKEY *pub, EVP_PKEY *sign_key, X509 *issuer, const struct x509_spec *spec,
+		struct buf *out, struct err *err)
 {
 	X509 *cert = X509_new();
 	X509_NAME *name = X509_get_subject_name(cert);
 	const char *usage = spec->ca ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature";
-	const char *ext_usage = spec->server && spec->client ? "serverAuth,clientAuth" :
-				spec->server ? "serverAuth" :
-				spec->client ? "clientAuth" :
-					       NULL;
+	const char *ext_usage = spec->server && spec->client ? "serverAuth,clientAuth"
+				: spec->server               ? "serverAuth"
+				: spec->client               ? "clientAuth"
+							     : NULL;
 	int rc = ERR_INTERNAL;
 
 	X509 *parent = issuer != NULL ? issuer : cert;
-	bool ok = X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) && set_times(cert, spec) &&
-		  X509_set_pubkey(cert, pub) == 1 &&
+	bool ok = X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) &&
+		  set_times(cert, spec) && X509_set_pubkey(cert, pub) == 1 &&
 		  X509_NAME_add_entry_by_NID(name, NID_commonName, MBSTRING_UTF8,
-					     (const unsigned char *)spec->subject, -1, -1, 0) == 1 &&
+					     (const unsigned char *)spec->subject, -1, -1,
+					     0) == 1 &&
 		  X509_set_issuer_name(cert, X509_get_subject_name(parent)) == 1 &&
 		  add_ext(cert, parent, NID_basic_constraints,
 			  spec->ca ? "critical,CA:TRUE,pathlen:0" : "critical,CA:FALSE") &&
 		  add_ext(cert, parent, NID_key_usage, usage) &&
 		  (ext_usage == NULL || add_ext(cert, parent, NID_ext_key_usage, ext_usage)) &&
 		  add_ext(cert, parent, NID_subject_key_identifier, "hash") &&
-		  add_ext(cert, parent, NID_authority_key_identifier, "keyid:always") && add_names(cert, spec) &&
-		  X509_sign(cert, sign_key, EVP_PKEY_is_a(sign_key, "ED25519") ? NULL : EVP_sha256()) > 0;
+		  add_ext(cert, parent, NID_authority_key_identifier, "keyid:always") &&
+		  add_names(cert, spec) &&
+		  X509_sign(cert, sign_key,
+			    EVP_PKEY_is_a(sign_key, "ED25519") ? NULL : EVP_sha256()) > 0;
 	if (ok) {
 		BIO *bio = BIO_new(BIO_s_mem());
 		char *text;
@@ -500,7 +513,8 @@ static int make(EVP_PKEY *pub, EVP_PKEY *sign_key, X509 *issuer, const struct x5
 	return rc;
 }
 
-int x509_make_ca(const struct x509_key *key, const struct x509_spec *spec, struct buf *out_pem, struct err *err)
+int x509_make_ca(const struct x509_key *key, const struct x509_spec *spec, struct buf *out_pem,
+		 struct err *err)
 {
 	struct x509_spec ca = *spec;
 
@@ -508,15 +522,17 @@ int x509_make_ca(const struct x509_key *key, const struct x509_spec *spec, struc
 	return make(key->pkey, key->pkey, NULL, &ca, out_pem, err);
 }
 
-int x509_issue(const struct x509_key *ca_key, const char *ca_pem, enum x509_key_type pub_type, const uint8_t *pub,
-	       size_t pub_len, const struct x509_spec *spec, struct buf *out_pem, struct err *err)
+int x509_issue(const struct x509_key *ca_key, const char *ca_pem, enum x509_key_type pub_type,
+	       const uint8_t *pub, size_t pub_len, const struct x509_spec *spec,
+	       struct buf *out_pem, struct err *err)
 {
 	X509 *ca = read_pem(ca_pem);
 	EVP_PKEY *pkey = pub_read(pub_type, pub, pub_len);
 	int rc;
 
 	if (ca == NULL || X509_check_private_key(ca, ca_key->pkey) != 1) {
-		rc = err_field(err, ERR_INVALID, "ca", "the CA certificate cannot be read or is not of the CA key");
+		rc = err_field(err, ERR_INVALID, "ca",
+			       "the CA certificate cannot be read or is not of the CA key");
 	} else if (pkey == NULL) {
 		rc = err_field(err, ERR_INVALID, "public_key", "not a public key of this type");
 	} else {
@@ -535,8 +551,10 @@ bool x509_signed_by(const char *leaf_pem, const char *ca_pem, int64_t now_ms)
 	bool ok = leaf != NULL && ca != NULL && X509_check_ca(ca) == 1 &&
 		  X509_verify(leaf, X509_get0_pubkey(ca)) == 1 &&
 		  X509_NAME_cmp(X509_get_issuer_name(leaf), X509_get_subject_name(ca)) == 0 &&
-		  time_ms(X509_get0_notBefore(leaf)) <= now_ms && now_ms <= time_ms(X509_get0_notAfter(leaf)) &&
-		  time_ms(X509_get0_notBefore(ca)) <= now_ms && now_ms <= time_ms(X509_get0_notAfter(ca));
+		  time_ms(X509_get0_notBefore(leaf)) <= now_ms &&
+		  now_ms <= time_ms(X509_get0_notAfter(leaf)) &&
+		  time_ms(X509_get0_notBefore(ca)) <= now_ms &&
+		  now_ms <= time_ms(X509_get0_notAfter(ca));
 
 	ERR_clear_error();
 	X509_free(leaf);

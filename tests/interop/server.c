@@ -1,9 +1,11 @@
 /*
- * The interoperability server. Listens with TLS and plain on free ports of 127.0.0.1, prints one line
+ * The interoperability server. Listens with TLS and plain on free ports of 127.0.0.1, prints one
+ * line
  *
  *   tls=PORT h2c=PORT ca=FILE
  *
- * and serves until its standard input ends; then it drains and exits 0. Lines on standard input: "stats".
+ * and serves until its standard input ends; then it drains and exits 0. Lines on standard input:
+ * "stats".
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,8 +77,9 @@ static void on_input(uv_stream_t *in, ssize_t n, const uv_buf_t *data)
 
 	for (ssize_t i = 0; i < n; i++) {
 		if (data->base[i] == '\n') {
-			printf("conns=%zu calls=%zu streams=%u cancelled=%u rss=%ld\n", http_server_conns(s->http),
-			       rpc_server_calls(s->rpc), test_service_stats.open_streams, test_service_stats.cancelled,
+			printf("conns=%zu calls=%zu streams=%u cancelled=%u rss=%ld\n",
+			       http_server_conns(s->http), rpc_server_calls(s->rpc),
+			       test_service_stats.open_streams, test_service_stats.cancelled,
 			       rss_kib());
 			fflush(stdout);
 		}
@@ -99,12 +102,12 @@ static void healthz(void *arg, struct http_request *req)
 
 int main(int argc, char **argv)
 {
-	struct server s = { 0 };
+	struct server s = {0};
 	struct test_ca ca;
 	struct test_cert cert;
 	struct tls_ctx *ctx;
-	struct err err = { 0 };
-	const char *const alpn[] = { "h2", "http/1.1", NULL };
+	struct err err = {0};
+	const char *const alpn[] = {"h2", "http/1.1", NULL};
 
 	if (argc != 2) {
 		fprintf(stderr, "usage: interop_server CA-FILE < control > answers\n");
@@ -129,7 +132,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	const struct tls_server_opts tls_opts = {
-		.cert = { .chain_pem = cert.chain, .key_pem = cert.key_pem },
+		.cert = {.chain_pem = cert.chain, .key_pem = cert.key_pem},
 		.alpn = alpn,
 		.alpn_optional = true,
 	};
@@ -138,8 +141,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	struct tls_slot *slot = tls_slot_new(ctx);
-	const struct listener_opts with_tls = { .address = "127.0.0.1:0", .tls = slot };
-	const struct listener_opts without = { .address = "127.0.0.1:0" };
+	const struct listener_opts with_tls = {.address = "127.0.0.1:0", .tls = slot};
+	const struct listener_opts without = {.address = "127.0.0.1:0"};
 	if (listener_new(s.loop, &with_tls, on_conn, &s, &s.tls, &err) != 0 ||
 	    listener_new(s.loop, &without, on_conn, &s, &s.plain, &err) != 0) {
 		fprintf(stderr, "%s\n", err.msg);
@@ -149,7 +152,8 @@ int main(int argc, char **argv)
 	uv_pipe_open(&s.in, 0);
 	s.in.data = &s;
 	uv_read_start((uv_stream_t *)&s.in, on_alloc, on_input);
-	printf("tls=%u h2c=%u ca=%s\n", (unsigned)listener_port(s.tls), (unsigned)listener_port(s.plain), argv[1]);
+	printf("tls=%u h2c=%u ca=%s\n", (unsigned)listener_port(s.tls),
+	       (unsigned)listener_port(s.plain), argv[1]);
 	fflush(stdout);
 	loop_run(s.loop);
 

@@ -1,4 +1,5 @@
-/* The gRPC server and client of this stack against each other: over TLS, plain TCP, Unix sockets and in memory. */
+/* The gRPC server and client of this stack against each other: over TLS, plain TCP, Unix sockets
+ * and in memory. */
 #include "tests/lib/test.h"
 
 #include <unistd.h>
@@ -15,7 +16,7 @@
 #include "tests/lib/certs.h"
 #include "test_service.h"
 
-static const char *const alpn_h2[] = { "h2", NULL };
+static const char *const alpn_h2[] = {"h2", NULL};
 
 struct world {
 	struct loop *loop;
@@ -44,7 +45,7 @@ enum how { OVER_TLS, OVER_TCP, OVER_UNIX };
 
 static void world_init(struct world *w, enum how how)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 	char address[128] = "127.0.0.1:0";
 
 	memset(w, 0, sizeof(*w));
@@ -59,10 +60,11 @@ static void world_init(struct world *w, enum how how)
 	test_ca_init(&w->ca, "test CA");
 	test_cert_init(&w->cert, &w->ca, X509_KEY_P256, "localhost", NULL);
 	const struct tls_server_opts server = {
-		.cert = { .chain_pem = w->cert.chain, .key_pem = w->cert.key_pem },
+		.cert = {.chain_pem = w->cert.chain, .key_pem = w->cert.key_pem},
 		.alpn = alpn_h2,
 	};
-	const struct tls_client_opts client = { .trust = TLS_TRUST_CA, .ca_pem = w->ca.pem, .alpn = alpn_h2 };
+	const struct tls_client_opts client = {
+		.trust = TLS_TRUST_CA, .ca_pem = w->ca.pem, .alpn = alpn_h2};
 	assert_ok(tls_server_new(&server, &w->server_tls, &err));
 	assert_ok(tls_client_new(&client, &w->client_tls, &err));
 	w->slot = tls_slot_new(w->server_tls);
@@ -71,19 +73,20 @@ static void world_init(struct world *w, enum how how)
 	if (how == OVER_UNIX) {
 		snprintf(address, sizeof(address), "unix:%s/s", w->dir);
 	}
-	const struct listener_opts opts = { .address = address, .tls = how == OVER_TLS ? w->slot : NULL };
+	const struct listener_opts opts = {.address = address,
+					   .tls = how == OVER_TLS ? w->slot : NULL};
 	assert_ok(listener_new(w->loop, &opts, world_conn, w, &w->listener, &err));
 	if (how == OVER_UNIX) {
 		strcpy(w->target, address);
 	} else {
-		snprintf(w->target, sizeof(w->target), "%s://localhost:%u", how == OVER_TLS ? "https" : "http",
-			 (unsigned)listener_port(w->listener));
+		snprintf(w->target, sizeof(w->target), "%s://localhost:%u",
+			 how == OVER_TLS ? "https" : "http", (unsigned)listener_port(w->listener));
 	}
-	const char *targets[] = { w->target };
+	const char *targets[] = {w->target};
 	const struct rpc_channel_opts channel = {
 		.targets = targets,
 		.n_targets = 1,
-		.dial = { .tls = w->client_tls },
+		.dial = {.tls = w->client_tls},
 	};
 	w->channel = rpc_channel_new(w->loop, &channel);
 }
@@ -105,7 +108,7 @@ static void world_done(struct world *w)
 	rmdir(w->dir);
 }
 
-/* ---- A call's result ------------------------------------------------------------------------------------------------ */
+/* ---- A call's result ------------------------------------------------------------------------- */
 
 struct result {
 	struct loop *loop;
@@ -128,7 +131,8 @@ static void on_reply(void *arg, const struct err *status, const ProtobufCMessage
 	r->done = true;
 	r->status = *status;
 	if (reply != NULL && reply->descriptor == &grpc__testing__simple_response__descriptor) {
-		const Grpc__Testing__SimpleResponse *m = (const Grpc__Testing__SimpleResponse *)reply;
+		const Grpc__Testing__SimpleResponse *m =
+			(const Grpc__Testing__SimpleResponse *)reply;
 
 		r->size = m->payload != NULL ? m->payload->body.len : 0;
 		snprintf(r->username, sizeof(r->username), "%s", m->username);
@@ -142,12 +146,13 @@ static void run(struct result *r)
 	}
 }
 
-static struct err unary(struct world *w, Grpc__Testing__SimpleRequest *req, const struct rpc_opts *opts, struct result *ret)
+static struct err unary(struct world *w, Grpc__Testing__SimpleRequest *req,
+			const struct rpc_opts *opts, struct result *ret)
 {
-	struct result r = { .loop = w->loop };
+	struct result r = {.loop = w->loop};
 
-	rpc_unary(w->channel, TEST_SERVICE "UnaryCall", &req->base, &grpc__testing__simple_response__descriptor, opts,
-		  on_reply, &r);
+	rpc_unary(w->channel, TEST_SERVICE "UnaryCall", &req->base,
+		  &grpc__testing__simple_response__descriptor, opts, on_reply, &r);
 	assert_int_equal(r.calls, 0); /* never inside the call */
 	run(&r);
 	assert_int_equal(r.calls, 1);
@@ -157,7 +162,7 @@ static struct err unary(struct world *w, Grpc__Testing__SimpleRequest *req, cons
 	return r.status;
 }
 
-/* ---- Tests ----------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static void unary_over(enum how how)
 {
@@ -216,7 +221,8 @@ static void test_status_and_details(void **state)
 	(void)state;
 	world_init(&w, OVER_TLS);
 	echo.code = 7;
-	echo.message = (char *)"\t\ntest with whitespace\r\nand Unicode BMP \xe2\x98\xba and non-BMP \xf0\x9f\x98\x88\t\n";
+	echo.message = (char *)"\t\ntest with whitespace\r\nand Unicode BMP \xe2\x98\xba and "
+			       "non-BMP \xf0\x9f\x98\x88\t\n";
 	req.response_status = &echo;
 	status = unary(&w, &req, NULL, NULL);
 	assert_int_equal(status.code, ERR_DENIED);
@@ -234,12 +240,13 @@ static void test_unimplemented(void **state)
 {
 	struct world w;
 	Grpc__Testing__Empty req = GRPC__TESTING__EMPTY__INIT;
-	struct result r = { 0 };
+	struct result r = {0};
 
 	(void)state;
 	world_init(&w, OVER_TCP);
 	r.loop = w.loop;
-	rpc_unary(w.channel, "/grpc.testing.Nothing/Call", &req.base, &grpc__testing__empty__descriptor, NULL, on_reply, &r);
+	rpc_unary(w.channel, "/grpc.testing.Nothing/Call", &req.base,
+		  &grpc__testing__empty__descriptor, NULL, on_reply, &r);
 	run(&r);
 	assert_int_equal(r.status.code, ERR_UNIMPLEMENTED);
 	assert_contains(r.status.msg, "/grpc.testing.Nothing/Call");
@@ -257,13 +264,13 @@ static void test_deadline_and_refused(void **state)
 	listener_stop(w.listener);
 	status = unary(&w, &req, NULL, NULL);
 	assert_int_equal(status.code, ERR_UNAVAILABLE);
-	const struct rpc_opts wait = { .deadline_ms = 50, .wait_for_ready = true };
+	const struct rpc_opts wait = {.deadline_ms = 50, .wait_for_ready = true};
 	status = unary(&w, &req, &wait, NULL);
 	assert_int_equal(status.code, ERR_DEADLINE);
 	world_done(&w);
 }
 
-/* ---- Streams --------------------------------------------------------------------------------------------------------- */
+/* ---- Streams --------------------------------------------------------------------------------- */
 
 static void stream_open(void *arg, struct rpc_request *req)
 {
@@ -282,9 +289,11 @@ static void stream_message(void *arg, struct rpc_request *req, const ProtobufCMe
 	assert_non_null(rpc_response_bytes(req, &len));
 	assert_int_equal(len, protobuf_c_message_get_packed_size(msg));
 	if (msg->descriptor == &grpc__testing__streaming_output_call_response__descriptor) {
-		r->sizes[r->n++ % 64] = ((const Grpc__Testing__StreamingOutputCallResponse *)msg)->payload->body.len;
+		r->sizes[r->n++ % 64] = ((const Grpc__Testing__StreamingOutputCallResponse *)msg)
+						->payload->body.len;
 	} else {
-		r->aggregated = ((const Grpc__Testing__StreamingInputCallResponse *)msg)->aggregated_payload_size;
+		r->aggregated = ((const Grpc__Testing__StreamingInputCallResponse *)msg)
+					->aggregated_payload_size;
 		r->n++;
 	}
 }
@@ -304,7 +313,8 @@ static const struct rpc_stream_handler stream_handler = {
 	.on_end = stream_end,
 };
 
-static void outputs(Grpc__Testing__StreamingOutputCallRequest *req, Grpc__Testing__ResponseParameters *params,
+static void outputs(Grpc__Testing__StreamingOutputCallRequest *req,
+		    Grpc__Testing__ResponseParameters *params,
 		    Grpc__Testing__ResponseParameters **list, const int32_t *sizes, size_t n)
 {
 	grpc__testing__streaming_output_call_request__init(req);
@@ -319,20 +329,22 @@ static void outputs(Grpc__Testing__StreamingOutputCallRequest *req, Grpc__Testin
 
 static void test_server_stream(void **state)
 {
-	static const int32_t sizes[] = { 31415, 9, 2653, 58979 };
+	static const int32_t sizes[] = {31415, 9, 2653, 58979};
 	Grpc__Testing__StreamingOutputCallRequest req;
 	Grpc__Testing__ResponseParameters params[4], *list[4];
 	struct world w;
-	struct result r = { 0 };
+	struct result r = {0};
 
 	(void)state;
 	world_init(&w, OVER_TLS);
 	r.loop = w.loop;
 	outputs(&req, params, list, sizes, 4);
-	const struct rpc_metadata metadata[] = { { .name = "x-grpc-test-echo-initial", .value = "there" } };
-	const struct rpc_opts opts = { .metadata = metadata, .n_metadata = 1 };
+	const struct rpc_metadata metadata[] = {
+		{.name = "x-grpc-test-echo-initial", .value = "there"}};
+	const struct rpc_opts opts = {.metadata = metadata, .n_metadata = 1};
 	rpc_open(w.channel, TEST_SERVICE "StreamingOutputCall", &req.base,
-		 &grpc__testing__streaming_output_call_response__descriptor, &opts, &stream_handler, &r);
+		 &grpc__testing__streaming_output_call_response__descriptor, &opts, &stream_handler,
+		 &r);
 	run(&r);
 	assert_int_equal(r.status.code, 0);
 	assert_string_equal(r.initial, "there");
@@ -345,19 +357,21 @@ static void test_server_stream(void **state)
 
 static void test_client_stream(void **state)
 {
-	static const size_t sizes[] = { 27182, 8, 1828, 45904 };
+	static const size_t sizes[] = {27182, 8, 1828, 45904};
 	static uint8_t body[45904];
 	struct world w;
-	struct result r = { 0 };
+	struct result r = {0};
 
 	(void)state;
 	world_init(&w, OVER_TLS);
 	r.loop = w.loop;
-	struct rpc_request *req = rpc_open(w.channel, TEST_SERVICE "StreamingInputCall", NULL,
-					   &grpc__testing__streaming_input_call_response__descriptor, NULL,
-					   &stream_handler, &r);
+	struct rpc_request *req =
+		rpc_open(w.channel, TEST_SERVICE "StreamingInputCall", NULL,
+			 &grpc__testing__streaming_input_call_response__descriptor, NULL,
+			 &stream_handler, &r);
 	for (size_t i = 0; i < 4; i++) {
-		Grpc__Testing__StreamingInputCallRequest msg = GRPC__TESTING__STREAMING_INPUT_CALL_REQUEST__INIT;
+		Grpc__Testing__StreamingInputCallRequest msg =
+			GRPC__TESTING__STREAMING_INPUT_CALL_REQUEST__INIT;
 		Grpc__Testing__Payload payload = GRPC__TESTING__PAYLOAD__INIT;
 
 		payload.body.data = body;
@@ -377,14 +391,15 @@ static void test_ping_pong_and_cancel(void **state)
 	Grpc__Testing__StreamingOutputCallRequest msg;
 	Grpc__Testing__ResponseParameters params[1], *list[1];
 	struct world w;
-	struct result r = { 0 };
+	struct result r = {0};
 
 	(void)state;
 	world_init(&w, OVER_TLS);
 	r.loop = w.loop;
-	struct rpc_request *req = rpc_open(w.channel, TEST_SERVICE "FullDuplexCall", NULL,
-					   &grpc__testing__streaming_output_call_response__descriptor, NULL,
-					   &stream_handler, &r);
+	struct rpc_request *req =
+		rpc_open(w.channel, TEST_SERVICE "FullDuplexCall", NULL,
+			 &grpc__testing__streaming_output_call_response__descriptor, NULL,
+			 &stream_handler, &r);
 	for (int32_t i = 1; i <= 4; i++) {
 		int32_t size = i * 1000;
 
@@ -410,7 +425,8 @@ static void test_ping_pong_and_cancel(void **state)
 	world_done(&w);
 }
 
-/* A reader that does not read: the server's memory is bounded, and nothing is lost when it reads again. */
+/* A reader that does not read: the server's memory is bounded, and nothing is lost when it reads
+ * again. */
 static void test_slow_reader(void **state)
 {
 	enum { N = 60 };
@@ -418,7 +434,7 @@ static void test_slow_reader(void **state)
 	Grpc__Testing__ResponseParameters params[N], *list[N];
 	int32_t sizes[N];
 	struct world w;
-	struct result r = { 0 };
+	struct result r = {0};
 
 	(void)state;
 	world_init(&w, OVER_TLS);
@@ -427,9 +443,10 @@ static void test_slow_reader(void **state)
 		sizes[i] = 1 << 20;
 	}
 	outputs(&req, params, list, sizes, N);
-	struct rpc_request *call = rpc_open(w.channel, TEST_SERVICE "StreamingOutputCall", &req.base,
-					    &grpc__testing__streaming_output_call_response__descriptor, NULL,
-					    &stream_handler, &r);
+	struct rpc_request *call =
+		rpc_open(w.channel, TEST_SERVICE "StreamingOutputCall", &req.base,
+			 &grpc__testing__streaming_output_call_response__descriptor, NULL,
+			 &stream_handler, &r);
 	while (!r.opened) {
 		loop_turn(w.loop, true);
 	}
@@ -459,8 +476,8 @@ static void test_many_parallel(void **state)
 	memset(results, 0, sizeof(results));
 	req.response_size = 10000;
 	for (int i = 0; i < N; i++) {
-		rpc_unary(w.channel, TEST_SERVICE "UnaryCall", &req.base, &grpc__testing__simple_response__descriptor, NULL,
-			  on_reply, &results[i]);
+		rpc_unary(w.channel, TEST_SERVICE "UnaryCall", &req.base,
+			  &grpc__testing__simple_response__descriptor, NULL, on_reply, &results[i]);
 	}
 	for (int i = 0; i < N; i++) {
 		results[i].loop = w.loop;
@@ -483,15 +500,16 @@ static void test_drain(void **state)
 	Grpc__Testing__StreamingOutputCallRequest msg;
 	Grpc__Testing__ResponseParameters params[1], *list[1];
 	struct world w;
-	struct result r = { 0 };
+	struct result r = {0};
 	bool drained = false;
 
 	(void)state;
 	world_init(&w, OVER_TLS);
 	r.loop = w.loop;
-	struct rpc_request *req = rpc_open(w.channel, TEST_SERVICE "FullDuplexCall", NULL,
-					   &grpc__testing__streaming_output_call_response__descriptor, NULL,
-					   &stream_handler, &r);
+	struct rpc_request *req =
+		rpc_open(w.channel, TEST_SERVICE "FullDuplexCall", NULL,
+			 &grpc__testing__streaming_output_call_response__descriptor, NULL,
+			 &stream_handler, &r);
 	outputs(&msg, params, list, &one, 1);
 	assert_ok(rpc_send(req, &msg.base));
 	while (r.n == 0) {
@@ -506,7 +524,8 @@ static void test_drain(void **state)
 	while (!drained) {
 		loop_turn(w.loop, true);
 	}
-	assert_true(loop_now(w.loop) - start < 2000); /* the client answered the ping: no waiting for the grace */
+	assert_true(loop_now(w.loop) - start <
+		    2000); /* the client answered the ping: no waiting for the grace */
 	world_done(&w);
 }
 
@@ -514,16 +533,17 @@ static void test_freeing_the_channel_ends_requests(void **state)
 {
 	struct world w;
 	Grpc__Testing__SimpleRequest req = GRPC__TESTING__SIMPLE_REQUEST__INIT;
-	struct result a = { 0 }, b = { 0 };
+	struct result a = {0}, b = {0};
 
 	(void)state;
 	world_init(&w, OVER_TLS);
 	a.loop = w.loop;
 	assert_int_equal(unary(&w, &req, NULL, NULL).code, 0);
-	rpc_unary(w.channel, TEST_SERVICE "UnaryCall", &req.base, &grpc__testing__simple_response__descriptor, NULL, on_reply,
-		  &a);
-	rpc_open(w.channel, TEST_SERVICE "FullDuplexCall", NULL, &grpc__testing__streaming_output_call_response__descriptor,
-		 NULL, &stream_handler, &b);
+	rpc_unary(w.channel, TEST_SERVICE "UnaryCall", &req.base,
+		  &grpc__testing__simple_response__descriptor, NULL, on_reply, &a);
+	rpc_open(w.channel, TEST_SERVICE "FullDuplexCall", NULL,
+		 &grpc__testing__streaming_output_call_response__descriptor, NULL, &stream_handler,
+		 &b);
 	loop_turn(w.loop, false);
 	rpc_channel_free(w.channel);
 	w.channel = NULL;
@@ -560,7 +580,8 @@ static void test_in_memory_split(void **state)
 static int gate_answer;
 static struct rpc_ref gate_ref;
 
-static int gate(void *arg, struct rpc_call *call, const struct proto_method *method, struct err *err)
+static int gate(void *arg, struct rpc_call *call, const struct proto_method *method,
+		struct err *err)
 {
 	(void)arg;
 	(void)method;
@@ -575,7 +596,7 @@ static void test_gate(void **state)
 {
 	struct world w;
 	Grpc__Testing__SimpleRequest req = GRPC__TESTING__SIMPLE_REQUEST__INIT;
-	struct result r = { 0 };
+	struct result r = {0};
 
 	(void)state;
 	world_init(&w, OVER_TCP);
@@ -591,8 +612,8 @@ static void test_gate(void **state)
 	gate_ref.id = 0;
 	r.loop = w.loop;
 	req.response_size = 77;
-	rpc_unary(w.channel, TEST_SERVICE "UnaryCall", &req.base, &grpc__testing__simple_response__descriptor, NULL, on_reply,
-		  &r);
+	rpc_unary(w.channel, TEST_SERVICE "UnaryCall", &req.base,
+		  &grpc__testing__simple_response__descriptor, NULL, on_reply, &r);
 	while (gate_ref.id == 0) {
 		loop_turn(w.loop, true);
 	}

@@ -7,8 +7,8 @@
 #include "net/loop.h"
 
 /*
- * The streams answer a list of parameters (size, pause, compressed) each; a stream keeps the rest of its list while it
- * pauses or while its output queue is full, never more than that.
+ * The streams answer a list of parameters (size, pause, compressed) each; a stream keeps the rest
+ * of its list while it pauses or while its output queue is full, never more than that.
  */
 
 struct test_service_stats test_service_stats;
@@ -70,7 +70,8 @@ static void echo_metadata(struct rpc_call *call)
 {
 	const char *initial = rpc_call_metadata(call, "x-grpc-test-echo-initial");
 	size_t len;
-	const uint8_t *trailing = rpc_call_metadata_bin(call, "x-grpc-test-echo-trailing-bin", &len);
+	const uint8_t *trailing =
+		rpc_call_metadata_bin(call, "x-grpc-test-echo-trailing-bin", &len);
 
 	if (initial != NULL) {
 		rpc_call_add_header(call, "x-grpc-test-echo-initial", initial, strlen(initial));
@@ -112,7 +113,7 @@ static void empty_call(void *arg, struct rpc_call *call, const ProtobufCMessage 
 static bool good_size(struct rpc_call *call, int32_t size)
 {
 	if (size < 0 || (size_t)size > sizeof(zeros) - 64) {
-		struct err err = { 0 };
+		struct err err = {0};
 
 		err_field(&err, ERR_INVALID, "response_size", "a size of %d cannot be had", size);
 		rpc_call_finish(call, &err);
@@ -126,7 +127,8 @@ static bool expectation_met(struct rpc_call *call, const Grpc__Testing__BoolValu
 	if (expected == NULL || expected->value == rpc_call_was_compressed(call)) {
 		return true;
 	}
-	rpc_call_fail(call, ERR_INVALID, "the message should have come %s", expected->value ? "compressed" : "uncompressed");
+	rpc_call_fail(call, ERR_INVALID, "the message should have come %s",
+		      expected->value ? "compressed" : "uncompressed");
 	return false;
 }
 
@@ -137,7 +139,8 @@ static void unary_call(void *arg, struct rpc_call *call, const ProtobufCMessage 
 	Grpc__Testing__Payload payload;
 
 	(void)arg;
-	if (!expectation_met(call, req->expect_compressed) || !good_size(call, req->response_size)) {
+	if (!expectation_met(call, req->expect_compressed) ||
+	    !good_size(call, req->response_size)) {
 		return;
 	}
 	echo_metadata(call);
@@ -147,11 +150,12 @@ static void unary_call(void *arg, struct rpc_call *call, const ProtobufCMessage 
 	fill(&payload, req->response_size);
 	reply.payload = &payload;
 	reply.username = (char *)rpc_call_peer_text(call);
-	rpc_call_set_compress(call, req->response_compressed != NULL && req->response_compressed->value);
+	rpc_call_set_compress(call,
+			      req->response_compressed != NULL && req->response_compressed->value);
 	rpc_call_reply(call, &reply.base);
 }
 
-/* ---- Outputs ----------------------------------------------------------------------------------------------------- */
+/* ---- Outputs --------------------------------------------------------------------------------- */
 
 static void pump_call(void *arg, struct rpc_call *call);
 
@@ -174,7 +178,8 @@ static void pump_call(void *arg, struct rpc_call *call)
 	}
 	while (s->next < s->n && !loop_timer_active(&s->timer)) {
 		struct output *o = &s->outputs[s->next];
-		Grpc__Testing__StreamingOutputCallResponse reply = GRPC__TESTING__STREAMING_OUTPUT_CALL_RESPONSE__INIT;
+		Grpc__Testing__StreamingOutputCallResponse reply =
+			GRPC__TESTING__STREAMING_OUTPUT_CALL_RESPONSE__INIT;
 		Grpc__Testing__Payload payload;
 
 		if (o->interval_us > 0) {
@@ -199,7 +204,8 @@ static void pump_call(void *arg, struct rpc_call *call)
 }
 
 /* Returns false when the call is over. */
-static bool add_outputs(struct stream_state *s, struct rpc_call *call, const Grpc__Testing__StreamingOutputCallRequest *req)
+static bool add_outputs(struct stream_state *s, struct rpc_call *call,
+			const Grpc__Testing__StreamingOutputCallRequest *req)
 {
 	if (echo_status(call, req->response_status)) {
 		return false;
@@ -208,7 +214,8 @@ static bool add_outputs(struct stream_state *s, struct rpc_call *call, const Grp
 		rpc_call_fail(call, ERR_LIMIT, "too many outputs are asked for");
 		return false;
 	}
-	s->outputs = mem_reallocarray(s->outputs, s->n + req->n_response_parameters + 1, sizeof(*s->outputs));
+	s->outputs = mem_reallocarray(s->outputs, s->n + req->n_response_parameters + 1,
+				      sizeof(*s->outputs));
 	for (size_t i = 0; i < req->n_response_parameters; i++) {
 		const Grpc__Testing__ResponseParameters *p = req->response_parameters[i];
 
@@ -277,7 +284,8 @@ static void input_open(void *arg, struct rpc_call *call)
 
 static void input_message(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 {
-	const Grpc__Testing__StreamingInputCallRequest *req = (const Grpc__Testing__StreamingInputCallRequest *)msg;
+	const Grpc__Testing__StreamingInputCallRequest *req =
+		(const Grpc__Testing__StreamingInputCallRequest *)msg;
 	struct stream_state *s = rpc_call_data(call, &kind);
 
 	(void)arg;
@@ -292,16 +300,17 @@ static void input_message(void *arg, struct rpc_call *call, const ProtobufCMessa
 static void input_half_close(void *arg, struct rpc_call *call)
 {
 	struct stream_state *s = rpc_call_data(call, &kind);
-	Grpc__Testing__StreamingInputCallResponse reply = GRPC__TESTING__STREAMING_INPUT_CALL_RESPONSE__INIT;
+	Grpc__Testing__StreamingInputCallResponse reply =
+		GRPC__TESTING__STREAMING_INPUT_CALL_RESPONSE__INIT;
 
 	(void)arg;
 	reply.aggregated_payload_size = s->total;
 	rpc_call_reply(call, &reply.base);
 }
 
-static const struct rpc_handler empty_handler = { .on_call = empty_call };
-static const struct rpc_handler unary_handler = { .on_call = unary_call };
-static const struct rpc_handler output_handler = { .on_call = streaming_output };
+static const struct rpc_handler empty_handler = {.on_call = empty_call};
+static const struct rpc_handler unary_handler = {.on_call = unary_call};
+static const struct rpc_handler output_handler = {.on_call = streaming_output};
 static const struct rpc_handler input_handler = {
 	.on_open = input_open,
 	.on_message = input_message,
@@ -313,25 +322,25 @@ static const struct rpc_handler duplex_handler = {
 	.on_half_close = duplex_half_close,
 };
 
-#define METHOD(name, in, out, client, server)                       \
-	{                                                           \
-		.path = TEST_SERVICE name,                          \
-		.service = "grpc.testing.TestService",              \
-		.method = name,                                     \
-		.input = &grpc__testing__##in##__descriptor,        \
-		.output = &grpc__testing__##out##__descriptor,      \
-		.client_streaming = client,                         \
-		.server_streaming = server,                         \
-		.max_request_bytes = LIM_GRPC_MESSAGE_BYTES,        \
+#define METHOD(name, in, out, client, server)                                                     \
+	{                                                                                         \
+		.path = TEST_SERVICE name, .service = "grpc.testing.TestService", .method = name, \
+		.input = &grpc__testing__##in##__descriptor,                                      \
+		.output = &grpc__testing__##out##__descriptor, .client_streaming = client,        \
+		.server_streaming = server, .max_request_bytes = LIM_GRPC_MESSAGE_BYTES,          \
 	}
 
 static const struct proto_method methods[] = {
 	METHOD("EmptyCall", empty, empty, false, false),
 	METHOD("UnaryCall", simple_request, simple_response, false, false),
-	METHOD("StreamingOutputCall", streaming_output_call_request, streaming_output_call_response, false, true),
-	METHOD("StreamingInputCall", streaming_input_call_request, streaming_input_call_response, true, false),
-	METHOD("FullDuplexCall", streaming_output_call_request, streaming_output_call_response, true, true),
-	METHOD("HalfDuplexCall", streaming_output_call_request, streaming_output_call_response, true, true),
+	METHOD("StreamingOutputCall", streaming_output_call_request, streaming_output_call_response,
+	       false, true),
+	METHOD("StreamingInputCall", streaming_input_call_request, streaming_input_call_response,
+	       true, false),
+	METHOD("FullDuplexCall", streaming_output_call_request, streaming_output_call_response,
+	       true, true),
+	METHOD("HalfDuplexCall", streaming_output_call_request, streaming_output_call_response,
+	       true, true),
 };
 
 void test_service_add(struct rpc_server *server)

@@ -19,7 +19,7 @@ static void must(int rc, const struct err *err)
 
 void test_ca_init(struct test_ca *ca, const char *name)
 {
-	struct err err = { 0 };
+	struct err err = {0};
 	struct buf pem = BUF_INIT;
 	const struct x509_spec spec = {
 		.subject = name,
@@ -41,12 +41,12 @@ void test_ca_done(struct test_ca *ca)
 	mem_free(ca->pem);
 }
 
-void test_cert_init(struct test_cert *cert, const struct test_ca *ca, enum x509_key_type type, const char *dns,
-		    const char *uri)
+void test_cert_init(struct test_cert *cert, const struct test_ca *ca, enum x509_key_type type,
+		    const char *dns, const char *uri)
 {
-	const char *dns_names[] = { dns, NULL };
-	const char *uris[] = { uri, NULL };
-	struct ipaddr local = { .family = 4, .b = { 127, 0, 0, 1 } };
+	const char *dns_names[] = {dns, NULL};
+	const char *uris[] = {uri, NULL};
+	struct ipaddr local = {.family = 4, .b = {127, 0, 0, 1}};
 	const struct x509_spec spec = {
 		.subject = dns != NULL ? dns : uri,
 		.dns = dns_names,
@@ -60,7 +60,7 @@ void test_cert_init(struct test_cert *cert, const struct test_ca *ca, enum x509_
 	};
 	uint8_t pub[X509_PUB_MAX];
 	struct buf pem = BUF_INIT;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	must(x509_key_new(type, &cert->key, &err), &err);
 	size_t len = x509_key_pub(cert->key, pub);

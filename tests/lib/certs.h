@@ -19,6 +19,6 @@ struct test_cert {
 void test_ca_init(struct test_ca *ca, const char *name);
 void test_ca_done(struct test_ca *ca);
 /* dns: the name of a server, NULL without; uri: NULL without. Valid for an hour around now. */
-void test_cert_init(struct test_cert *cert, const struct test_ca *ca, enum x509_key_type type, const char *dns,
-		    const char *uri);
+void test_cert_init(struct test_cert *cert, const struct test_ca *ca, enum x509_key_type type,
+		    const char *dns, const char *uri);
 void test_cert_done(struct test_cert *cert);

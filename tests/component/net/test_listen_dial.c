@@ -39,7 +39,7 @@ static void accepted_done(struct accepted *a)
 
 static int raw_connect(uint16_t port)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(port)};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -61,10 +61,11 @@ static void until_closed(struct loop *loop, int fd)
 	}
 }
 
-static struct listener *listen_on(struct loop *loop, const struct listener_opts *opts, struct accepted *a)
+static struct listener *listen_on(struct loop *loop, const struct listener_opts *opts,
+				  struct accepted *a)
 {
 	struct listener *l;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	if (listener_new(loop, opts, on_accept, a, &l, &err) != 0) {
 		TEST_FAIL("%s", err.msg);
@@ -72,13 +73,14 @@ static struct listener *listen_on(struct loop *loop, const struct listener_opts 
 	return l;
 }
 
-/* ---- Limits ---------------------------------------------------------------------------------------------------------- */
+/* ---- Limits ---------------------------------------------------------------------------------- */
 
 static void test_connections_per_source(void **state)
 {
 	struct loop *loop = loop_new("l");
-	struct accepted a = { .n = 0 };
-	const struct listener_opts opts = { .address = "127.0.0.1:0", .per_address = 5, .handshakes_per_s = 1000 };
+	struct accepted a = {.n = 0};
+	const struct listener_opts opts = {
+		.address = "127.0.0.1:0", .per_address = 5, .handshakes_per_s = 1000};
 	struct listener *l = listen_on(loop, &opts, &a);
 	int fds[5];
 
@@ -114,8 +116,9 @@ static void test_connections_per_source(void **state)
 static void test_rate_per_source(void **state)
 {
 	struct loop *loop = loop_new("l");
-	struct accepted a = { .n = 0 };
-	const struct listener_opts opts = { .address = "127.0.0.1:0", .per_address = 100, .handshakes_per_s = 3 };
+	struct accepted a = {.n = 0};
+	const struct listener_opts opts = {
+		.address = "127.0.0.1:0", .per_address = 100, .handshakes_per_s = 3};
 	struct listener *l = listen_on(loop, &opts, &a);
 	int fds[3];
 
@@ -141,9 +144,10 @@ static void test_rate_per_source(void **state)
 static void test_allow_from(void **state)
 {
 	struct loop *loop = loop_new("l");
-	struct accepted a = { .n = 0 };
+	struct accepted a = {.n = 0};
 	struct prefix allowed;
-	struct listener_opts opts = { .address = "127.0.0.1:0", .allow_from = &allowed, .n_allow_from = 1 };
+	struct listener_opts opts = {
+		.address = "127.0.0.1:0", .allow_from = &allowed, .n_allow_from = 1};
 
 	(void)state;
 	assert_ok(prefix_parse("10.0.0.0/8", &allowed, NULL));
@@ -165,7 +169,7 @@ static void test_allow_from(void **state)
 	loop_free(loop);
 }
 
-/* ---- PROXY ----------------------------------------------------------------------------------------------------------- */
+/* ---- PROXY ----------------------------------------------------------------------------------- */
 
 struct sink {
 	struct buf in;
@@ -182,48 +186,53 @@ static void on_close(void *arg, const struct err *err)
 	(void)err;
 }
 
-static const struct stream_handler sink_handler = { .on_data = on_data, .on_close = on_close };
+static const struct stream_handler sink_handler = {.on_data = on_data, .on_close = on_close};
 
 #define TEXT(text) (text), sizeof(text) - 1
 
 static void test_proxy_header(void **state)
 {
-	static const uint8_t v2[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x07\x7f\0\0\1\x12\x34\x01\xbbhello";
+	static const uint8_t v2[] =
+		"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x07\x7f\0\0\1\x12\x34\x01\xbbhello";
 	static const uint8_t v2_local[] = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0hello";
 	const struct {
 		const void *data;
 		size_t len;
 		const char *peer; /* NULL: refused */
 	} cases[] = {
-		{ TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\nhello"), "203.0.113.9:4711" },
-		{ TEXT("PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\nhello"), "[2001:db8::7]:4711" },
-		{ TEXT("PROXY UNKNOWN\r\nhello"), "127.0.0.1:" },
-		{ v2, sizeof(v2) - 1, "198.51.100.7:4660" },
-		{ v2_local, sizeof(v2_local) - 1, "127.0.0.1:" },
-		{ TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 4711\r\nhello"), NULL },
-		{ TEXT("PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n"), NULL },
-		{ TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 99999 443\r\n"), NULL },
-		{ TEXT("GET / HTTP/1.1\r\n\r\n"), NULL },
-		{ TEXT("hello"), NULL },
+		{TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\nhello"), "203.0.113.9:4711"},
+		{TEXT("PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\nhello"),
+		 "[2001:db8::7]:4711"},
+		{TEXT("PROXY UNKNOWN\r\nhello"), "127.0.0.1:"},
+		{v2, sizeof(v2) - 1, "198.51.100.7:4660"},
+		{v2_local, sizeof(v2_local) - 1, "127.0.0.1:"},
+		{TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 4711\r\nhello"), NULL},
+		{TEXT("PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n"), NULL},
+		{TEXT("PROXY TCP4 203.0.113.9 192.0.2.1 99999 443\r\n"), NULL},
+		{TEXT("GET / HTTP/1.1\r\n\r\n"), NULL},
+		{TEXT("hello"), NULL},
 	};
 	struct loop *loop = loop_new("l");
 	struct prefix proxies;
 
 	(void)state;
 	assert_ok(prefix_parse("127.0.0.1", &proxies, NULL));
-	const struct listener_opts opts = { .address = "127.0.0.1:0", .proxy_from = &proxies, .n_proxy_from = 1 };
-	TEST_TABLE(c, cases) {
+	const struct listener_opts opts = {
+		.address = "127.0.0.1:0", .proxy_from = &proxies, .n_proxy_from = 1};
+	TEST_TABLE(c, cases)
+	{
 		/* Whole, and a byte at a time. */
 		for (int split = 0; split < 2; split++) {
-			struct accepted a = { .n = 0 };
-			struct sink sink = { BUF_INIT };
+			struct accepted a = {.n = 0};
+			struct sink sink = {BUF_INIT};
 			struct listener *l = listen_on(loop, &opts, &a);
 			int fd = raw_connect(listener_port(l));
 
 			for (size_t i = 0; i < c->len; i += split ? 1 : c->len) {
 				size_t n = split ? 1 : c->len;
 
-				if (send(fd, (const char *)c->data + i, n, MSG_NOSIGNAL) != (ssize_t)n) {
+				if (send(fd, (const char *)c->data + i, n, MSG_NOSIGNAL) !=
+				    (ssize_t)n) {
 					break; /* refused already */
 				}
 				loop_turn(loop, false);
@@ -254,7 +263,7 @@ static void test_proxy_header(void **state)
 static void test_proxied_source_is_judged(void **state)
 {
 	struct loop *loop = loop_new("l");
-	struct accepted a = { .n = 0 };
+	struct accepted a = {.n = 0};
 	struct prefix proxies, allowed;
 
 	(void)state;
@@ -287,15 +296,15 @@ static void test_proxied_source_is_judged(void **state)
 	loop_free(loop);
 }
 
-/* ---- Binding --------------------------------------------------------------------------------------------------------- */
+/* ---- Binding --------------------------------------------------------------------------------- */
 
 static void test_bind_errors(void **state)
 {
 	struct loop *loop = loop_new("l");
-	struct accepted a = { .n = 0 };
-	struct listener_opts opts = { .address = "127.0.0.1:0" };
+	struct accepted a = {.n = 0};
+	struct listener_opts opts = {.address = "127.0.0.1:0"};
 	struct listener *l = listen_on(loop, &opts, &a), *second;
-	struct err err = { 0 };
+	struct err err = {0};
 	char address[64];
 
 	(void)state;
@@ -320,12 +329,12 @@ static void test_bind_errors(void **state)
 static void test_unix_socket(void **state)
 {
 	struct loop *loop = loop_new("l");
-	struct accepted a = { .n = 0 };
+	struct accepted a = {.n = 0};
 	char dir[] = "/tmp/listen-XXXXXX", path[64], address[80];
-	struct listener_opts opts = { .address = address, .unix_mode = 0600 };
+	struct listener_opts opts = {.address = address, .unix_mode = 0600};
 	struct listener *l, *second;
 	struct stat st;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)state;
 	assert_non_null(mkdtemp(dir));
@@ -333,7 +342,7 @@ static void test_unix_socket(void **state)
 	snprintf(address, sizeof(address), "unix:%s", path);
 	/* A socket file left over from a crash is replaced. */
 	int left = socket(AF_UNIX, SOCK_STREAM, 0);
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	strcpy(un.sun_path, path);
 	assert_int_equal(bind(left, (struct sockaddr *)&un, sizeof(un)), 0);
 	close(left);
@@ -352,7 +361,7 @@ static void test_unix_socket(void **state)
 	loop_free(loop);
 }
 
-/* ---- Dialling -------------------------------------------------------------------------------------------------------- */
+/* ---- Dialling -------------------------------------------------------------------------------- */
 
 struct dialled {
 	bool done;
@@ -374,8 +383,8 @@ static void on_dial(void *arg, struct stream *stream, size_t which, const struct
 	}
 }
 
-static void dial_all(struct loop *loop, const char *const *targets, size_t n, const struct dial_opts *opts,
-		     struct dialled *d)
+static void dial_all(struct loop *loop, const char *const *targets, size_t n,
+		     const struct dial_opts *opts, struct dialled *d)
 {
 	memset(d, 0, sizeof(*d));
 	dial_race(loop, targets, n, opts, on_dial, d);
@@ -388,7 +397,7 @@ static void dial_all(struct loop *loop, const char *const *targets, size_t n, co
 /* A port where connections are neither refused nor accepted: the backlog is full. */
 static int silent_port(uint16_t *ret_port, int *ret_fill)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET };
+	struct sockaddr_in sin = {.sin_family = AF_INET};
 	socklen_t len = sizeof(sin);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -404,13 +413,13 @@ static int silent_port(uint16_t *ret_port, int *ret_fill)
 static void test_race(void **state)
 {
 	struct loop *loop = loop_new("d");
-	struct accepted a = { .n = 0 };
-	const struct listener_opts listen = { .address = "127.0.0.1:0" };
+	struct accepted a = {.n = 0};
+	const struct listener_opts listen = {.address = "127.0.0.1:0"};
 	struct listener *l = listen_on(loop, &listen, &a);
 	char good[64], silent[64], refused[64];
 	uint16_t port;
 	int fill, holder = silent_port(&port, &fill);
-	const struct dial_opts opts = { .stagger_ms = 50, .timeout_ms = 5000 };
+	const struct dial_opts opts = {.stagger_ms = 50, .timeout_ms = 5000};
 	struct dialled d;
 
 	(void)state;
@@ -418,13 +427,13 @@ static void test_race(void **state)
 	snprintf(silent, sizeof(silent), "127.0.0.1:%u", (unsigned)port);
 	strcpy(refused, "http://127.0.0.1:1");
 	/* The first answers: the second is not tried. */
-	const char *first[] = { good, silent };
+	const char *first[] = {good, silent};
 	dial_all(loop, first, 2, &opts, &d);
 	assert_non_null(d.stream);
 	assert_int_equal(d.which, 0);
 	stream_close(d.stream);
 	/* A silent one is overtaken after the stagger. */
-	const char *second[] = { silent, silent, good };
+	const char *second[] = {silent, silent, good};
 	uint64_t start = loop_now(loop);
 	dial_all(loop, second, 3, &opts, &d);
 	assert_non_null(d.stream);
@@ -433,23 +442,24 @@ static void test_race(void **state)
 	assert_true(took >= 95 && took < 1000);
 	stream_close(d.stream);
 	/* A refused one is left at once. */
-	const struct dial_opts patient = { .stagger_ms = 3000 };
-	const char *third[] = { refused, refused, good };
+	const struct dial_opts patient = {.stagger_ms = 3000};
+	const char *third[] = {refused, refused, good};
 	start = loop_now(loop);
 	dial_all(loop, third, 3, &patient, &d);
 	assert_int_equal(d.which, 2);
 	assert_true(loop_now(loop) - start < 1000);
 	stream_close(d.stream);
 	/* All fail: each cause is told. */
-	const char *none[] = { refused, "http://[::1]:1", "ftp://x", "https://127.0.0.1:5", "unix:/nonexistent/s" };
+	const char *none[] = {refused, "http://[::1]:1", "ftp://x", "https://127.0.0.1:5",
+			      "unix:/nonexistent/s"};
 	dial_all(loop, none, 5, &opts, &d);
 	assert_null(d.stream);
 	assert_contains(d.err.msg, "http://127.0.0.1:1");
 	assert_contains(d.err.msg, "ftp://x");
 	assert_contains(d.err.msg, "/nonexistent/s");
 	/* A deadline for all of it. */
-	const struct dial_opts hasty = { .timeout_ms = 60 };
-	const char *slow[] = { silent };
+	const struct dial_opts hasty = {.timeout_ms = 60};
+	const char *slow[] = {silent};
 	dial_all(loop, slow, 1, &hasty, &d);
 	assert_int_equal(d.err.code, ERR_DEADLINE);
 	/* Cancelling leaves nothing behind (the leak check tells). */
@@ -469,19 +479,19 @@ static void test_race(void **state)
 static void test_names_resolve(void **state)
 {
 	struct loop *loop = loop_new("d");
-	struct accepted a = { .n = 0 };
-	const struct listener_opts listen = { .address = "127.0.0.1:0" };
+	struct accepted a = {.n = 0};
+	const struct listener_opts listen = {.address = "127.0.0.1:0"};
 	struct listener *l = listen_on(loop, &listen, &a);
 	char good[64];
 	struct dialled d;
 
 	(void)state;
 	snprintf(good, sizeof(good), "http://localhost:%u", (unsigned)listener_port(l));
-	const char *targets[] = { good };
+	const char *targets[] = {good};
 	dial_all(loop, targets, 1, NULL, &d);
 	assert_non_null(d.stream);
 	stream_close(d.stream);
-	const char *bad[] = { "http://no-such-host.invalid:80" };
+	const char *bad[] = {"http://no-such-host.invalid:80"};
 	dial_all(loop, bad, 1, NULL, &d);
 	assert_int_equal(d.err.code, ERR_RESOLVE);
 	assert_contains(d.err.msg, "no-such-host.invalid");
@@ -492,41 +502,44 @@ static void test_names_resolve(void **state)
 
 static void test_tls_renewal(void **state)
 {
-	static const char *const alpn[] = { "h2", NULL };
+	static const char *const alpn[] = {"h2", NULL};
 	struct test_ca ca;
 	struct test_cert certs[2];
 	struct tls_ctx *server[2], *client;
 	struct loop *loop = loop_new("d");
-	struct accepted a = { .n = 0 };
-	struct err err = { 0 };
+	struct accepted a = {.n = 0};
+	struct err err = {0};
 	struct dialled d;
 	char target[64];
 
 	(void)state;
 	test_ca_init(&ca, "CA");
 	for (int i = 0; i < 2; i++) {
-		test_cert_init(&certs[i], &ca, X509_KEY_P256, "localhost", i == 0 ? "skerry://old" : "skerry://new");
+		test_cert_init(&certs[i], &ca, X509_KEY_P256, "localhost",
+			       i == 0 ? "skerry://old" : "skerry://new");
 		const struct tls_server_opts opts = {
-			.cert = { .chain_pem = certs[i].chain, .key_pem = certs[i].key_pem },
+			.cert = {.chain_pem = certs[i].chain, .key_pem = certs[i].key_pem},
 			.alpn = alpn,
 		};
 		assert_ok(tls_server_new(&opts, &server[i], &err));
 	}
-	const struct tls_client_opts copts = { .trust = TLS_TRUST_CA, .ca_pem = ca.pem, .alpn = alpn };
+	const struct tls_client_opts copts = {
+		.trust = TLS_TRUST_CA, .ca_pem = ca.pem, .alpn = alpn};
 	assert_ok(tls_client_new(&copts, &client, &err));
 	struct tls_slot *slot = tls_slot_new(server[0]);
-	const struct listener_opts lopts = { .address = "127.0.0.1:0", .tls = slot };
+	const struct listener_opts lopts = {.address = "127.0.0.1:0", .tls = slot};
 	struct listener *l = listen_on(loop, &lopts, &a);
 	snprintf(target, sizeof(target), "https://localhost:%u", (unsigned)listener_port(l));
-	const char *targets[] = { target };
-	const struct dial_opts opts = { .tls = client };
+	const char *targets[] = {target};
+	const struct dial_opts opts = {.tls = client};
 	for (int i = 0; i < 2; i++) {
 		if (i == 1) {
 			tls_slot_set(slot, server[1]);
 		}
 		dial_all(loop, targets, 1, &opts, &d);
 		assert_non_null(d.stream);
-		assert_true(x509_facts_has_uri(&stream_tls(d.stream)->peer->facts, i == 0 ? "skerry://old" : "skerry://new"));
+		assert_true(x509_facts_has_uri(&stream_tls(d.stream)->peer->facts,
+					       i == 0 ? "skerry://old" : "skerry://new"));
 		stream_close(d.stream);
 	}
 	accepted_done(&a);
@@ -549,30 +562,31 @@ static void test_targets(void **state)
 		uint16_t port;
 		bool tls;
 	} cases[] = {
-		{ "https://example.com", "example.com", 443, true },
-		{ "https://example.com/", "example.com", 443, true },
-		{ "https://example.com:8443", "example.com", 8443, true },
-		{ "https://[2001:db8::1]:8443", "2001:db8::1", 8443, true },
-		{ "http://10.0.0.1", "10.0.0.1", 80, false },
-		{ "10.0.0.1:99", "10.0.0.1", 99, false },
-		{ "unix:/run/x", "/run/x", 0, false },
-		{ "https://example.com/path", NULL, 0, false },
-		{ "https://user@example.com", NULL, 0, false },
-		{ "ftp://example.com", NULL, 0, false },
-		{ "example.com", NULL, 0, false },
-		{ "https://", NULL, 0, false },
-		{ "https://a:0", NULL, 0, false },
-		{ "https://a:70000", NULL, 0, false },
-		{ "unix:x", NULL, 0, false },
-		{ "", NULL, 0, false },
+		{"https://example.com", "example.com", 443, true},
+		{"https://example.com/", "example.com", 443, true},
+		{"https://example.com:8443", "example.com", 8443, true},
+		{"https://[2001:db8::1]:8443", "2001:db8::1", 8443, true},
+		{"http://10.0.0.1", "10.0.0.1", 80, false},
+		{"10.0.0.1:99", "10.0.0.1", 99, false},
+		{"unix:/run/x", "/run/x", 0, false},
+		{"https://example.com/path", NULL, 0, false},
+		{"https://user@example.com", NULL, 0, false},
+		{"ftp://example.com", NULL, 0, false},
+		{"example.com", NULL, 0, false},
+		{"https://", NULL, 0, false},
+		{"https://a:0", NULL, 0, false},
+		{"https://a:70000", NULL, 0, false},
+		{"unix:x", NULL, 0, false},
+		{"", NULL, 0, false},
 	};
 
 	(void)state;
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		char host[256];
 		uint16_t port = 0;
 		bool tls = false;
-		struct err err = { 0 };
+		struct err err = {0};
 		int rc = dial_parse(c->text, host, &port, &tls, &err);
 
 		if ((rc == 0) != (c->host != NULL)) {

@@ -7,7 +7,7 @@
 #include "base/limits.h"
 #include "net/loop.h"
 
-/* ---- Timers ---------------------------------------------------------------------------------------------------------- */
+/* ---- Timers ---------------------------------------------------------------------------------- */
 
 struct shot {
 	struct loop_timer timer;
@@ -30,13 +30,14 @@ static void on_shot(void *arg)
 static void test_timers_in_order(void **state)
 {
 	struct loop *loop = loop_new("t");
-	struct shot shots[20] = { 0 };
+	struct shot shots[20] = {0};
 	int order = 0;
 
 	(void)state;
 	for (int i = 0; i < 20; i++) {
 		shots[i].order = &order;
-		loop_timer_start(&shots[i].timer, loop, (uint64_t)((i * 7) % 20) / 2, on_shot, &shots[i]);
+		loop_timer_start(&shots[i].timer, loop, (uint64_t)((i * 7) % 20) / 2, on_shot,
+				 &shots[i]);
 	}
 	loop_timer_stop(&shots[5].timer);
 	loop_run(loop);
@@ -66,7 +67,7 @@ static void on_restart(void *arg)
 
 static void test_timer_restarts_itself_in_later_turns(void **state)
 {
-	struct shot s = { .loop = loop_new("t") };
+	struct shot s = {.loop = loop_new("t")};
 
 	(void)state;
 	loop_timer_start(&s.timer, s.loop, 0, on_restart, &s);
@@ -94,7 +95,7 @@ static void on_stopper(void *arg)
 static void test_stop_other_timer_inside_callback(void **state)
 {
 	struct loop *loop = loop_new("t");
-	struct stopper s = { 0 };
+	struct stopper s = {0};
 
 	(void)state;
 	loop_timer_start(&s.timer, loop, 1, on_stopper, &s);
@@ -104,7 +105,7 @@ static void test_stop_other_timer_inside_callback(void **state)
 	loop_free(loop);
 }
 
-/* ---- Posts ----------------------------------------------------------------------------------------------------------- */
+/* ---- Posts ----------------------------------------------------------------------------------- */
 
 struct counter {
 	int n;
@@ -136,14 +137,14 @@ static void test_posts_from_a_thread_in_order(void **state)
 {
 	enum { N = 5000 };
 	static struct numbered posts[N];
-	struct counter c = { .ordered = true, .target = N };
+	struct counter c = {.ordered = true, .target = N};
 
 	(void)state;
 	c.loop = loop_new("posts");
 	assert_ok(loop_thread_start(c.loop));
 	assert_false(loop_is_here(c.loop));
 	for (int i = 0; i < N; i++) {
-		posts[i] = (struct numbered){ &c, i + 1 };
+		posts[i] = (struct numbered){&c, i + 1};
 		assert_ok(loop_post(c.loop, on_post, &posts[i]));
 	}
 	loop_thread_join(c.loop);
@@ -175,7 +176,7 @@ static void test_post_queue_is_bounded(void **state)
 	assert_int_equal(n, LIM_LOOP_POSTS + 2);
 }
 
-/* ---- Flush hooks ----------------------------------------------------------------------------------------------------- */
+/* ---- Flush hooks ----------------------------------------------------------------------------- */
 
 struct flusher {
 	struct flush_hook hook;
@@ -196,7 +197,7 @@ static void on_flush(void *arg)
 
 static void test_flush_once_per_turn(void **state)
 {
-	struct flusher f = { .loop = loop_new("f"), .again = 2 };
+	struct flusher f = {.loop = loop_new("f"), .again = 2};
 
 	(void)state;
 	f.hook.run = on_flush;
@@ -214,7 +215,7 @@ static void test_flush_once_per_turn(void **state)
 	loop_free(f.loop);
 }
 
-/* ---- Jobs ------------------------------------------------------------------------------------------------------------ */
+/* ---- Jobs ------------------------------------------------------------------------------------ */
 
 struct task {
 	struct loop *loop;
@@ -237,7 +238,7 @@ static void work_done(void *arg)
 
 static void test_work(void **state)
 {
-	struct task t = { .loop = loop_new("w") };
+	struct task t = {.loop = loop_new("w")};
 
 	(void)state;
 	assert_ok(loop_work(t.loop, work, work_done, &t));

@@ -1,4 +1,5 @@
-/* TLS over in-memory streams: trust modes, client certificates, names, ALPN, exporter. LIBS: net testcerts */
+/* TLS over in-memory streams: trust modes, client certificates, names, ALPN, exporter. */
+/* LIBS: net testcerts */
 #include "tests/lib/test.h"
 
 #include "base/crypto.h"
@@ -8,11 +9,11 @@
 #include "net/tls.h"
 #include "tests/lib/certs.h"
 
-#define URI "skerry://77/lighthouse/3"
+#define URI      "skerry://77/lighthouse/3"
 #define PIN_NAME "77.skerry.invalid"
 
-static const char *const h2[] = { "h2", NULL };
-static const char *const raft[] = { "skerry-raft/1", NULL };
+static const char *const h2[] = {"h2", NULL};
+static const char *const raft[] = {"skerry-raft/1", NULL};
 
 struct pki {
 	struct test_ca ca, other;
@@ -43,7 +44,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* ---- One handshake --------------------------------------------------------------------------------------------------- */
+/* ---- One handshake --------------------------------------------------------------------------- */
 
 struct side {
 	struct stream *stream;
@@ -79,14 +80,15 @@ static void on_close(void *arg, const struct err *err)
 	s->stream = NULL;
 }
 
-static const struct stream_handler handler = { .on_data = on_data, .on_close = on_close };
+static const struct stream_handler handler = {.on_data = on_data, .on_close = on_close};
 
 struct pair {
 	struct loop *loop;
 	struct side server, client;
 };
 
-static void handshake(struct pair *p, struct tls_ctx *server, struct tls_ctx *client, const char *name)
+static void handshake(struct pair *p, struct tls_ctx *server, struct tls_ctx *client,
+		      const char *name)
 {
 	struct stream *a, *b;
 
@@ -113,7 +115,7 @@ static void pair_done(struct pair *p)
 static struct tls_ctx *server_ctx(const struct tls_server_opts *opts)
 {
 	struct tls_ctx *ctx;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	assert_ok(tls_server_new(opts, &ctx, &err));
 	return ctx;
@@ -122,7 +124,7 @@ static struct tls_ctx *server_ctx(const struct tls_server_opts *opts)
 static struct tls_ctx *client_ctx(const struct tls_client_opts *opts)
 {
 	struct tls_ctx *ctx;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	assert_ok(tls_client_new(opts, &ctx, &err));
 	return ctx;
@@ -131,16 +133,18 @@ static struct tls_ctx *client_ctx(const struct tls_client_opts *opts)
 static struct tls_server_opts plain_server(void)
 {
 	return (struct tls_server_opts){
-		.cert = { .chain_pem = pki.server.chain, .key_pem = pki.server.key_pem, .tag = "cluster" },
+		.cert = {.chain_pem = pki.server.chain,
+			 .key_pem = pki.server.key_pem,
+			 .tag = "cluster"},
 		.alpn = h2,
 	};
 }
 
-/* ---- Trust ----------------------------------------------------------------------------------------------------------- */
+/* ---- Trust ----------------------------------------------------------------------------------- */
 
 static void test_trust_modes(void **state)
 {
-	static const uint8_t wrong[32] = { 1 };
+	static const uint8_t wrong[32] = {1};
 	const struct {
 		const char *what;
 		enum tls_trust trust;
@@ -150,24 +154,31 @@ static void test_trust_modes(void **state)
 		bool ok;
 		const char *text;
 	} cases[] = {
-		{ "CA and name", TLS_TRUST_CA, pki.ca.pem, NULL, PIN_NAME, true, NULL },
-		{ "CA, address in the certificate", TLS_TRUST_CA, pki.ca.pem, NULL, "127.0.0.1", true, NULL },
-		{ "CA, another address", TLS_TRUST_CA, pki.ca.pem, NULL, "127.0.0.2", false, "not for the name 127.0.0.2" },
-		{ "CA, wrong name", TLS_TRUST_CA, pki.ca.pem, NULL, "example.com", false, "not for the name example.com" },
-		{ "another CA", TLS_TRUST_CA, pki.other.pem, NULL, PIN_NAME, false, "certificate" },
-		{ "system roots", TLS_TRUST_SYSTEM, NULL, NULL, PIN_NAME, false, "certificate" },
-		{ "pin", TLS_TRUST_PIN, NULL, pki.ca.pin, PIN_NAME, true, NULL },
-		{ "wrong pin", TLS_TRUST_PIN, NULL, wrong, PIN_NAME, false, "not of the cluster" },
-		{ "pin of another CA", TLS_TRUST_PIN, NULL, pki.other.pin, PIN_NAME, false, "not of the cluster" },
-		{ "pin, wrong name", TLS_TRUST_PIN, NULL, pki.ca.pin, "78.skerry.invalid", false, "not for the name" },
-		{ "callback alone, none given", TLS_TRUST_CALLBACK, pki.ca.pem, NULL, "whatever", true, NULL },
+		{"CA and name", TLS_TRUST_CA, pki.ca.pem, NULL, PIN_NAME, true, NULL},
+		{"CA, address in the certificate", TLS_TRUST_CA, pki.ca.pem, NULL, "127.0.0.1",
+		 true, NULL},
+		{"CA, another address", TLS_TRUST_CA, pki.ca.pem, NULL, "127.0.0.2", false,
+		 "not for the name 127.0.0.2"},
+		{"CA, wrong name", TLS_TRUST_CA, pki.ca.pem, NULL, "example.com", false,
+		 "not for the name example.com"},
+		{"another CA", TLS_TRUST_CA, pki.other.pem, NULL, PIN_NAME, false, "certificate"},
+		{"system roots", TLS_TRUST_SYSTEM, NULL, NULL, PIN_NAME, false, "certificate"},
+		{"pin", TLS_TRUST_PIN, NULL, pki.ca.pin, PIN_NAME, true, NULL},
+		{"wrong pin", TLS_TRUST_PIN, NULL, wrong, PIN_NAME, false, "not of the cluster"},
+		{"pin of another CA", TLS_TRUST_PIN, NULL, pki.other.pin, PIN_NAME, false,
+		 "not of the cluster"},
+		{"pin, wrong name", TLS_TRUST_PIN, NULL, pki.ca.pin, "78.skerry.invalid", false,
+		 "not for the name"},
+		{"callback alone, none given", TLS_TRUST_CALLBACK, pki.ca.pem, NULL, "whatever",
+		 true, NULL},
 	};
 
 	(void)state;
 	struct tls_server_opts server = plain_server();
 	struct tls_ctx *s = server_ctx(&server);
-	TEST_TABLE(c, cases) {
-		struct tls_client_opts opts = { .trust = c->trust, .ca_pem = c->ca, .alpn = h2 };
+	TEST_TABLE(c, cases)
+	{
+		struct tls_client_opts opts = {.trust = c->trust, .ca_pem = c->ca, .alpn = h2};
 		struct pair p;
 
 		if (c->pin != NULL) {
@@ -194,7 +205,7 @@ static void test_trust_modes(void **state)
 static void test_pin_is_not_the_leaf(void **state)
 {
 	struct tls_server_opts server = plain_server();
-	struct tls_client_opts opts = { .trust = TLS_TRUST_PIN, .alpn = h2 };
+	struct tls_client_opts opts = {.trust = TLS_TRUST_PIN, .alpn = h2};
 	struct pair p;
 
 	(void)state;
@@ -207,7 +218,7 @@ static void test_pin_is_not_the_leaf(void **state)
 	tls_unref(c);
 }
 
-/* ---- Client certificates --------------------------------------------------------------------------------------------- */
+/* ---- Client certificates --------------------------------------------------------------------- */
 
 struct member {
 	uint8_t pub[32];
@@ -220,7 +231,8 @@ static int verify_member(void *arg, const struct tls_peer *peer, struct err *err
 
 	m->seen++;
 	if (!peer->trusted) {
-		return err_reason(err, ERR_UNAUTHENTICATED, "NOT_OF_CLUSTER", "not of this cluster");
+		return err_reason(err, ERR_UNAUTHENTICATED, "NOT_OF_CLUSTER",
+				  "not of this cluster");
 	}
 	if (!x509_facts_has_uri(&peer->facts, URI)) {
 		return err_set(err, ERR_UNAUTHENTICATED, "no URI name of a lighthouse");
@@ -233,10 +245,10 @@ static int verify_member(void *arg, const struct tls_peer *peer, struct err *err
 
 static void test_client_certificates(void **state)
 {
-	struct member m = { .seen = 0 };
+	struct member m = {.seen = 0};
 	struct tls_server_opts server = plain_server();
-	struct test_cert *const certs[] = { &pki.member, &pki.stranger, &pki.server, NULL };
-	const char *const texts[] = { NULL, "not of this cluster", "no URI name", "" };
+	struct test_cert *const certs[] = {&pki.member, &pki.stranger, &pki.server, NULL};
+	const char *const texts[] = {NULL, "not of this cluster", "no URI name", ""};
 
 	(void)state;
 	assert_int_equal(x509_key_pub(pki.member.key, m.pub), 32);
@@ -248,7 +260,7 @@ static void test_client_certificates(void **state)
 	server.verify_arg = &m;
 	struct tls_ctx *s = server_ctx(&server);
 	for (size_t i = 0; i < ARRAY_LEN(certs); i++) {
-		struct tls_client_opts opts = { .trust = TLS_TRUST_PIN, .alpn = raft };
+		struct tls_client_opts opts = {.trust = TLS_TRUST_PIN, .alpn = raft};
 		struct pair p;
 
 		memcpy(opts.pin, pki.ca.pin, 32);
@@ -288,7 +300,7 @@ static void test_client_certificates(void **state)
 	struct tls_client_opts opts = {
 		.trust = TLS_TRUST_PIN,
 		.alpn = raft,
-		.cert = { .chain_pem = pki.member.chain, .key_pem = pki.member.key_pem },
+		.cert = {.chain_pem = pki.member.chain, .key_pem = pki.member.key_pem},
 	};
 	struct pair p;
 	memcpy(opts.pin, pki.ca.pin, 32);
@@ -301,7 +313,7 @@ static void test_client_certificates(void **state)
 	tls_unref(s);
 }
 
-/* ---- Names and ALPN -------------------------------------------------------------------------------------------------- */
+/* ---- Names and ALPN -------------------------------------------------------------------------- */
 
 static struct tls_ctx *sni_choice(void *arg, const char *name)
 {
@@ -317,7 +329,7 @@ static void test_certificate_by_name(void **state)
 	(void)state;
 	test_cert_init(&public, &pki.other, X509_KEY_P256, "other.example", NULL);
 	struct tls_server_opts other = {
-		.cert = { .chain_pem = public.chain, .key_pem = public.key_pem, .tag = "public" },
+		.cert = {.chain_pem = public.chain, .key_pem = public.key_pem, .tag = "public"},
 		.alpn = h2,
 	};
 	struct tls_ctx *o = server_ctx(&other);
@@ -328,9 +340,10 @@ static void test_certificate_by_name(void **state)
 		const char *name;
 		const char *ca;
 		const char *tag;
-	} cases[] = { { "other.example", pki.other.pem, "public" }, { PIN_NAME, pki.ca.pem, "cluster" } };
-	TEST_TABLE(k, cases) {
-		struct tls_client_opts opts = { .trust = TLS_TRUST_CA, .ca_pem = k->ca, .alpn = h2 };
+	} cases[] = {{"other.example", pki.other.pem, "public"}, {PIN_NAME, pki.ca.pem, "cluster"}};
+	TEST_TABLE(k, cases)
+	{
+		struct tls_client_opts opts = {.trust = TLS_TRUST_CA, .ca_pem = k->ca, .alpn = h2};
 		struct tls_ctx *c = client_ctx(&opts);
 
 		handshake(&p, s, c, k->name);
@@ -356,7 +369,8 @@ static void test_alpn(void **state)
 		server.alpn_optional = optional == 1;
 		struct tls_ctx *s = server_ctx(&server);
 		/* A protocol that is not spoken: a fatal alert, always. */
-		struct tls_client_opts opts = { .trust = TLS_TRUST_CA, .ca_pem = pki.ca.pem, .alpn = raft };
+		struct tls_client_opts opts = {
+			.trust = TLS_TRUST_CA, .ca_pem = pki.ca.pem, .alpn = raft};
 		struct tls_ctx *c = client_ctx(&opts);
 		handshake(&p, s, c, PIN_NAME);
 		assert_null(p.server.stream);
@@ -378,12 +392,12 @@ static void test_alpn(void **state)
 	}
 }
 
-/* ---- Exporter and data ----------------------------------------------------------------------------------------------- */
+/* ---- Exporter and data ----------------------------------------------------------------------- */
 
 static void test_exporter_and_data(void **state)
 {
 	struct tls_server_opts server = plain_server();
-	struct tls_client_opts opts = { .trust = TLS_TRUST_CA, .ca_pem = pki.ca.pem, .alpn = h2 };
+	struct tls_client_opts opts = {.trust = TLS_TRUST_CA, .ca_pem = pki.ca.pem, .alpn = h2};
 	struct pair p;
 	uint8_t a[32], b[32], c[32];
 
@@ -433,7 +447,7 @@ static void test_timeout_and_cancel(void **state)
 	struct tls_ctx *s = server_ctx(&server);
 	struct loop *loop = loop_new("tls");
 	struct stream *a, *b;
-	struct side side = { 0 };
+	struct side side = {0};
 
 	(void)state;
 	stream_pair_new(loop, &a, &b);
@@ -460,13 +474,14 @@ static void test_garbage(void **state)
 {
 	struct tls_server_opts server = plain_server();
 	struct tls_ctx *s = server_ctx(&server);
-	static const char *const inputs[] = { "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\xff\xff\x01", "\x80\x80\x01\x03",
-					      "SSH-2.0-x\r\n" };
+	static const char *const inputs[] = {"GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\xff\xff\x01",
+					     "\x80\x80\x01\x03", "SSH-2.0-x\r\n"};
 
 	(void)state;
-	TEST_TABLE(text, inputs) {
+	TEST_TABLE(text, inputs)
+	{
 		struct loop *loop = loop_new("tls");
-		struct side side = { 0 };
+		struct side side = {0};
 		struct stream *a, *b;
 
 		stream_pair_new(loop, &a, &b);
@@ -486,7 +501,7 @@ static void test_bad_material(void **state)
 {
 	struct tls_server_opts server = plain_server();
 	struct tls_ctx *ctx;
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)state;
 	server.cert.key_pem = pki.member.key_pem;
@@ -498,7 +513,7 @@ static void test_bad_material(void **state)
 	server.cert.chain_pem = "nonsense";
 	assert_err(tls_server_new(&server, &ctx, &err), ERR_INVALID);
 	assert_string_equal(err.field, "certificate");
-	struct tls_client_opts client = { .trust = TLS_TRUST_CA, .ca_pem = "nonsense" };
+	struct tls_client_opts client = {.trust = TLS_TRUST_CA, .ca_pem = "nonsense"};
 	assert_err(tls_client_new(&client, &ctx, &err), ERR_INVALID);
 	assert_string_equal(err.field, "ca");
 }
@@ -507,10 +522,14 @@ int main(void)
 {
 	crypto_init();
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_trust_modes),	    cmocka_unit_test(test_pin_is_not_the_leaf),
-		cmocka_unit_test(test_client_certificates), cmocka_unit_test(test_certificate_by_name),
-		cmocka_unit_test(test_alpn),		    cmocka_unit_test(test_exporter_and_data),
-		cmocka_unit_test(test_timeout_and_cancel),  cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_trust_modes),
+		cmocka_unit_test(test_pin_is_not_the_leaf),
+		cmocka_unit_test(test_client_certificates),
+		cmocka_unit_test(test_certificate_by_name),
+		cmocka_unit_test(test_alpn),
+		cmocka_unit_test(test_exporter_and_data),
+		cmocka_unit_test(test_timeout_and_cancel),
+		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_bad_material),
 	};
 

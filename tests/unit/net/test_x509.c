@@ -8,14 +8,15 @@
 
 static void test_keys_round_trip(void **state)
 {
-	static const enum x509_key_type types[] = { X509_KEY_ED25519, X509_KEY_P256 };
+	static const enum x509_key_type types[] = {X509_KEY_ED25519, X509_KEY_P256};
 
 	(void)state;
-	TEST_TABLE(type, types) {
+	TEST_TABLE(type, types)
+	{
 		struct x509_key *key, *again;
 		struct buf pem = BUF_INIT;
 		uint8_t a[X509_PUB_MAX], b[X509_PUB_MAX], h1[32], h2[32], h3[32];
-		struct err err = { 0 };
+		struct err err = {0};
 
 		assert_ok(x509_key_new(*type, &key, &err));
 		assert_ok(x509_key_pem(key, &pem));
@@ -41,7 +42,7 @@ static void test_seed(void **state)
 {
 	struct x509_key *key, *p256;
 	uint8_t seed[32], out[32], pub[X509_PUB_MAX], want[32];
-	struct err err = { 0 };
+	struct err err = {0};
 
 	(void)state;
 	memset(seed, 7, sizeof(seed));
@@ -63,9 +64,9 @@ static void test_issue_and_facts(void **state)
 	struct x509_key *key;
 	struct buf pem = BUF_INIT;
 	struct x509_facts f;
-	struct err err = { 0 };
-	const char *uris[] = { "skerry://5/lighthouse/1", "skerry://5/api", NULL };
-	const char *dns[] = { "a.example", "b.example,DNS:evil.example", NULL };
+	struct err err = {0};
+	const char *uris[] = {"skerry://5/lighthouse/1", "skerry://5/api", NULL};
+	const char *dns[] = {"a.example", "b.example,DNS:evil.example", NULL};
 	struct ipaddr ips[2];
 	uint8_t pub[X509_PUB_MAX];
 	int64_t now = clock_wall_ms() / 1000 * 1000;
@@ -112,13 +113,17 @@ static void test_issue_and_facts(void **state)
 	assert_false(x509_signed_by("x", ca.pem, now));
 	x509_facts_done(&f);
 	/* The CA certificate must belong to the CA key. */
-	assert_err(x509_issue(ca.key, other.pem, X509_KEY_ED25519, pub, n, &spec, &pem, &err), ERR_INVALID);
-	assert_err(x509_issue(ca.key, ca.pem, X509_KEY_P256, pub, n, &spec, &pem, &err), ERR_INVALID);
+	assert_err(x509_issue(ca.key, other.pem, X509_KEY_ED25519, pub, n, &spec, &pem, &err),
+		   ERR_INVALID);
+	assert_err(x509_issue(ca.key, ca.pem, X509_KEY_P256, pub, n, &spec, &pem, &err),
+		   ERR_INVALID);
 	assert_ok(x509_parse_pem(ca.pem, &f, &err));
 	assert_true(f.is_ca);
 	assert_memory_equal(f.spki_sha256, ca.pin, 32);
 	x509_facts_done(&f);
-	assert_err(x509_parse_pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &f, &err), ERR_INVALID);
+	assert_err(x509_parse_pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+				  &f, &err),
+		   ERR_INVALID);
 	assert_err(x509_parse_der("\x30\x03\x02\x01", 4, &f, &err), ERR_INVALID);
 	buf_done(&pem);
 	x509_key_free(key);
