@@ -73,6 +73,7 @@ struct registration {
 	bool ephemeral;
 	/* filled by registration_check */
 	const TailnetRecord *tailnet;
+	bool never_expires;   /* the node that exists was set so */
 	NodeRecord *existing; /* NULL: a new node */
 	uint8_t v4[4];
 	char name[64];

@@ -104,6 +104,7 @@ int registration_check(struct state *st, struct registration *r)
 			      "there is no such tailnet");
 	}
 	r->existing = NULL;
+	r->never_expires = false;
 	if (st_index(st, machine_key(&k, f->machine_key, tailnet, r->user), &t, &id)) {
 		r->existing = st_node(st, t, id);
 	}
@@ -119,6 +120,12 @@ int registration_check(struct state *st, struct registration *r)
 	if (r->existing != NULL) {
 		const NodeRecord *n = r->existing;
 
+		/* What an administrator set outlives a new registration, unless the key says otherwise. */
+		if (r->n_tags == 0) {
+			r->tags = n->tags;
+			r->n_tags = n->n_tags;
+		}
+		r->never_expires = n->expire_ms == 0 && !n->expired;
 		if (n->name_fixed || name_follows(n->given_name, facts_hostname(f))) {
 			snprintf(r->name, sizeof(r->name), "%s", n->given_name);
 			return ACCEPT;
@@ -227,7 +234,8 @@ NodeRecord *registration_make(struct state *st, struct registration *r)
 		n->given_name = st_printf(st, "%s", r->name);
 		name_take(st, n->tailnet, n->given_name, n->id);
 	}
-	node_set_expiry(st, n, n->n_tags > 0 ? 0 : node_default_expiry(st, r->tailnet));
+	node_set_expiry(
+		st, n, n->n_tags > 0 || r->never_expires ? 0 : node_default_expiry(st, r->tailnet));
 	if (is_new) {
 		node_new_indexes(st, n);
 	}

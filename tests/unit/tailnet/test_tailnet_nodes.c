@@ -253,6 +253,29 @@ static void test_unapproved_and_tags(void **state UNUSED)
 	c->node_update->set_user = true;
 	c->node_update->user = 2;
 	world_do(&w, c);
+	/* What was set by hand outlives a registration: no expiry, tags. */
+	{
+		uint64_t plain = world_do(
+			&w, world_key(&w, 1, &(struct key_form){.user = 2, .reusable = true}));
+		Command *h = world_command(&w, 1);
+		Skerry__Internal__V1__NodeUpdate *u =
+			WBODY(&w, h, NODE_UPDATE, node_update, NodeUpdate);
+
+		u->id = world_do(&w, world_register(&w, 1, plain, world_facts(&w, 8, "d")));
+		u->set_expire = true;
+		world_do(&w, h);
+		assert_int_equal(
+			world_do(&w, world_register(&w, 1, plain, world_facts(&w, 8, "d"))), u->id);
+		assert_int_equal(world_node(&w, 1, u->id)->expire_ms, 0);
+		u->set_expire = false;
+		u->set_tags = true;
+		u->n_tags = 1;
+		u->tags = &tag;
+		world_do(&w, h);
+		world_do(&w, world_register(&w, 1, plain, world_facts(&w, 8, "d")));
+		assert_int_equal(world_node(&w, 1, u->id)->n_tags, 1);
+		assert_int_equal(world_node(&w, 1, u->id)->expire_ms, 0);
+	}
 	assert_int_equal(world_node(&w, 1, c1)->expire_ms, w.now + 180 * DAY);
 	assert_int_equal(world_node(&w, 1, c1)->user, 2);
 	/* A user of the other tailnet is none here. */
