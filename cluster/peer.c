@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "net/http.h"
 #include "net/listen.h"
 #include "net/tls.h"
@@ -233,7 +234,7 @@ static void links_follow(struct peer *p)
 		if (l == NULL) {
 			list_push(&p->links, &peer_link_new(p, m)->node);
 		} else {
-			peer_link_set_address(l, m->address);
+			peer_link_set_address(l, m->address, false);
 		}
 	}
 }
@@ -278,7 +279,7 @@ void peer_table_refresh(struct peer *p)
 void peer_rows_update(struct peer *p)
 {
 	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
-	size_t n = 0;
+	size_t n = 0, connected = 0;
 
 	for (size_t i = 0; i < p->table.n && n < CLUSTER_MEMBERS_MAX; i++) {
 		const struct member *m = &p->table.m[i];
@@ -300,15 +301,14 @@ void peer_rows_update(struct peer *p)
 			continue;
 		}
 		row->connected = peer_link_connected(l);
+		connected += row->connected;
 		row->applied_index = l->applied_index;
 		row->revision = l->revision;
 		row->devices = l->devices;
 		row->clock_offset_ms = l->offset_ms;
 		row->rtt_us = l->rtt_us;
-		if (l->incarnation != 0) {
-			row->incarnation = l->incarnation;
-		}
 	}
+	gauge_set(p->metric_links, (double)connected);
 	pthread_mutex_lock(&p->lock);
 	memcpy(p->rows, rows, n * sizeof(rows[0]));
 	p->n_rows = n;
@@ -397,6 +397,8 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	list_init(&p->digest_waits);
 	pthread_mutex_init(&p->lock, NULL);
 	p->loop = loop_new("peer");
+	p->metric_links = metrics_gauge("skerry_peer_links",
+					"Other lighthouses with a link that works.", NULL);
 	r = member_table_load(p->dir, &p->table, err);
 	if (r >= 0) {
 		r = peer_ack_load(p, err);

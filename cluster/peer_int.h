@@ -24,6 +24,7 @@ struct http_router;
 struct http_server;
 struct join_server;
 struct listener;
+struct metric;
 struct peer_pump;
 struct rpc_channel;
 struct rpc_request;
@@ -54,6 +55,7 @@ struct peer_link {
 	struct peer *peer;
 	uint64_t id;
 	char address[LIM_HOST_PORT + 1];
+	bool told_address; /* by the member itself, which may have moved since the table was written */
 
 	/* our connection for skerry-peer/1 */
 	struct dial *dial;
@@ -154,6 +156,7 @@ struct peer {
 	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
 	size_t n_rows;
 	atomic_uint_fast64_t devices;
+	struct metric *metric_links;
 };
 
 /* peer.c */
@@ -179,7 +182,8 @@ void peer_tls_renew(struct peer *p);
 /* peer_link.c */
 struct peer_link *peer_link_new(struct peer *p, const struct member *m);
 void peer_link_free(struct peer_link *l);
-void peer_link_set_address(struct peer_link *l, const char *address);
+/* From the table (ignored once the member itself has said where it is), or `told` by the member. */
+void peer_link_set_address(struct peer_link *l, const char *address, bool told);
 /* Asks WhoAreYou now, or right after the question under way. False: there is no connection. */
 bool peer_link_ask(struct peer_link *l);
 bool peer_link_connected(const struct peer_link *l);

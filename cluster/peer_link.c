@@ -78,6 +78,7 @@ void peer_link_fill_request(struct peer_link *l, who_request *q)
 	q->lighthouse_id = l->peer->self;
 	q->incarnation = l->peer->incarnation;
 	q->acknowledged_index = l->ack;
+	q->peer_address = l->peer->keys->peer_address;
 }
 
 /*
@@ -260,11 +261,16 @@ struct peer_link *peer_link_new(struct peer *p, const struct member *m)
 	return l;
 }
 
-void peer_link_set_address(struct peer_link *l, const char *address)
+void peer_link_set_address(struct peer_link *l, const char *address, bool told)
 {
+	if (!told && l->told_address) {
+		return;
+	}
+	l->told_address = told;
 	if (strcmp(l->address, address) == 0) {
 		return;
 	}
+	LOG_DEBUG("peer: lighthouse %" PRIu64 " is at %s", l->id, address);
 	snprintf(l->address, sizeof(l->address), "%s", address);
 	dial_cancel(l->dial);
 	l->dial = NULL;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/prefix.h"
 #include "net/stream.h"
 #include "proto/pb_util.h"
 #include "tailnet/query.h"
@@ -159,6 +160,19 @@ void peer_service_who(struct peer *p, who_response *r)
 	r->version = p->version;
 }
 
+/* A member that has moved says so itself: the table learns of it only when the others reach it. */
+static void note_address(struct peer *p, uint64_t from, const char *address)
+{
+	struct peer_link *l = peer_link_find(p, from);
+	char host[256];
+	uint16_t port;
+
+	if (l != NULL && strlen(address) <= LIM_HOST_PORT &&
+	    hostport_parse(address, 0, host, sizeof(host), &port, NULL) >= 0) {
+		peer_link_set_address(l, address, true);
+	}
+}
+
 /*
  * A peer knows that we had acknowledged more than our log holds: the directory is an old copy, or was emptied. It
  * counts when it is still so at a later question, since our own figures are a turn old.
@@ -191,8 +205,11 @@ static void on_who(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 	struct peer *p = arg;
 	const who_request *q = (const who_request *)req;
 	who_response out = SKERRY__INTERNAL__V1__WHO_ARE_YOU_RESPONSE__INIT;
-	uint64_t from = q->lighthouse_id, acknowledged = q->acknowledged_index;
+	uint64_t from = 0, acknowledged = q->acknowledged_index;
 
+	if (peer_tls_who(p, rpc_call_stream(call), &from, NULL) >= 0) {
+		note_address(p, from, q->peer_address);
+	}
 	peer_service_who(p, &out);
 	rpc_call_reply(call, &out.base); /* the call and its request are gone */
 	check_own_log(p, from, acknowledged, out.last_index);

@@ -362,7 +362,7 @@ static void do_digests(struct child *c)
 static void do_status(struct child *c)
 {
 	struct cluster_status s;
-	size_t voters = 0, linked = 0;
+	size_t voters = 0, linked = 0, lost = 0;
 	double races = metrics_value("skerry_peer_probe_lost_total", NULL);
 	double alarms = metrics_value("skerry_peer_probe_false_alarms_total", NULL);
 
@@ -370,12 +370,13 @@ static void do_status(struct child *c)
 	for (size_t i = 0; i < s.n_members; i++) {
 		voters += s.member[i].voter;
 		linked += s.member[i].connected && !s.member[i].self;
+		lost += s.member[i].incarnation == 0;
 	}
 	say(c,
 	    "ok id=%" PRIu64 " leader=%" PRIu64 " term=%" PRIu64 " members=%zu voters=%zu linked=%zu "
-	    "applied=%" PRIu64 " revision=%" PRIu64 " quorum=%d races=%.0f alarms=%.0f",
+	    "applied=%" PRIu64 " revision=%" PRIu64 " quorum=%d lost=%zu races=%.0f alarms=%.0f",
 	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
-	    s.revision, s.quorum, races == races ? races : 0, alarms == alarms ? alarms : 0);
+	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0);
 }
 
 static int child_open(struct child *c, struct err *e)

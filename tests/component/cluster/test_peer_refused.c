@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/crypto.h"
 #include "base/key.h"
+#include "base/limits.h"
 #include "base/mem.h"
 #include "cluster/keyfile.h"
 #include "node.h"
@@ -355,8 +356,68 @@ static void test_removed(void **state)
 	node_say(&f->n[2], line, "open");
 	undisturbed(f, 1500);
 	assert_int_equal(node_wait_exit(&f->n[2], 10000), 78);
-	/* A used token is used, also after the member was removed. */
-	undisturbed(f, 200);
+}
+
+/* ---- after that: two voters, and guests that join ---- */
+
+/* An answer that was lost: the same request again is the same member, even when the address has answered before. */
+static void test_join_again(void **state)
+{
+	struct fixture *f = *state;
+	char *token = new_token(f, 0), line[NODE_LINE];
+	struct keyfile first = {0}, second = {0};
+
+	node_prepare(&f->guest, f->root, "again");
+	/* join.json is gone after an answer: keep a copy of what the request was made with. */
+	node_spawn(&f->guest);
+	shell("(while ! cp %s/join.json %s/kept 2>/dev/null; do :; done) & echo $! > %s/pid",
+	      f->guest.dir, f->guest.dir, f->root);
+	node_ok(&f->guest, line, "join %s", token);
+	node_kill(&f->guest);
+	assert_ok(keyfile_read(f->guest.dir, &first, NULL));
+	shell("mv %s/kept %s/join.json && rm %s/identity.json", f->guest.dir, f->guest.dir,
+	      f->guest.dir);
+	assert_false(keyfile_exists(f->guest.dir));
+	node_spawn(&f->guest);
+	node_ok(&f->guest, line, "join %s", token);
+	assert_ok(keyfile_read(f->guest.dir, &second, NULL));
+	assert_int_equal(first.lighthouse_id, second.lighthouse_id);
+	assert_memory_equal(first.cluster_key, second.cluster_key, PKI_KEY);
+	assert_int_equal(node_status(&f->n[0], "members"), 3);
+	/* Another host with the same token, and the same one in an initialised directory. */
+	node_kill(&f->guest);
+	node_prepare(&f->guest, f->root, "thief");
+	node_spawn(&f->guest);
+	assert_contains(node_say(&f->guest, line, "join %s", token), "error TOKEN_USED");
+	node_kill(&f->guest);
+	snprintf(f->guest.dir, sizeof(f->guest.dir), "%s/again", f->root);
+	node_spawn(&f->guest);
+	assert_contains(node_say(&f->guest, line, "join %s", token), "error ALREADY_INITIALISED");
+	/* It takes the place of the one that was removed. */
+	node_ok(&f->guest, line, "open");
+	wait_for(node_status(&f->n[0], "voters") == 3 && node_status(&f->guest, "voters") == 3,
+		 15000, "three voters again");
+	node_kill(&f->guest);
+	keyfile_done(&first);
+	keyfile_done(&second);
+	free(token);
+}
+
+static void test_join_rate(void **state)
+{
+	struct fixture *f = *state;
+	char *token = new_token(f, 0), *bad = with_change(token, other_secret), line[NODE_LINE];
+	int refused = 0;
+
+	node_prepare(&f->guest, f->root, "flood");
+	node_spawn(&f->guest);
+	do {
+		node_say(&f->guest, line, "join %s", bad);
+		assert_true(++refused <= LIM_JOIN_PER_SOURCE_PER_MIN + 1);
+	} while (strncmp(line, "error TOKEN_UNKNOWN", 19) == 0);
+	assert_contains(line, "error JOIN_RATE");
+	mem_free(bad);
+	free(token);
 }
 
 int main(void)
@@ -365,6 +426,7 @@ int main(void)
 		cmocka_unit_test(test_tokens),	   cmocka_unit_test(test_foreign_ca),
 		cmocka_unit_test(test_other_key),  cmocka_unit_test(test_wiped),
 		cmocka_unit_test(test_old_copy),   cmocka_unit_test(test_removed),
+		cmocka_unit_test(test_join_again), cmocka_unit_test(test_join_rate),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

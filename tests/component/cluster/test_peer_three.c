@@ -279,6 +279,27 @@ static void test_kill_all(void **state)
 	equal_digests(f, 3);
 }
 
+/* A follower that stays away is declared lost after five seconds, once, and no longer when it is back. */
+static void test_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct node *lead = leader(f), *other = follower(f, lead);
+	char line[NODE_LINE];
+	uint64_t start = clock_mono_ms(), revision;
+
+	wait_for(node_status(lead, "lost") == 0, 5000, "all incarnations to be known");
+	node_kill(other);
+	wait_for(node_status(lead, "lost") == 1, 9000, "it to be declared lost");
+	assert_true(clock_mono_ms() - start >= 5000);
+	revision = node_status(lead, "revision");
+	assert_int_equal(node_status(lead, "lost"), 1);
+	node_ok(lead, line, "user while-lost");
+	assert_int_equal(node_status(lead, "revision"), revision + 1);
+	node_spawn(other);
+	node_ok(other, line, "open");
+	wait_for(settled(f, 3, 3) && node_status(lead, "lost") == 0, 10000, "it to come back");
+}
+
 static void test_orderly_end(void **state)
 {
 	struct fixture *f = *state;
@@ -304,6 +325,7 @@ int main(void)
 		cmocka_unit_test(test_forward),
 		cmocka_unit_test(test_kill_leader),
 		cmocka_unit_test(test_kill_all),
+		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_orderly_end),
 	};
 
