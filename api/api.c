@@ -29,6 +29,7 @@
 enum {
 	STATUS_MS = 500,
 	NOT_READY_MS = 10000, /* without quorum */
+	ANSWER_MS = 200,
 	SPREAD_MAX_MS = 3000, /* streams come back to other lighthouses over so long */
 };
 
@@ -73,7 +74,11 @@ struct rpc_call *api_call_find(struct api *api, struct rpc_server *server, struc
 
 uint64_t api_call_deadline(struct rpc_call *call, uint64_t most_ms)
 {
-	return clock_mono_ms() + MIN(rpc_call_remaining_ms(call), most_ms);
+	uint64_t left = rpc_call_remaining_ms(call);
+
+	/* A little earlier than the caller gives up, so that it hears why. */
+	left -= MIN(left / 5, (uint64_t)ANSWER_MS);
+	return clock_mono_ms() + MIN(left, most_ms);
 }
 
 /* ---- changes ---- */

@@ -367,8 +367,8 @@ static void on_confirmed(void *arg, const struct err *why)
 static int confirm(struct caller_gate *gate, struct rpc_call *call, uint64_t id,
 		   const uint8_t hash[32], struct err *err)
 {
-	uint64_t ms = MIN(rpc_call_remaining_ms(call), (uint64_t)CONFIRM_MS);
-	struct read_want want = {.level = READ_LEADER, .deadline_ms = clock_mono_ms() + ms};
+	struct read_want want = {.level = READ_LEADER,
+				 .deadline_ms = api_call_deadline(call, CONFIRM_MS)};
 	struct confirm *w = MEM_NEW(struct confirm);
 	int rc;
 

@@ -183,7 +183,9 @@ class Json:
 
 
 class Lighthouse:
-    def __init__(self):
+    """The first of a cluster, or with a token one that joins."""
+
+    def __init__(self, name="lh1", token=None):
         global schema
         schema = schema or Schema()
         if not os.path.exists(SKERRYD):
@@ -207,16 +209,18 @@ listeners:
     tls: none
     serve: [metrics]
 """)
-        subprocess.run([SKERRYD, "init", "--config", self.config, "--name", "lh1", "--api-address",
+        how = ["join", "-"] if token else ["init"]
+        subprocess.run([SKERRYD, *how, "--config", self.config, "--name", name, "--api-address",
                         f"127.0.0.1:{self.api}", "--peer-address", f"127.0.0.1:{self.peer}"],
-                       check=True, stdout=subprocess.DEVNULL)
+                       check=True, stdout=subprocess.DEVNULL, input=(token or "").encode())
         self.log = open(os.path.join(self.dir, "log"), "wb")
         self.process = None
         self.start()
 
-    def start(self):
+    def start(self, ready=True):
         self.process = subprocess.Popen([SKERRYD, "run", "--config", self.config], stderr=self.log)
-        wait(lambda: self.plain("/readyz")[0] == 200, "the lighthouse is ready")
+        if ready:
+            wait(lambda: self.plain("/readyz")[0] == 200, "the lighthouse is ready", 20)
 
     def plain(self, path, method="GET"):
         connection = http.client.HTTPConnection("127.0.0.1", self.metrics, timeout=2)

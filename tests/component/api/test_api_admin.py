@@ -386,6 +386,7 @@ def pages_of_health(lh):
     key = lh.tls(api_key(lh.unix(), "ROLE_VIEWER")["secret"])
     for name in ("skerry.Coordinator", "skerry.leader"):
         assert key.call(check, {"service": name})["status"] == "SERVING"
+        refused("UNAUTHENTICATED", lambda name=name: health.call(check, {"service": name}))
     refused("NOT_FOUND", lambda: key.call(check, {"service": "nonsense"}))
 
 
