@@ -283,7 +283,7 @@ void agent_logout(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 	Skerry__Internal__V1__Actor actor;
 	struct agent_device *device;
 	struct agent_answer *answer;
-	uint8_t machine[AGENT_KEY];
+	uint8_t machine[AGENT_KEY], hash[32];
 	char name[64];
 	struct arena arena;
 	NodeRecord *n = NULL;
@@ -303,7 +303,12 @@ void agent_logout(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 		cmd.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_NODE_LOGOUT;
 		cmd.node_logout = &body;
 		agent_fill_command(call, body.id, &cmd, &actor, name);
-		cmd.request_id = req->request_id;
+		if (req->request_id[0]) {
+			/* The request says nothing but who: the machine key is all that could differ. */
+			crypto_sha256(hash, machine, sizeof(machine));
+			cmd.request_id = req->request_id;
+			cmd.request_hash = (ProtobufCBinaryData){.data = hash, .len = sizeof(hash)};
+		}
 		answer = agent_answer_new(s, call);
 		rc = cluster_propose(s->cluster, s->loop, &cmd, &o, logout_done, answer, &err);
 		if (rc < 0)
