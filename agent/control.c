@@ -24,6 +24,7 @@
 enum {
 	WATCHDOG_MS = 500,
 	NEXT_EVERY_MS = 5000, /* between attempts to find a lighthouse with quorum */
+	AT_ONCE = 3,
 	NEXT_BEAT_MS = 7000, /* for the first heartbeat of another lighthouse: it sends one every 5 s */
 };
 
@@ -213,9 +214,10 @@ void control_link_ended(struct link *l, const struct err *why, bool avoid, bool 
 		if (lived >= CONTROL_STEADY_MS) {
 			backoff_reset(&c->backoff);
 		} else {
-			retry_now = retry_now && c->backoff.attempts == 0;
+			/* A few times at once; lighthouses that end each call have to wait. */
+			retry_now = retry_now && c->backoff.attempts < AT_ONCE;
 			if (retry_now) {
-				(void)backoff_next(&c->backoff); /* once at once; a lighthouse that ends each call has to wait */
+				(void)backoff_next(&c->backoff);
 			}
 		}
 		c->lost_ms = clock_wall_ms();
@@ -417,7 +419,9 @@ void control_stop(struct control *c)
 	link_kill(c->main);
 	login_done(&c->login);
 	c->attached_ms = 0;
+	c->lost_ms = 0;
 	c->lost_mono_ms = 0;
+	c->reattach_ms = 0;
 	c->problem[0] = '\0';
 	control_set_phase(c, CONTROL_OFF, NULL);
 }
@@ -451,7 +455,6 @@ int control_login(struct control *c, const struct control_login *login, struct e
 	struct enrolment *en = &c->identity->enrolment;
 	bool has_key = login->auth_key != NULL && login->auth_key[0] != '\0';
 	struct pending_login *p = &c->login;
-	uint8_t random[16];
 	struct key key = {0};
 	int r;
 
@@ -490,8 +493,6 @@ int control_login(struct control *c, const struct control_login *login, struct e
 		login_done(p);
 		p->auth_key = secret_str_take(mem_strdup(has_key ? login->auth_key : ""));
 		p->key_without_pin = has_key && !key.has_pin;
-		rand_bytes(random, sizeof(random));
-		hex_encode(p->request_id, random, sizeof(random));
 		for (size_t i = 0; i < login->n_tags && i < LIM_NODE_TAGS; i++) {
 			p->tags[p->n_tags++] = mem_strdup(login->tags[i]);
 		}

@@ -76,7 +76,6 @@ struct pending_login {
 	char *tailnet;
 	bool ephemeral;
 	bool key_without_pin;
-	char request_id[33];
 	char *code; /* of the pending approval */
 	char *url;
 	int64_t expire_ms;

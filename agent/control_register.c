@@ -1,7 +1,8 @@
 /*
  * Registration over one link: Register without proof -> challenge -> Register with the proof of the node key -> registered,
  * or a code that a person has to approve: then the same call with the code again and again. When the connection goes, the
- * next link starts over with the same request id (and code), so that nothing happens twice.
+ * next link starts over (with the code). That does nothing twice: a spent key registers the node that exists, with the same
+ * machine and node key. Each call has a request id of its own, because the proof in it is another one.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,7 +10,9 @@
 
 #include "agent/control_int.h"
 #include "base/crypto.h"
+#include "base/enc.h"
 #include "base/mem.h"
+#include "base/rand.h"
 #include "proto/pb_util.h"
 
 void login_done(struct pending_login *login)
@@ -192,6 +195,8 @@ static void send_register(struct link *l, const uint8_t *box_key)
 	Skerry__V1__HostInfo host_info;
 	Skerry__V1__Endpoint *endpoints;
 	struct buf proof = BUF_INIT;
+	uint8_t random[16];
+	char request_id[33];
 
 	if (box_key != NULL) {
 		memcpy(l->box_key, box_key, sizeof(l->box_key));
@@ -219,7 +224,8 @@ static void send_register(struct link *l, const uint8_t *box_key)
 	msg.pending_code = login->code != NULL ? login->code : (char *)"";
 	msg.tailnet = login->tailnet != NULL ? login->tailnet : (char *)"";
 	msg.instance_id = (char *)id->instance_id;
-	msg.request_id = login->request_id;
+	rand_bytes(random, sizeof(random));
+	msg.request_id = hex_encode(request_id, random, sizeof(random));
 	l->call_ms = loop_now(c->loop);
 	l->call = rpc_unary(l->channel, "/skerry.v1.AgentService/Register", &msg.base,
 			    &skerry__v1__register_response__descriptor, &opts, on_register, l);

@@ -315,7 +315,6 @@ static void make_warnings(struct maker *m, const struct control_info *info)
 	if (a->identity.moved) {
 		warn(m, "the state directory was made on another host: this device got new keys");
 	}
-	warn(m, "no packet filter in this version: every peer may send everything");
 }
 
 static void on_status(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
