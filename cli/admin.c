@@ -475,7 +475,7 @@ int cmd_get(struct cli *cx)
 		rc = client_call(cx, noun->get, req, &reply);
 	}
 	if (rc == CLI_OK) {
-		print_message(cx, reply);
+		print_reply(cx, reply);
 	}
 	return rc;
 }

@@ -71,7 +71,7 @@ int cmd_tailnet_create(struct cli *cx)
 	req.request_id = client_request_id(cx);
 	rc = client_call(cx, "/skerry.v1.TailnetService/CreateTailnet", &req, &reply);
 	if (rc == CLI_OK) {
-		print_message(cx, reply);
+		print_reply(cx, reply);
 	}
 	return rc;
 }
@@ -96,7 +96,7 @@ int cmd_user_create(struct cli *cx)
 	req.request_id = client_request_id(cx);
 	rc = client_call(cx, "/skerry.v1.UserService/CreateUser", &req, &reply);
 	if (rc == CLI_OK) {
-		print_message(cx, reply);
+		print_reply(cx, reply);
 	}
 	return rc;
 }
@@ -121,7 +121,7 @@ static int update_node(struct cli *cx, Skerry__V1__Node *change, const char *pat
 	req.request_id = client_request_id(cx);
 	rc = client_call(cx, "/skerry.v1.NodeService/UpdateNode", &req, &reply);
 	if (rc == CLI_OK) {
-		print_message(cx, reply);
+		print_reply(cx, reply);
 	}
 	return rc;
 }

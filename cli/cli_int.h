@@ -255,7 +255,7 @@ void print_json(struct cli *cx, const void *msg);
 /* A message as aligned lines "name  value"; what is empty is left out. */
 void print_fields(struct cli *cx, const void *msg);
 /* One of the two, as -o says. */
-void print_message(struct cli *cx, const void *msg);
+void print_reply(struct cli *cx, const void *msg);
 /* A QR code of half blocks; false: the text is too long. */
 bool print_qr(FILE *out, const char *text);
 

@@ -418,6 +418,16 @@ int client_exit(const struct cli *cx, const struct err *e)
 	}
 }
 
+static bool takes(const struct command *cmd, enum opt_id id)
+{
+	const uint8_t *o = cmd->opts;
+
+	while (*o != OPT_NONE && *o != id) {
+		o++;
+	}
+	return *o == id;
+}
+
 /* What to do, where the message does not say it. */
 static const char *remedy(const struct cli *cx)
 {
@@ -432,7 +442,8 @@ static const char *remedy(const struct cli *cx)
 		return cx->agent ? "; is skerry-agent running on this device?"
 				 : "; is skerryd running there, and the address right?";
 	}
-	if (strcmp(cx->err.reason, "OUT_OF_SCOPE") == 0 && cx->bearer) {
+	if (strcmp(cx->err.reason, "OUT_OF_SCOPE") == 0 && cx->bearer && !cx->parent &&
+	    takes(cx->cmd, OPT_TAILNET)) {
 		return "; a key of one tailnet names it by number: --tailnet 1";
 	}
 	return "";

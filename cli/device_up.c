@@ -257,7 +257,7 @@ static int show_settings(struct cli *cx)
 	req.no_peers = true;
 	rc = client_call(cx, LOCAL "GetStatus", &req, &status);
 	if (rc == CLI_OK && status->settings) {
-		print_message(cx, status->settings);
+		print_reply(cx, status->settings);
 	}
 	return rc;
 }

@@ -355,7 +355,7 @@ void print_fields(struct cli *cx, const void *msg)
 	table_done(&t);
 }
 
-void print_message(struct cli *cx, const void *msg)
+void print_reply(struct cli *cx, const void *msg)
 {
 	if (cli_json(cx)) {
 		print_json(cx, msg);
