@@ -44,6 +44,7 @@ struct child {
 	/* load */
 	char prefix[32];
 	bool loading;
+	unsigned chains; /* proposals under way */
 	uint64_t next, acked, failed;
 };
 
@@ -261,7 +262,9 @@ static void load_next(void *arg)
 	char name[64];
 
 	if (!c->loading) {
-		answered(c);
+		if (--c->chains == 0) {
+			answered(c);
+		}
 		return;
 	}
 	snprintf(name, sizeof(name), "%s%" PRIu64, c->prefix, ++c->next);
@@ -274,6 +277,23 @@ static void load_next(void *arg)
 static void load_end(void *arg)
 {
 	((struct child *)arg)->loading = false;
+}
+
+static void do_load(struct child *c, char *arg)
+{
+	char *width = strchr(arg, ' ');
+
+	if (width != NULL) {
+		*width++ = '\0';
+	}
+	snprintf(c->prefix, sizeof(c->prefix), "%s", arg);
+	c->loading = find_tailnet(c);
+	c->next = c->acked = c->failed = 0;
+	c->chains = width != NULL ? (unsigned)atoi(width) : 1;
+	for (unsigned i = 0; i < c->chains; i++) {
+		loop_post_reply(c->loop, load_next, c);
+	}
+	say(c, "ok");
 }
 
 static void on_token(void *arg, const struct err *err, const char *token, uint64_t id,
@@ -463,11 +483,7 @@ static bool child_line(struct child *c, char *line)
 	} else if (strcmp(line, "has") == 0) {
 		do_has(c, arg);
 	} else if (strcmp(line, "load") == 0) {
-		snprintf(c->prefix, sizeof(c->prefix), "%s", arg);
-		c->loading = find_tailnet(c);
-		c->next = c->acked = c->failed = 0;
-		loop_post_reply(c->loop, load_next, c);
-		say(c, "ok");
+		do_load(c, arg);
 	} else if (strcmp(line, "stop") == 0) {
 		loop_post_reply(c->loop, load_end, c);
 		wait_answer(c);

@@ -28,7 +28,7 @@ void node_spawn(struct node *n);
  *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA
  *   user NAME                         proposes a user of the tailnet "default"
  *   has NAME                          "ok 1" when the user is in this lighthouse's state
- *   load PREFIX                       starts proposing users PREFIX1, PREFIX2… one after the other
+ *   load PREFIX [WIDTH]               starts proposing users PREFIX1, PREFIX2…, WIDTH (1) at a time
  *   stop                              ends the load: "ok N FAILED" (N acknowledged, FAILED refused or unknown)
  *   status                            "ok id=… leader=… term=… voters=… connected=… applied=… revision=… races=…"
  *   quit                              closes and exits with 0

@@ -2,6 +2,7 @@
 #include "tests/lib/test.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "node.h"
@@ -212,11 +213,11 @@ static void test_kill_leader(void **state)
 		char *end;
 
 		snprintf(prefix, sizeof(prefix), "load%d-", k);
-		node_ok(other, line, "load %s", prefix);
-		wait_for((snprintf(name, sizeof(name), "%s20", prefix), has(other, name)), 10000,
-			 "load");
 		/* A survivor forces at most one election in five seconds; sooner, the timer decides. */
 		wait_for(clock_mono_ms() - last > 5200, 6000, "the next race to be allowed");
+		node_ok(other, line, "load %s %d", prefix, k % 2 == 0 ? 1 : 16);
+		wait_for((snprintf(name, sizeof(name), "%s200", prefix), has(other, name)), 10000,
+			 "load");
 		start = last = clock_mono_ms();
 		node_kill(lead);
 		for (struct node *next = NULL; next == NULL;) {
@@ -300,6 +301,24 @@ static void test_lost(void **state)
 	wait_for(settled(f, 3, 3) && node_status(lead, "lost") == 0, 10000, "it to come back");
 }
 
+/* A leader that is silent, not gone: the timer decides, and it comes back as a follower. */
+static void test_silent_leader(void **state)
+{
+	struct fixture *f = *state;
+	struct node *lead = leader(f), *other = follower(f, lead);
+	char line[NODE_LINE];
+	uint64_t start = clock_mono_ms();
+
+	kill(lead->pid, SIGSTOP);
+	node_ok(other, line, "user while-silent");
+	print_message("silent leader: next write after %" PRIu64 " ms\n", clock_mono_ms() - start);
+	kill(lead->pid, SIGCONT);
+	wait_for(settled(f, 3, 3) && has(lead, "while-silent"), 10000, "it to follow");
+	wait_for(node_status(lead, "linked") == 2 && node_status(other, "linked") == 2, 10000,
+		 "its links");
+	equal_digests(f, 3);
+}
+
 static void test_orderly_end(void **state)
 {
 	struct fixture *f = *state;
@@ -319,6 +338,35 @@ static void test_orderly_end(void **state)
 	}
 }
 
+/* Lighthouses leave, the leader first, down to one; those that are left go on. */
+static void test_shrink(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+	uint64_t members = 3;
+
+	for (size_t i = 0; i < 3; i++) {
+		node_spawn(&f->n[i]);
+		node_ok(&f->n[i], line, "open");
+	}
+	wait_for(settled(f, 3, 3), 10000, "three");
+	wait_for(node_status(&f->n[0], "linked") == 2, 10000, "links");
+	while (members > 1) {
+		struct node *lead = leader(f), *other = follower(f, lead);
+		/* First the leader, at the word of another one; then a follower. */
+		struct node *leaves = members == 3 ? lead : other;
+		struct node *stays = members == 3 ? other : lead;
+
+		node_ok(stays, line, "remove %" PRIu64, node_status(leaves, "id"));
+		assert_int_equal(node_wait_exit(leaves, 10000), 78);
+		members--;
+		wait_for(settled(f, members, members), 10000, "the rest");
+		node_ok(stays, line, "user left%d", (int)members);
+	}
+	assert_contains(node_say(leader(f), line, "remove %" PRIu64, node_status(leader(f), "id")),
+			"MEMBER_SELF");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,7 +374,9 @@ int main(void)
 		cmocka_unit_test(test_kill_leader),
 		cmocka_unit_test(test_kill_all),
 		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_silent_leader),
 		cmocka_unit_test(test_orderly_end),
+		cmocka_unit_test(test_shrink),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
