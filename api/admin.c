@@ -32,7 +32,7 @@ enum {
 	PAGE_DEFAULT = 100,
 	PAGE_BYTES = 2 << 20, /* a page ends early here: stock clients take 4 MiB */
 	PAGE_RECORDS_BYTES = 8 << 20,
-	READ_MS = 5000,	  /* the longest waits, if the client names no deadline */
+	READ_MS = 5000, /* the longest waits, if the client names no deadline */
 	WRITE_MS = 10000,
 	QUEUE_RETRY_MS = 100,
 };
@@ -99,7 +99,8 @@ static void qualify(const ProtobufCMessageDescriptor *d, struct err *err)
 		if (f->type != PROTOBUF_C_TYPE_MESSAGE || f->label == PROTOBUF_C_LABEL_REPEATED ||
 		    !protobuf_c_message_descriptor_get_field_by_name(f->descriptor, head))
 			continue;
-		if ((size_t)snprintf(path, sizeof(path), "%s.%s", f->name, err->field) < sizeof(path))
+		if ((size_t)snprintf(path, sizeof(path), "%s.%s", f->name, err->field) <
+		    sizeof(path))
 			memcpy(err->field, path, sizeof(path));
 		return;
 	}
@@ -342,7 +343,8 @@ static int list_objects(struct admin_call *c, ProtobufCMessage **ret, struct err
 	if (rc >= 0) {
 		char *token = admin_alloc(c, PAGE_TOKEN_TEXT);
 
-		page_token_format(c->method->path, cluster_id(c->api->cluster), tailnet, pos, token);
+		page_token_format(c->method->path, cluster_id(c->api->cluster), tailnet, pos,
+				  token);
 		f = protobuf_c_message_descriptor_get_field_by_name(d, "next_page_token");
 		*(char **)(out + f->offset) = token;
 	}
@@ -368,7 +370,8 @@ int read_level_parse(const char *text, struct read_want *ret, struct err *err)
 	else if (!strcmp(text, "local"))
 		w.level = READ_LOCAL;
 	else if (strspn(text, "revision=0123456789.") == strlen(text) &&
-		 sscanf(text, "revision=%" SCNu64 ".%" SCNu64 "%c", &w.epoch, &w.revision, &tail) == 2)
+		 sscanf(text, "revision=%" SCNu64 ".%" SCNu64 "%c", &w.epoch, &w.revision, &tail) ==
+			 2)
 		w.level = READ_REVISION;
 	else
 		return err_field(err, ERR_INVALID, "skerry-read",
@@ -411,7 +414,8 @@ static void on_read(void *arg, const struct err *why)
 		return;
 	}
 	if (err_grpc(err.code) == 14 && strlen(err.msg) < 200)
-		strcat(err.msg, " (with \"skerry-read: local\" this lighthouse answers what it has)");
+		strcat(err.msg,
+		       " (with \"skerry-read: local\" this lighthouse answers what it has)");
 	admin_fail(c, &err);
 }
 
@@ -561,8 +565,10 @@ static int write_command(struct admin_call *c, struct rpc_call *call, struct err
 	c->cmd.random = (ProtobufCBinaryData){.data = c->random, .len = sizeof(c->random)};
 	c->cmd.tailnet = c->target.tailnet;
 	if (reason && strlen(reason) > LIM_TEXT_BYTES)
-		return err_field(err, ERR_INVALID, "skerry-reason", "the reason has %zu bytes, at most %d "
-				 "are allowed", strlen(reason), LIM_TEXT_BYTES);
+		return err_field(err, ERR_INVALID, "skerry-reason",
+				 "the reason has %zu bytes, at most %d "
+				 "are allowed",
+				 strlen(reason), LIM_TEXT_BYTES);
 	if (reason)
 		c->cmd.reason = (char *)reason;
 	c->cmd.request_id = (char *)field_string(c->req, "request_id");

@@ -60,12 +60,12 @@ struct admin_call {
 	struct rpc_ref ref;
 	struct caller caller;
 	const ProtobufCMessage *req; /* lives as long as the call */
-	struct resource target;	     /* what `method->target` names; tailnet 0: the system */
-	const struct kv *kv;	     /* inside of a transaction */
+	struct resource target;      /* what `method->target` names; tailnet 0: the system */
+	const struct kv *kv;         /* inside of a transaction */
 	uint64_t epoch, revision;    /* of the state that is read */
-	uint64_t now_ms;	     /* state time */
-	struct arena records; /* for query_*: bounded */
-	struct arena arena;   /* for what is made of them: bounded by the page */
+	uint64_t now_ms;             /* state time */
+	struct arena records;        /* for query_*: bounded */
+	struct arena arena;          /* for what is made of them: bounded by the page */
 	/* writes */
 	Skerry__Internal__V1__Command cmd;
 	Skerry__Internal__V1__Actor actor;

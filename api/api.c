@@ -65,7 +65,8 @@ struct rpc_call *api_call_find(struct api *api, struct rpc_server *server, struc
 {
 	if (!api)
 		return NULL;
-	LIST_FOREACH (&api->faces, it) {
+	LIST_FOREACH(&api->faces, it)
+	{
 		if (LIST_ENTRY(it, struct api_face, link)->rpc == server)
 			return rpc_call_find(server, ref);
 	}
@@ -96,7 +97,8 @@ static struct api *living_find(uintptr_t number)
 	struct api *found = NULL;
 
 	pthread_mutex_lock(&living_lock);
-	LIST_FOREACH (&living, it) {
+	LIST_FOREACH(&living, it)
+	{
 		struct api *api = LIST_ENTRY(it, struct api, living);
 
 		if (api->number == number)
@@ -139,8 +141,8 @@ static void look_at_status(void *arg)
 	if (s.quorum)
 		api->quorum_ms = loop_now(api->loop);
 	api->ready = api->quorum_ms && loop_now(api->loop) - api->quorum_ms < NOT_READY_MS;
-	LIST_FOREACH (&api->faces, it)
-		show_health(LIST_ENTRY(it, struct api_face, link));
+	LIST_FOREACH(&api->faces, it)
+	show_health(LIST_ENTRY(it, struct api_face, link));
 	loop_timer_start(&api->status_timer, api->loop, STATUS_MS, look_at_status, api);
 }
 

@@ -16,10 +16,10 @@ struct stream;
 
 struct api_options {
 	struct cluster *cluster; /* borrowed */
-	struct loop *loop;	 /* borrowed; everything here runs on it */
-	const char *version;	 /* copied */
-	const char *api_url;	 /* of this lighthouse, for approval URLs; copied */
-	bool reflection_public;	 /* reflection without a credential */
+	struct loop *loop;       /* borrowed; everything here runs on it */
+	const char *version;     /* copied */
+	const char *api_url;     /* of this lighthouse, for approval URLs; copied */
+	bool reflection_public;  /* reflection without a credential */
 };
 
 /* Registers nothing yet; subscribes to changes. Never NULL. */
@@ -29,9 +29,9 @@ void api_free(struct api *api);
 
 /* What a listener offers. */
 enum api_serve {
-	API_SERVE_AGENT = 1 << 0,   /* AgentService */
-	API_SERVE_ADMIN = 1 << 1,   /* the services of administration, reflection */
-	API_SERVE_WEB = 1 << 2,	    /* JSON over POST */
+	API_SERVE_AGENT = 1 << 0, /* AgentService */
+	API_SERVE_ADMIN = 1 << 1, /* the services of administration, reflection */
+	API_SERVE_WEB = 1 << 2,   /* JSON over POST */
 	API_SERVE_RELAY = 1 << 3,
 	API_SERVE_DNS = 1 << 4,
 	API_SERVE_METRICS = 1 << 5, /* /metrics */

@@ -15,14 +15,14 @@ struct caller_gate;
 
 struct api {
 	struct cluster *cluster; /* borrowed */
-	struct loop *loop;	 /* borrowed */
+	struct loop *loop;       /* borrowed */
 	char *version;
 	char *api_url;
 	bool reflection_public;
 	struct caller_gate *gate;
 	struct agent_service *agent;
-	struct list faces; /* api_face.link */
-	struct list pending; /* api_pending.link */
+	struct list faces;    /* api_face.link */
+	struct list pending;  /* api_pending.link */
 	struct list bindings; /* of methods of administration (api/admin.c) */
 	struct loop_timer status_timer;
 	uint64_t quorum_ms; /* loop time at which there was a quorum; 0: never */

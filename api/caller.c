@@ -115,29 +115,29 @@ static bool administers(const struct caller *c)
 
 static int ask_credential(struct err *err)
 {
-	return err_reason(err, ERR_UNAUTHENTICATED, "CREDENTIAL_REQUIRED",
-			  "this method asks for a credential: send \"authorization: Bearer sk-api-…\", "
-			  "or call on the lighthouse's Unix socket");
+	return err_reason(
+		err, ERR_UNAUTHENTICATED, "CREDENTIAL_REQUIRED",
+		"this method asks for a credential: send \"authorization: Bearer sk-api-…\", "
+		"or call on the lighthouse's Unix socket");
 }
 
 int caller_may(const struct caller *c, const struct proto_method *m, struct err *err)
 {
 	switch (m->credential) {
-	case SKERRY__V1__CREDENTIAL__CREDENTIAL_NONE:
-		return 0;
+	case SKERRY__V1__CREDENTIAL__CREDENTIAL_NONE: return 0;
 	case SKERRY__V1__CREDENTIAL__CREDENTIAL_DEVICE:
 		if (c->kind == CALLER_DEVICE)
 			return 0;
 		return err_reason(err, ERR_UNAUTHENTICATED, "DEVICE_PROOF_MISSING",
 				  "this method is for devices: send skerry-machine-key-bin and "
 				  "skerry-device-proof-bin");
-	case SKERRY__V1__CREDENTIAL__CREDENTIAL_CALLER:
-		break;
+	case SKERRY__V1__CREDENTIAL__CREDENTIAL_CALLER: break;
 	default: /* without the option `access`: health, reflection */
 		if (is_health(m) || (is_reflection(m) && c->kind != CALLER_NONE))
 			return 0;
-		return is_reflection(m) ? ask_credential(err) :
-					  err_set(err, ERR_DENIED, "%s is not for callers", m->path);
+		return is_reflection(m)
+			       ? ask_credential(err)
+			       : err_set(err, ERR_DENIED, "%s is not for callers", m->path);
 	}
 	if (!administers(c))
 		return ask_credential(err);
@@ -146,10 +146,11 @@ int caller_may(const struct caller *c, const struct proto_method *m, struct err 
 				  "%s asks for the role %s; this credential has %s", m->method,
 				  role_name(m->role), role_name(c->role));
 	if (m->scope == SKERRY__V1__SCOPE__SCOPE_SYSTEM && c->tailnet != 0)
-		return err_reason(err, ERR_DENIED, "OUT_OF_SCOPE",
-				  "%s asks for a credential of the system (tailnets/0); this one is for "
-				  "tailnets/%" PRIu64,
-				  m->method, c->tailnet);
+		return err_reason(
+			err, ERR_DENIED, "OUT_OF_SCOPE",
+			"%s asks for a credential of the system (tailnets/0); this one is for "
+			"tailnets/%" PRIu64,
+			m->method, c->tailnet);
 	return 0;
 }
 
@@ -158,9 +159,7 @@ void caller_fill_command(const struct caller *c, Skerry__Internal__V1__Command *
 {
 	skerry__internal__v1__actor__init(actor);
 	switch (c->kind) {
-	case CALLER_UNIX:
-		actor->kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_UNIX;
-		break;
+	case CALLER_UNIX: actor->kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_UNIX; break;
 	case CALLER_API_KEY:
 	case CALLER_SESSION:
 		actor->kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_API_KEY;
@@ -244,8 +243,8 @@ static int failed(struct caller_gate *gate, struct rpc_call *call, struct err *e
 	struct source *s = source_of(gate, call, true);
 	uint64_t now = clock_mono_ms();
 
-	METRICS_COUNT("skerry_api_bad_credentials_total", "Calls with a credential that was refused.",
-		      1);
+	METRICS_COUNT("skerry_api_bad_credentials_total",
+		      "Calls with a credential that was refused.", 1);
 	if (bucket_take(&s->failures, 1, now))
 		return err->code;
 	METRICS_COUNT("skerry_api_bad_credentials_limited_total",
@@ -297,9 +296,10 @@ static int look_up(struct api *api, uint64_t id, const uint8_t hash[32], struct 
 	if (rc < 0 && rc != ERR_NOT_FOUND)
 		rc = err_set(err, rc, "the credential cannot be looked up: %s", err_text(rc));
 	else if (rc < 0 || !equal)
-		rc = err_reason(err, ERR_UNAUTHENTICATED, "API_KEY_UNKNOWN",
-				"the API key is not known to this cluster: it was deleted, or belongs "
-				"to another one");
+		rc = err_reason(
+			err, ERR_UNAUTHENTICATED, "API_KEY_UNKNOWN",
+			"the API key is not known to this cluster: it was deleted, or belongs "
+			"to another one");
 	else if (query_api_key_valid(kv, r, now, &role) < 0)
 		rc = err_reason(err, ERR_UNAUTHENTICATED, "API_KEY_EXPIRED",
 				"the API key %" PRIu64 " has expired, was revoked, or its user is "
@@ -431,8 +431,8 @@ static int by_proof(struct caller_gate *gate, struct rpc_call *call, struct call
 		    struct err *err)
 {
 	struct cluster *c = gate->api->cluster;
-	int rc = device_proof_call(call, cluster_id(c), cluster_lighthouse_id(c),
-				   cc->c.machine_key, err);
+	int rc = device_proof_call(call, cluster_id(c), cluster_lighthouse_id(c), cc->c.machine_key,
+				   err);
 
 	if (rc == 0) {
 		cc->c.kind = CALLER_DEVICE;
@@ -524,7 +524,8 @@ void caller_gate_changes(struct caller_gate *gate, const struct cluster_changes 
 	    cluster_read_begin(gate->api->cluster, "authority", &read, NULL) < 0)
 		return;
 	list_init(&gone);
-	LIST_FOREACH_SAFE (&gate->open, it, tmp) {
+	LIST_FOREACH_SAFE(&gate->open, it, tmp)
+	{
 		struct call_caller *cc = LIST_ENTRY(it, struct call_caller, link);
 
 		if (!still_valid(gate, &cc->c, read)) {

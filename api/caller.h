@@ -16,8 +16,8 @@ struct rpc_call;
 struct rpc_server;
 
 enum caller_kind {
-	CALLER_NONE,   /* no credential: methods of CREDENTIAL_NONE, health */
-	CALLER_UNIX,   /* the Unix socket: system administrator; id is the uid */
+	CALLER_NONE,    /* no credential: methods of CREDENTIAL_NONE, health */
+	CALLER_UNIX,    /* the Unix socket: system administrator; id is the uid */
 	CALLER_API_KEY, /* id is the key's */
 	CALLER_DEVICE, /* proved its machine key on this connection; which of its nodes is for the service to say */
 	CALLER_SESSION, /* of the web console */
@@ -28,13 +28,13 @@ enum caller_kind {
 /* Plain value; lives as long as its call. */
 struct caller {
 	enum caller_kind kind;
-	uint64_t id;	  /* uid, API key id; 0 for a device (the service knows its node) */
-	uint64_t tailnet; /* the scope: 0 is the system, which includes every tailnet */
-	int role;	  /* Skerry__V1__Role; 0 for devices and without credential */
-	uint64_t user;	  /* whose API key it is; 0: nobody's */
+	uint64_t id;             /* uid, API key id; 0 for a device (the service knows its node) */
+	uint64_t tailnet;        /* the scope: 0 is the system, which includes every tailnet */
+	int role;                /* Skerry__V1__Role; 0 for devices and without credential */
+	uint64_t user;           /* whose API key it is; 0: nobody's */
 	uint8_t machine_key[32]; /* CALLER_DEVICE: Ed25519 public key */
-	char source[64];	 /* where the call came from, as text */
-	char text[40];		 /* "unix:0", "api-key:9", "device", "anonymous" */
+	char source[64];         /* where the call came from, as text */
+	char text[40];           /* "unix:0", "api-key:9", "device", "anonymous" */
 };
 
 /* The caller of a call that passed the gate. Never NULL there. Borrowed until the call ends. */

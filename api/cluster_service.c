@@ -36,9 +36,9 @@ static Skerry__V1__Member *to_message(struct admin_call *c, const MemberRecord *
 	m->name = admin_name(c, RESOURCE_MEMBER, 0, r->id);
 	m->id = r->id;
 	m->display_name = r->name;
-	m->role = r->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER ?
-			  SKERRY__V1__MEMBER_ROLE__MEMBER_ROLE_VOTER :
-			  SKERRY__V1__MEMBER_ROLE__MEMBER_ROLE_STANDBY;
+	m->role = r->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER
+			  ? SKERRY__V1__MEMBER_ROLE__MEMBER_ROLE_VOTER
+			  : SKERRY__V1__MEMBER_ROLE__MEMBER_ROLE_STANDBY;
 	m->leader = s->leader_id == r->id;
 	m->connected = self || (live && live->connected);
 	m->peer_address = r->peer_address;
@@ -237,8 +237,8 @@ static void delete_member(struct admin_call *c)
 	struct err err = {0};
 
 	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	if (cluster_member_remove(c->api->cluster, c->api->loop, &c->actor, c->target.id, on_removed,
-				  c, &err) < 0)
+	if (cluster_member_remove(c->api->cluster, c->api->loop, &c->actor, c->target.id,
+				  on_removed, c, &err) < 0)
 		admin_fail(c, &err);
 }
 
@@ -294,9 +294,9 @@ static void compare_digests(struct admin_call *c)
 	struct rpc_call *call = admin_back(c);
 	struct err err = {0};
 
-	if (call && cluster_compare_digests(c->api->cluster, c->api->loop,
-					    api_call_deadline(call, COMPARE_MS), on_digests, c,
-					    &err) < 0)
+	if (call &&
+	    cluster_compare_digests(c->api->cluster, c->api->loop,
+				    api_call_deadline(call, COMPARE_MS), on_digests, c, &err) < 0)
 		admin_fail(c, &err);
 }
 

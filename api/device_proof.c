@@ -48,14 +48,16 @@ int device_proof_verify(const void *machine_key, size_t key_len, const void *pro
 	uint8_t text[DEVICE_PROOF_TEXT];
 
 	if (key_len != CRYPTO_KEY || all_zero(machine_key, key_len))
-		return err_reason(err, ERR_UNAUTHENTICATED, "DEVICE_PROOF_MALFORMED",
-				  "skerry-machine-key-bin holds %zu bytes; it is an Ed25519 public key "
-				  "of 32 bytes that are not all zero",
-				  key_len);
+		return err_reason(
+			err, ERR_UNAUTHENTICATED, "DEVICE_PROOF_MALFORMED",
+			"skerry-machine-key-bin holds %zu bytes; it is an Ed25519 public key "
+			"of 32 bytes that are not all zero",
+			key_len);
 	if (proof_len != DEVICE_PROOF)
-		return err_reason(err, ERR_UNAUTHENTICATED, "DEVICE_PROOF_MALFORMED",
-				  "skerry-device-proof-bin holds %zu bytes; it is a signature of 64 bytes",
-				  proof_len);
+		return err_reason(
+			err, ERR_UNAUTHENTICATED, "DEVICE_PROOF_MALFORMED",
+			"skerry-device-proof-bin holds %zu bytes; it is a signature of 64 bytes",
+			proof_len);
 	device_proof_text(cluster_id, lighthouse_id, exporter, text);
 	if (!crypto_ed25519_verify(proof, machine_key, text, sizeof(text)))
 		return err_reason(err, ERR_UNAUTHENTICATED, "DEVICE_PROOF_INVALID",
@@ -71,9 +73,10 @@ int device_exporter(struct rpc_call *call, const uint8_t machine_key[32],
 
 	if (!stream || stream_export(stream, "EXPORTER-skerry-device-v1", machine_key, 32,
 				     ret_exporter, DEVICE_EXPORTER) < 0)
-		return err_reason(err, ERR_PRECONDITION, "TLS13_REQUIRED",
-				  "devices call over TLS 1.3, end to end: their proof is bound to the "
-				  "connection");
+		return err_reason(
+			err, ERR_PRECONDITION, "TLS13_REQUIRED",
+			"devices call over TLS 1.3, end to end: their proof is bound to the "
+			"connection");
 	return 0;
 }
 

@@ -10,11 +10,16 @@
 
 struct rpc_call;
 
-enum { DEVICE_EXPORTER = 32, DEVICE_PROOF = 64, DEVICE_PROOF_TEXT = 22 + 1 + 8 + 8 + DEVICE_EXPORTER };
+enum {
+	DEVICE_EXPORTER = 32,
+	DEVICE_PROOF = 64,
+	DEVICE_PROOF_TEXT = 22 + 1 + 8 + 8 + DEVICE_EXPORTER
+};
 
 /* What is signed: "skerry device proof v1", 0, cluster id, lighthouse id, exporter. */
 void device_proof_text(uint64_t cluster_id, uint64_t lighthouse_id,
-		       const uint8_t exporter[DEVICE_EXPORTER], uint8_t ret_text[DEVICE_PROOF_TEXT]);
+		       const uint8_t exporter[DEVICE_EXPORTER],
+		       uint8_t ret_text[DEVICE_PROOF_TEXT]);
 
 /*
  * Pure. ERR_UNAUTHENTICATED with reason DEVICE_PROOF_MALFORMED (lengths, zero key) or DEVICE_PROOF_INVALID

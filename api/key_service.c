@@ -148,8 +148,7 @@ static Skerry__V1__ApiKey *api_message(struct admin_call *c, const ApiKeyRecord 
 	return k;
 }
 
-static int api_get(struct admin_call *c, uint64_t tailnet, uint64_t id, void **ret,
-		   struct err *err)
+static int api_get(struct admin_call *c, uint64_t tailnet, uint64_t id, void **ret, struct err *err)
 {
 	ApiKeyRecord *r;
 	int rc = query_api_key(c->kv, tailnet, id, &c->records, &r);
@@ -180,7 +179,8 @@ static int api_create(struct admin_call *c, struct err *err)
 	int rc;
 
 	if (!k)
-		return err_field(err, ERR_INVALID, "api_key", "api_key is missing: it says the role");
+		return err_field(err, ERR_INVALID, "api_key",
+				 "api_key is missing: it says the role");
 	rc = admin_lifetime(req->lifetime, &b->lifetime_ms, err);
 	if (rc < 0)
 		return rc;

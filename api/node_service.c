@@ -221,7 +221,7 @@ static int update(struct admin_call *c, struct err *err)
 	return rc;
 }
 
-static int delete(struct admin_call *c, struct err *err)
+static int delete (struct admin_call *c, struct err *err)
 {
 	const Skerry__V1__DeleteNodeRequest *req = (const void *)c->req;
 	Skerry__Internal__V1__NodeDelete *b = admin_alloc(c, sizeof(*b));

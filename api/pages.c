@@ -81,8 +81,10 @@ static void gather(struct api *api)
 	for (size_t i = 0; i < s.n_members; i++)
 		connected += s.member[i].connected || s.member[i].self;
 	gauge("skerry_cluster_term", "Raft term.", (double)s.term);
-	gauge("skerry_cluster_commit_index", "Committed entries of the log.", (double)s.commit_index);
-	gauge("skerry_cluster_applied_index", "Applied entries of the log.", (double)s.applied_index);
+	gauge("skerry_cluster_commit_index", "Committed entries of the log.",
+	      (double)s.commit_index);
+	gauge("skerry_cluster_applied_index", "Applied entries of the log.",
+	      (double)s.applied_index);
 	gauge("skerry_cluster_last_index", "Entries of the log.", (double)s.last_index);
 	gauge("skerry_cluster_revision", "Revision of the state here.", (double)s.revision);
 	gauge("skerry_cluster_quorum", "1: a leader with quorum is known.", s.quorum);
@@ -114,8 +116,9 @@ void pages_metrics_init(struct api *api)
 	struct buf labels = BUF_INIT;
 
 	metrics_label(&labels, "version", api->version);
-	gauge_set(metrics_gauge("skerry_build_info", "The version of this build.", buf_str(&labels)),
-		  1);
+	gauge_set(
+		metrics_gauge("skerry_build_info", "The version of this build.", buf_str(&labels)),
+		1);
 	buf_done(&labels);
 }
 

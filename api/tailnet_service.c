@@ -54,10 +54,11 @@ static int check_routes(struct admin_call *c, const Skerry__V1__DnsConfig *dns, 
 {
 	for (size_t i = 0; dns && c->caller.tailnet != 0 && i < dns->n_routes; i++) {
 		if (name_labels(dns->routes[i]->domain) < 2)
-			return err_reason(err, ERR_DENIED, "SYSTEM_ROLE_REQUIRED",
-					  "a route for the domain \"%.80s\" needs a credential of the "
-					  "system",
-					  dns->routes[i]->domain);
+			return err_reason(
+				err, ERR_DENIED, "SYSTEM_ROLE_REQUIRED",
+				"a route for the domain \"%.80s\" needs a credential of the "
+				"system",
+				dns->routes[i]->domain);
 	}
 	return 0;
 }
@@ -91,8 +92,8 @@ static int create(struct admin_call *c, struct err *err)
 	return rc;
 }
 
-static const char *const mutable_paths[] = {"display_name",  "dns",	   "dns.base_domain",
-					    "dns.resolvers", "dns.routes", "dns.records",
+static const char *const mutable_paths[] = {"display_name",  "dns",         "dns.base_domain",
+					    "dns.resolvers", "dns.routes",  "dns.records",
 					    "dns.disabled",  "node_expiry", NULL};
 
 /* The present settings with the parts that the mask names. *ret_old: the revision that they were read at. */
@@ -171,7 +172,7 @@ static int update(struct admin_call *c, struct err *err)
 	return rc;
 }
 
-static int delete(struct admin_call *c, struct err *err)
+static int delete (struct admin_call *c, struct err *err)
 {
 	const Skerry__V1__DeleteTailnetRequest *req = (const void *)c->req;
 	Skerry__Internal__V1__TailnetDelete *b = admin_alloc(c, sizeof(*b));

@@ -108,7 +108,7 @@ static int update(struct admin_call *c, struct err *err)
 	return b->set_role ? check_role(c, u->role, "user.role", err) : 0;
 }
 
-static int delete(struct admin_call *c, struct err *err)
+static int delete (struct admin_call *c, struct err *err)
 {
 	const Skerry__V1__DeleteUserRequest *req = (const void *)c->req;
 	Skerry__Internal__V1__UserDelete *b = admin_alloc(c, sizeof(*b));

@@ -54,7 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (size - key_len - proof_len >= sizeof(exporter))
 		memcpy(exporter, data + key_len + proof_len, sizeof(exporter));
-	if (device_proof_verify(data, key_len, data + key_len, proof_len, 1, 2, exporter, &err) == 0 &&
+	if (device_proof_verify(data, key_len, data + key_len, proof_len, 1, 2, exporter, &err) ==
+		    0 &&
 	    (key_len != 32 || proof_len != DEVICE_PROOF))
 		abort();
 	return 0;

@@ -15,7 +15,8 @@ static void token_round_trip(void **state)
 	uint64_t pos;
 
 	(void)state;
-	TEST_TABLE (p, positions) {
+	TEST_TABLE(p, positions)
+	{
 		page_token_format(PATH, 77, 3, *p, text);
 		assert_ok(page_token_parse(text, PATH, 77, 3, &pos, &err));
 		assert_true(pos == *p);
@@ -75,7 +76,8 @@ static void read_levels(void **state)
 	};
 
 	(void)state;
-	TEST_TABLE (r, rows) {
+	TEST_TABLE(r, rows)
+	{
 		struct read_want w = {0};
 		struct err err = {0};
 
@@ -136,7 +138,8 @@ static void lifetimes(void **state)
 	};
 
 	(void)state;
-	TEST_TABLE (r, rows) {
+	TEST_TABLE(r, rows)
+	{
 		Google__Protobuf__Duration d = GOOGLE__PROTOBUF__DURATION__INIT;
 		struct err err = {0};
 		uint64_t ms = 9;
@@ -166,8 +169,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(token_round_trip), cmocka_unit_test(token_of_something_else),
-		cmocka_unit_test(read_levels),	    cmocka_unit_test(masks),
-		cmocka_unit_test(lifetimes),	    cmocka_unit_test(users_of_the_tailnet),
+		cmocka_unit_test(read_levels),      cmocka_unit_test(masks),
+		cmocka_unit_test(lifetimes),        cmocka_unit_test(users_of_the_tailnet),
 	};
 
 	crypto_init();

@@ -4,8 +4,8 @@
 #include "api/caller.h"
 #include "skerry/v1/options.pb-c.h"
 
-#define ROLE(x)	 SKERRY__V1__ROLE__ROLE_##x
-#define CRED(x)	 SKERRY__V1__CREDENTIAL__CREDENTIAL_##x
+#define ROLE(x)  SKERRY__V1__ROLE__ROLE_##x
+#define CRED(x)  SKERRY__V1__CREDENTIAL__CREDENTIAL_##x
 #define SCOPE(x) SKERRY__V1__SCOPE__SCOPE_##x
 
 static struct caller make(enum caller_kind kind, uint64_t tailnet, int role)
@@ -57,7 +57,8 @@ static void every_method_and_caller(void **state)
 	for (size_t i = 0; i < proto_method_count(); i++) {
 		const struct proto_method *m = proto_method_at(i);
 
-		TEST_TABLE (c, callers) {
+		TEST_TABLE(c, callers)
+		{
 			struct err err = {0};
 			int rc = caller_may(c, m, &err);
 
@@ -101,7 +102,8 @@ static void what_the_table_must_say(void **state)
 	};
 
 	(void)state;
-	TEST_TABLE (r, rows) {
+	TEST_TABLE(r, rows)
+	{
 		const struct proto_method *m = proto_method_find(r->path);
 
 		assert_non_null(m);
@@ -140,14 +142,19 @@ static void bearer(void **state)
 	static const struct {
 		const char *in, *out;
 	} rows[] = {
-		{"Bearer sk-api-1", "sk-api-1"}, {"bearer   sk-api-1", "sk-api-1"},
-		{"BEARER x y", "x y"},		 {"Bearer", NULL},
-		{"Bearer ", NULL},		 {"Bearersk", NULL},
-		{"Basic abc", NULL},		 {"", NULL},
+		{"Bearer sk-api-1", "sk-api-1"},
+		{"bearer   sk-api-1", "sk-api-1"},
+		{"BEARER x y", "x y"},
+		{"Bearer", NULL},
+		{"Bearer ", NULL},
+		{"Bearersk", NULL},
+		{"Basic abc", NULL},
+		{"", NULL},
 	};
 
 	(void)state;
-	TEST_TABLE (r, rows) {
+	TEST_TABLE(r, rows)
+	{
 		const char *got = caller_bearer(r->in);
 
 		if (r->out)

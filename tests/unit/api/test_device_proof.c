@@ -96,9 +96,9 @@ static void lengths(void **state)
 		assert_err(device_proof_verify(p.key, 32, p.sig, n, p.cluster, p.lighthouse,
 					       p.exporter, &err),
 			   ERR_UNAUTHENTICATED);
-	assert_err(device_proof_verify(zero, 32, p.sig, 64, p.cluster, p.lighthouse, p.exporter,
-				       &err),
-		   ERR_UNAUTHENTICATED);
+	assert_err(
+		device_proof_verify(zero, 32, p.sig, 64, p.cluster, p.lighthouse, p.exporter, &err),
+		ERR_UNAUTHENTICATED);
 	assert_string_equal(err.reason, "DEVICE_PROOF_MALFORMED");
 }
 
