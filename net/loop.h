@@ -23,8 +23,8 @@ struct loop;
  * set. */
 struct loop *loop_new(const char *name);
 
-/* Frees a stopped loop. All handles made on it must be closed; uv handles still closing are run to
- * their end. NULL ok. */
+/* Frees a stopped loop. All handles made on it must be closed; uv handles still closing, and streams
+ * that send their rest (at most LIM_STREAM_LINGER_MS), are run to their end. NULL ok. */
 void loop_free(struct loop *loop);
 
 /* Runs until loop_stop(), or until nothing is left that keeps the loop alive (posts alone do not).
