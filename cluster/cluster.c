@@ -37,6 +37,8 @@ void cluster_publish(struct cluster *c)
 	pthread_mutex_unlock(&c->seen_lock);
 }
 
+static void on_handed_over(void *arg);
+
 static void on_state(void *arg)
 {
 	struct cluster *c = arg;
@@ -45,6 +47,10 @@ static void on_state(void *arg)
 	cluster_publish(c);
 	c->ops->leader(c->ops_impl, leader, consensus_term(c->cs), consensus_leads(c->cs));
 	c->ops->members(c->ops_impl);
+	if (c->handing_over && !consensus_leads(c->cs)) {
+		/* Done, or there is nobody to take it: not from within consensus, which it ends. */
+		loop_timer_start(&c->handover_timer, c->loop, 0, on_handed_over, c);
+	}
 	if (!c->stopping) {
 		propose_state(c);
 		read_state(c);
@@ -473,6 +479,7 @@ static void on_stop(void *arg)
 		shut(c);
 		return;
 	}
+	c->handing_over = true;
 	loop_timer_start(&c->handover_timer, c->loop, HANDOVER_MS, on_handed_over, c);
 	consensus_change(c->cs, CONSENSUS_TRANSFER, 0, NULL, on_transferred, c);
 }

@@ -98,7 +98,7 @@ struct cluster {
 	uint64_t tick_due; /* the deadline that the last Tick was for */
 	unsigned tick_vain;
 	bool announced; /* LighthouseStart was answered: commands of this incarnation count */
-	bool stopping;
+	bool stopping, handing_over;
 	bool syncing;
 	uint64_t synced_ms;
 	struct {

@@ -311,13 +311,11 @@ static inline void nodes_setup(struct nodes *t)
 
 static inline void nodes_end(struct nodes *t)
 {
-	uint64_t t0=clock_mono_ms();
 	for (size_t i = t->n; i-- > 0;) {
 		if (t->node[i].c != NULL) {
 			nodes_stop(t, i);
 		}
 	}
-	fprintf(stderr,"stopped %llu\n",(unsigned long long)(clock_mono_ms()-t0));
 	nodes_cut_links(t, NULL);
 	loop_stop(t->net);
 	loop_thread_join(t->net);
@@ -609,8 +607,6 @@ static inline size_t nodes_join(struct nodes *t, size_t leader)
 	struct keyfile k;
 	struct err err = {0};
 
-	uint64_t t0=clock_mono_ms();
-#define TT(x) fprintf(stderr,"%s %llu\n",x,(unsigned long long)(clock_mono_ms()-t0))
 	b->all = t;
 	b->id = rand_id63();
 	snprintf(b->dir, sizeof(b->dir), "%s/%zu", t->dir, i);
@@ -623,22 +619,18 @@ static inline size_t nodes_join(struct nodes *t, size_t leader)
 	pthread_mutex_lock(&t->lock);
 	t->n++;
 	pthread_mutex_unlock(&t->lock);
-	TT("registered");
 	nodes_start(t, i);
-	TT("started");
 	link_add(t->node[leader].c, t->front, b->id, k.peer_address, nodes_on_change, &r);
 	NODES_WAIT(t, r.done);
 	if (r.err.code != 0) {
 		TEST_FAIL("add: %s", r.err.msg);
 	}
-	TT("added");
 	memset(&r, 0, sizeof(r));
 	link_promote(t->node[leader].c, t->front, b->id, nodes_on_change, &r);
 	NODES_WAIT(t, r.done);
 	if (r.err.code != 0) {
 		TEST_FAIL("promote: %s", r.err.msg);
 	}
-	TT("promoted");
 	keyfile_done(&k);
 	return i;
 }
