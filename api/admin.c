@@ -15,12 +15,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bucket.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/crypto.h"
 #include "base/enc.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/rand.h"
 #include "google/protobuf/empty.pb-c.h"
 #include "proto/pb_util.h"
@@ -535,12 +537,43 @@ static void on_confirmed(void *arg, const struct err *why)
 		write_try(c);
 }
 
+/*
+ * A refused command costs a look at the state and the leader's word: a tailnet has a share of both. Tailnets above the
+ * limit of a cluster do not exist, and share one bucket.
+ */
+static int take_refusal(struct admin_call *c, struct rpc_call *call, struct err *err)
+{
+	uint64_t now = clock_mono_ms(), tailnet = c->target.tailnet;
+	struct bucket *b = map_get_u64(&c->api->refusals, tailnet);
+
+	if (!b && map_len(&c->api->refusals) > LIM_TAILNETS)
+		b = map_get_u64(&c->api->refusals, tailnet = 0);
+	if (!b) {
+		b = MEM_NEW(struct bucket);
+		bucket_init(b, LIM_TAILNET_REFUSED_PER_MIN, 60000, now);
+		map_put_u64(&c->api->refusals, tailnet, b);
+	}
+	if (bucket_take(b, 1, now))
+		return 0;
+	METRICS_COUNT("skerry_api_refused_limited_total",
+		      "Commands refused because their tailnet had too many refused ones.", 1);
+	rpc_call_set_retry(call, (uint32_t)bucket_wait_ms(b, 1, now));
+	return err_reason(
+		err, ERR_LIMIT, "TOO_MANY_REFUSED",
+		"more than %d commands of this tailnet were refused within a minute: wait",
+		LIM_TAILNET_REFUSED_PER_MIN);
+}
+
 /* What is refused by this lighthouse's own view is asked again after the leader's word: it may lag behind. */
 static void write_refused(struct admin_call *c, struct rpc_call *call, const struct err *err)
 {
 	struct read_want want = {.level = READ_LEADER};
 	struct err e = {0};
 
+	if (!c->confirmed && take_refusal(c, call, &e) < 0) {
+		admin_fail(c, &e);
+		return;
+	}
 	if (c->confirmed || err->code == ERR_INVALID || err->code == ERR_DENIED) {
 		admin_fail(c, err);
 		return;
@@ -662,8 +695,13 @@ void admin_register(struct api *api, struct rpc_server *server, const struct adm
 	}
 }
 
-void admin_bindings_free(struct api *api)
+void admin_done(struct api *api)
 {
+	struct map_iter it = {0};
+
+	while (map_next(&api->refusals, &it))
+		mem_free(it.value);
+	map_done(&api->refusals);
 	while (!list_empty(&api->bindings))
 		mem_free(LIST_ENTRY(list_pop(&api->bindings), struct binding, link));
 }

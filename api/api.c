@@ -187,7 +187,7 @@ void api_free(struct api *api)
 		api_pending_end(LIST_ENTRY(list_pop(&api->pending), struct api_pending, link));
 	agent_service_free(api->agent);
 	caller_gate_free(api->gate);
-	admin_bindings_free(api);
+	admin_done(api);
 	mem_free(api->version);
 	mem_free(api->api_url);
 	mem_free(api);

@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 #include "base/list.h"
+#include "base/map.h"
 #include "cluster/cluster.h"
 #include "net/loop.h"
 #include "net/rpc.h"
@@ -24,6 +25,7 @@ struct api {
 	struct list faces;    /* api_face.link */
 	struct list pending;  /* api_pending.link */
 	struct list bindings; /* of methods of administration (api/admin.c) */
+	struct map refusals;  /* tailnet -> struct bucket of refused commands (api/admin.c) */
 	struct loop_timer status_timer;
 	uint64_t quorum_ms; /* loop time at which there was a quorum; 0: never */
 	struct list living;
@@ -60,7 +62,8 @@ void agent_service_free(struct agent_service *s);
 
 /* ---- the services of administration, on every face of API_SERVE_ADMIN ---- */
 
-void admin_bindings_free(struct api *api);
+/* What api/admin.c keeps in the api. */
+void admin_done(struct api *api);
 void tailnet_service_register(struct api *api, struct rpc_server *server);
 void user_service_register(struct api *api, struct rpc_server *server);
 void node_service_register(struct api *api, struct rpc_server *server);

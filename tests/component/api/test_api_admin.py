@@ -337,6 +337,21 @@ def forms_of_bad_keys(lh):
     assert status == 401
 
 
+def refused_commands_are_limited(lh):
+    unix = lh.unix()
+    t = unix.call("TailnetService/CreateTailnet", {"tailnet": {"displayName": "noisy"}})["name"]
+    again = {"parent": t, "user": {"loginName": "admin"}}
+    for n in range(700):
+        e = refused(None, lambda: unix.call("UserService/CreateUser", again))
+        if e.reason == "TOO_MANY_REFUSED":
+            break
+        assert e.reason == "LOGIN_NAME_TAKEN", e
+    assert 600 <= n < 700 and e.status == 8, (n, e)
+    unix.call("UserService/CreateUser", {"parent": t, "user": {"loginName": "good"}})  # what is good goes on
+    refused("ALREADY_EXISTS", lambda: user(unix, "admin"))  # and other tailnets feel nothing
+    assert lh.metric("skerry_api_refused_limited_total") == 1
+
+
 def audit(lh):
     unix = lh.unix()
     u = unix.call("UserService/CreateUser", {"parent": T, "user": {"loginName": "audited"}},
@@ -417,4 +432,4 @@ def nothing_is_lost_by_a_restart(lh):
 
 main([socket_and_tls, cluster_as_seen, auth_keys, pages, etags, masks, names, request_ids, tailnets, nodes, roles,
       deleting_its_own_key, open_call_ends_with_its_key, expired_key, bad_credentials_are_limited, forms_of_bad_keys,
-      audit, read_levels, pages_of_health, json_rules, nothing_is_lost_by_a_restart])
+      refused_commands_are_limited, audit, read_levels, pages_of_health, json_rules, nothing_is_lost_by_a_restart])
