@@ -104,10 +104,6 @@ int cmd_help(struct cli *cx)
 		help_overview(cx->io->out);
 		return CLI_OK;
 	}
-	if (cx->n_args == 1 && strcmp(cx->args[0], "--roff") == 0) {
-		help_roff(cx->io->out);
-		return CLI_OK;
-	}
 	for (size_t i = 0; i < cli_n_commands; i++) {
 		const struct command *c = &cli_commands[i];
 		bool alone = cx->n_args == 1 && !c->group && strcmp(c->name, cx->args[0]) == 0;

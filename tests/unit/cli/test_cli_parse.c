@@ -25,7 +25,10 @@ static struct run run(const char *line)
 	int argc = 1;
 
 	for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
-		argv[argc++] = strcmp(w, "~") == 0 ? (char[]){""} : w;
+		if (strcmp(w, "~") == 0) {
+			w[0] = '\0';
+		}
+		argv[argc++] = w;
 	}
 	r.rc = cli_main(argc, argv, &io);
 	fclose(io.out);
@@ -189,6 +192,37 @@ static void help(void **state)
 	golden("completion bash", "completion.bash");
 }
 
+/* The commands' part of the manual is what the table says. */
+static void manual(void **state)
+{
+	static const char begin[] = ".\\\" begin commands\n", end[] = ".\\\" end commands\n";
+	const char *path = SKERRY_TEST_DATA "/../docs/man/skerry.1";
+	struct buf page = BUF_INIT, want = BUF_INIT;
+	struct err e = {0};
+	char *text, *from, *to;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	(void)state;
+	help_roff(f);
+	fclose(f);
+	assert_ok(file_read(path, 1 << 20, &page, &e));
+	from = strstr(buf_str(&page), begin);
+	to = strstr(buf_str(&page), end);
+	assert_true(from && to && from < to);
+	buf_append(&want, page.data, (size_t)(from - (char *)page.data) + strlen(begin));
+	buf_append_str(&want, text);
+	buf_append_str(&want, to);
+	if (getenv("SKERRY_UPDATE")) {
+		assert_ok(file_write_atomic(path, want.data, want.len, 0644, &e));
+	} else {
+		assert_string_equal(buf_str(&page), buf_str(&want));
+	}
+	free(text);
+	buf_done(&page);
+	buf_done(&want);
+}
+
 /* The table is consistent: each command has help, no flag stands twice, no letter means two things. */
 static void tables(void **state)
 {
@@ -288,6 +322,7 @@ int main(void)
 		cmocka_unit_test(tables),
 		cmocka_unit_test(nearest),
 		cmocka_unit_test(arity),
+		cmocka_unit_test(manual),
 	};
 
 	return cmocka_run_group_tests(tests, no_env, NULL);
