@@ -28,8 +28,9 @@ add_library(skerry_flags INTERFACE)
 target_include_directories(skerry_flags INTERFACE "${CMAKE_SOURCE_DIR}" "${SKERRY_GEN_DIR}")
 target_compile_definitions(skerry_flags INTERFACE _GNU_SOURCE SKERRY_VERSION="${PROJECT_VERSION}")
 target_compile_options(skerry_flags INTERFACE
-	-Wall -Wextra -Wshadow -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-format-truncation
+	-Wall -Wextra -Wshadow -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla
 	$<IF:$<C_COMPILER_ID:GNU>,-Wimplicit-fallthrough=5,-Wimplicit-fallthrough>
+	$<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
 	$<$<BOOL:${SKERRY_WERROR}>:-Werror>)
 
 add_compile_options(-fstack-protector-strong -fstack-clash-protection -fno-strict-aliasing -fno-omit-frame-pointer

@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/list.h"
+#include "base/map.h"
 #include "net/http.h"
 #include "net/loop.h"
 #include "net/rpc.h"
@@ -74,7 +75,30 @@ enum rpc_call_state {
 	RPC_CALL_DONE,
 };
 
-struct rpc_method_entry;
+struct rpc_method_entry {
+	const struct proto_method *method;
+	const struct rpc_handler *handler;
+	void *arg;
+	char *labels;
+	struct metric *by_code[17];
+	struct metric *latency;
+	struct metric *open;
+};
+
+struct rpc_server {
+	struct loop *loop;
+	char *name;
+	struct map methods;
+	struct map by_id;
+	struct list calls;
+	size_t n_calls;
+	rpc_gate_fn gate;
+	void *gate_arg;
+	rpc_observer_fn observer;
+	void *observer_arg;
+	bool draining;
+	uint32_t spread_ms;
+};
 
 struct rpc_call {
 	struct list link; /* in rpc_server.calls */
