@@ -1,4 +1,4 @@
-#include "fake_lighthouse.h"
+#include "tests/component/agent/fake_lighthouse.h"
 
 #include <inttypes.h>
 #include <stdio.h>
