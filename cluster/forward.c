@@ -27,6 +27,7 @@ struct forward {
 	struct list node;
 	struct peer *peer;
 	uint64_t request;
+	uint64_t leader; /* to whom */
 	bool read;
 	struct loop_timer timer;
 	struct rpc_request *call;
@@ -57,21 +58,22 @@ static void on_pause(void *arg)
 	not_leader(arg);
 }
 
-static struct forward *forward_new(struct peer *p, uint64_t request, bool read)
+static struct forward *forward_new(struct peer *p, uint64_t request, uint64_t leader, bool read)
 {
 	struct forward *f = MEM_NEW(struct forward);
 
 	f->peer = p;
 	f->request = request;
+	f->leader = leader;
 	f->read = read;
 	list_push(&p->forwards, &f->node);
 	return f;
 }
 
 /* The link to go by; NULL: the answer is on its way. */
-static struct peer_link *way(struct forward *f, uint64_t leader)
+static struct peer_link *way(struct forward *f)
 {
-	struct peer_link *l = peer_link_find(f->peer, leader);
+	struct peer_link *l = peer_link_find(f->peer, f->leader);
 
 	if (l == NULL || l->channel == NULL) {
 		loop_timer_start(&f->timer, f->peer->loop, FORWARD_PAUSE_MS, on_pause, f);
@@ -130,8 +132,8 @@ void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const vo
 {
 	propose_request q = SKERRY__INTERNAL__V1__PROPOSE_REQUEST__INIT;
 	struct rpc_opts o = {.deadline_ms = remaining(deadline_ms)};
-	struct forward *f = forward_new(p, request, false);
-	struct peer_link *l = way(f, leader);
+	struct forward *f = forward_new(p, request, leader, false);
+	struct peer_link *l = way(f);
 
 	if (l == NULL) {
 		return;
@@ -163,8 +165,8 @@ void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint6
 {
 	read_request q = SKERRY__INTERNAL__V1__READ_INDEX_REQUEST__INIT;
 	struct rpc_opts o = {.deadline_ms = remaining(deadline_ms)};
-	struct forward *f = forward_new(p, request, true);
-	struct peer_link *l = way(f, leader);
+	struct forward *f = forward_new(p, request, leader, true);
+	struct peer_link *l = way(f);
 
 	if (l == NULL) {
 		return;
@@ -172,6 +174,22 @@ void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint6
 	f->call = rpc_unary(l->channel, PATH_READ, &q.base,
 			    &skerry__internal__v1__read_index_response__descriptor, &o, on_index,
 			    f);
+}
+
+void forward_leader(struct peer *p)
+{
+	LIST_FOREACH_SAFE(&p->forwards, it, tmp)
+	{
+		struct forward *f = LIST_ENTRY(it, struct forward, node);
+		struct err e = {0};
+
+		if (f->call != NULL && f->leader != p->leader) {
+			rpc_cancel(f->call);
+			f->call = NULL;
+			err_set(&e, ERR_UNAVAILABLE, "there is another leader");
+			failed(f, &e);
+		}
+	}
 }
 
 void forward_stop(struct peer *p)

@@ -77,6 +77,9 @@ static void on_op(void *arg)
 		p->leader = m->id;
 		p->term = m->term;
 		p->leads = m->self;
+		if (p->leader != 0) {
+			forward_leader(p);
+		}
 		member_run(p);
 		break;
 	case OP_MEMBERS:

@@ -218,6 +218,8 @@ void peer_service_who(struct peer *p, Skerry__Internal__V1__WhoAreYouResponse *r
 void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const void *command,
 		     size_t len, uint64_t deadline_ms);
 void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint64_t deadline_ms);
+/* Another leader is known: what waits for the one before, which may be silent, goes to the new one. */
+void forward_leader(struct peer *p);
 /* Answers what waits (ERR_CLOSED). */
 void forward_stop(struct peer *p);
 
