@@ -229,6 +229,10 @@ static void loop_on_tick(uv_timer_t *handle)
 		timer->cb(timer->arg);
 	}
 	loop->firing = false;
+	if (loop->turning) {
+		uv_async_send(
+			&loop->async); /* this turn must not sleep now: see loop_on_prepare() */
+	}
 	loop_arm(loop, 1);
 }
 

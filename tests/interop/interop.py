@@ -5,7 +5,10 @@ usage: interop.py INTEROP_SERVER tls|h2c PROTO_DIR
 
 Starts the server, generates the messages into a temporary directory, runs every case, and prints one line each.
 """
+import http.client
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -325,6 +328,38 @@ CASES = [empty_unary, large_unary, client_compressed_unary, server_compressed_un
          message_limits, many_streams, health, reflection, concurrent_large_unary]
 
 
+def plain_http(ports, ca):
+    """HTTP/1.1 on the same ports, and TLS 1.2 for clients that have no 1.3."""
+    conns = [http.client.HTTPConnection("localhost", int(ports["h2c"]), timeout=10)]
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        ctx = ssl.create_default_context(cafile=ca)
+        ctx.minimum_version = ctx.maximum_version = version
+        conns.append(http.client.HTTPSConnection("localhost", int(ports["tls"]), context=ctx, timeout=10))
+    for c in conns:
+        for _ in range(2):  # the connection is kept
+            c.request("GET", "/healthz")
+            r = c.getresponse()
+            assert (r.status, r.read()) == (200, b"ok\n"), r.status
+        c.request("GET", "/nothing")
+        r = c.getresponse()
+        r.read()
+        assert r.status == 405, r.status
+        c.request("POST", "/nothing", body="x", headers={"content-type": "text/plain"})
+        r = c.getresponse()
+        r.read()
+        assert r.status == 415, r.status
+        c.close()
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.load_verify_locations(ca)
+    old.set_ciphers("AES128-GCM-SHA256")  # no forward secrecy: refused
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        old.wrap_socket(socket.create_connection(("localhost", int(ports["tls"]))), server_hostname="localhost")
+    except ssl.SSLError:
+        return
+    raise AssertionError("a cipher without forward secrecy was accepted")
+
+
 def main():
     ca = os.path.join(TMP.name, "ca.pem")
     server = subprocess.Popen([SERVER, ca], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -345,6 +380,13 @@ def main():
         except Exception as e:  # every case is run
             failed += 1
             print(f"FAIL {case.__name__}: {type(e).__name__}: {e}")
+    if MODE == "tls":
+        try:
+            plain_http(ports, ca)
+            print("ok   plain_http")
+        except Exception as e:
+            failed += 1
+            print(f"FAIL plain_http: {type(e).__name__}: {e}")
     # Everything was cancelled or answered: the server holds nothing.
     for _ in range(100):
         server.stdin.write("stats\n")
