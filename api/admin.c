@@ -30,10 +30,7 @@
 #include "tailnet/tailnet.h"
 
 enum {
-	RECORDS_BYTES = 64 << 20, /* what one call may decode */
 	PAGE_DEFAULT = 100,
-	PAGE_BYTES = 2 << 20, /* a page ends early here: stock clients take 4 MiB */
-	PAGE_RECORDS_BYTES = 8 << 20,
 	READ_MS = 5000, /* the longest waits, if the client names no deadline */
 	WRITE_MS = 10000,
 	QUEUE_RETRY_MS = 100,
@@ -330,7 +327,7 @@ static int list_objects(struct admin_call *c, ProtobufCMessage **ret, struct err
 	out = admin_alloc(c, d->sizeof_message);
 	protobuf_c_message_init(d, out);
 	items = admin_alloc(c, size * sizeof(*items));
-	while (n < size && bytes < PAGE_BYTES && c->records.used < PAGE_RECORDS_BYTES) {
+	while (n < size && bytes < LIM_PAGE_BYTES && c->records.used < LIM_PAGE_RECORDS_BYTES) {
 		rc = c->method->next(c, tailnet, &pos, &msg);
 		if (rc < 0)
 			break;
@@ -668,7 +665,7 @@ static void on_call(void *arg, struct rpc_call *call, const ProtobufCMessage *re
 	c->ref = rpc_call_ref(call);
 	c->caller = *caller_of(call);
 	c->req = req;
-	arena_init(&c->records, RECORDS_BYTES);
+	arena_init(&c->records, LIM_CALL_RECORDS_BYTES);
 	arena_init(&c->arena, SIZE_MAX);
 	if (find_target(c, &err) < 0)
 		admin_fail(c, &err);

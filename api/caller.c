@@ -21,13 +21,12 @@
 
 #include "api/api_int.h"
 #include "api/device_proof.h"
-#include "base/bucket.h"
+#include "api/sources.h"
 #include "base/clock.h"
 #include "base/crypto.h"
 #include "base/key.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "base/map.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "net/rpc.h"
@@ -45,16 +44,8 @@ static const char data_kind; /* its address names our pointer at a call */
 
 struct caller_gate {
 	struct api *api;
-	struct map sources; /* of struct source */
-	struct list recent; /* struct source.link, the latest seen last */
-	struct list open;   /* struct call_caller.link: streams under an API key */
-};
-
-/* What one source address has failed at. */
-struct source {
-	struct list link;
-	struct bucket failures;
-	uint8_t key[17];
+	struct sources sources;
+	struct list open; /* struct call_caller.link: streams under an API key */
 };
 
 /* The caller, kept with its call. */
@@ -197,59 +188,19 @@ const char *caller_bearer(const char *authorization)
 
 /* ---- sources ---- */
 
-/* IPv6 sources are counted per /64: an attacker has a whole one. */
-static void source_key(const struct stream_peer *peer, uint8_t key[17])
-{
-	memset(key, 0, 17);
-	key[0] = peer->addr.addr.family;
-	memcpy(key + 1, peer->addr.addr.b, peer->addr.addr.family == 6 ? 8 : 4);
-}
-
-static struct source *source_of(struct caller_gate *gate, struct rpc_call *call, bool make)
-{
-	struct source *s;
-	uint8_t key[17];
-
-	source_key(rpc_call_peer(call), key);
-	s = map_get(&gate->sources, key, sizeof(key));
-	if (!s && make) {
-		if (map_len(&gate->sources) >= LIM_SOURCES) {
-			s = LIST_ENTRY(list_pop(&gate->recent), struct source, link);
-			map_del(&gate->sources, s->key, sizeof(s->key));
-			mem_free(s);
-		}
-		s = MEM_NEW(struct source);
-		memcpy(s->key, key, sizeof(key));
-		bucket_init(&s->failures, LIM_BAD_CREDENTIALS_PER_MIN, 60000, clock_mono_ms());
-		map_put(&gate->sources, key, sizeof(key), s);
-	}
-	if (s) {
-		list_remove(&s->link);
-		list_push(&gate->recent, &s->link);
-	}
-	return s;
-}
-
-static bool source_exhausted(struct caller_gate *gate, struct rpc_call *call)
-{
-	struct source *s = source_of(gate, call, false);
-
-	return s && bucket_wait_ms(&s->failures, 1, clock_mono_ms()) > 0;
-}
-
 /* A bad credential: counted, and the answer of one that is over the limit is another. */
 static int failed(struct caller_gate *gate, struct rpc_call *call, struct err *err)
 {
-	struct source *s = source_of(gate, call, true);
+	const struct ipaddr *addr = &rpc_call_peer(call)->addr.addr;
 	uint64_t now = clock_mono_ms();
 
 	METRICS_COUNT("skerry_api_bad_credentials_total",
 		      "Calls with a credential that was refused.", 1);
-	if (bucket_take(&s->failures, 1, now))
+	if (sources_fail(&gate->sources, addr, now))
 		return err->code;
 	METRICS_COUNT("skerry_api_bad_credentials_limited_total",
 		      "Calls refused because of too many bad credentials from their address.", 1);
-	rpc_call_set_retry(call, (uint32_t)bucket_wait_ms(&s->failures, 1, now));
+	rpc_call_set_retry(call, (uint32_t)sources_wait_ms(&gate->sources, addr, now));
 	return err_reason(err, ERR_LIMIT, "TOO_MANY_BAD_CREDENTIALS",
 			  "more than %d bad credentials a minute came from this address: wait",
 			  LIM_BAD_CREDENTIALS_PER_MIN);
@@ -418,7 +369,8 @@ static int by_bearer(struct caller_gate *gate, struct rpc_call *call, struct cal
 		return failed(gate, call, err);
 	rc = look_up(gate->api, id, hash, &cc->c, err);
 	if (rc == ERR_UNAUTHENTICATED) {
-		if (source_exhausted(gate, call))
+		if (sources_wait_ms(&gate->sources, &rpc_call_peer(call)->addr.addr,
+				    clock_mono_ms()))
 			rc = failed(gate, call, err);
 		else
 			rc = confirm(gate, call, id, hash, err);
@@ -551,8 +503,7 @@ struct caller_gate *caller_gate_new(struct api *api)
 	struct caller_gate *gate = MEM_NEW(struct caller_gate);
 
 	gate->api = api;
-	map_init(&gate->sources);
-	list_init(&gate->recent);
+	sources_init(&gate->sources, LIM_SOURCES, LIM_BAD_CREDENTIALS_PER_MIN, 60000);
 	list_init(&gate->open);
 	return gate;
 }
@@ -561,8 +512,6 @@ void caller_gate_free(struct caller_gate *gate)
 {
 	if (!gate)
 		return;
-	while (!list_empty(&gate->recent))
-		mem_free(LIST_ENTRY(list_pop(&gate->recent), struct source, link));
-	map_done(&gate->sources);
+	sources_done(&gate->sources);
 	mem_free(gate);
 }

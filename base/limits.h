@@ -221,6 +221,10 @@
 #define LIM_REPORT_BURST   20
 #define LIM_REPORT_PER_MIN 60
 #define LIM_PAGE_SIZE      1000
+/* A page ends early at so many bytes, encoded or decoded (stock clients take 4 MiB); what one call may decode at all. */
+#define LIM_PAGE_BYTES         (2u << 20)
+#define LIM_PAGE_RECORDS_BYTES (8u << 20)
+#define LIM_CALL_RECORDS_BYTES (64u << 20)
 #define LIM_WAITING_READS  4096
 
 /* --- local sockets --- */
