@@ -87,6 +87,19 @@ static const char *id_of(const char *name)
 	return slash ? slash + 1 : name;
 }
 
+/* How a table names the user with this resource name. */
+static const char *user_of(struct cli *cx, const char *name)
+{
+	for (size_t i = 0; i < cx->n_users; i++) {
+		const Skerry__V1__User *u = cx->users[i];
+
+		if (strcmp(u->name, name) == 0) {
+			return u->login_name;
+		}
+	}
+	return name[0] ? id_of(name) : "-";
+}
+
 static const char *joined(struct cli *cx, char *const *v, size_t n)
 {
 	char *out = cli_printf(cx, "%s", n > 0 ? v[0] : "");
@@ -156,7 +169,7 @@ static void row_node(struct cli *cx, struct table *t, const void *msg, int64_t n
 	table_cell(t, "%s",
 		   n->online ? "now" : print_ago(pb_timestamp_ms(n->last_seen_time), now, text));
 	table_cell(t, "%s", print_left(n->expire_time, now, text));
-	table_cell(t, "%s", n->user[0] ? id_of(n->user) : "-");
+	table_cell(t, "%s", user_of(cx, n->user));
 	table_cell(t, "%s%s", joined(cx, n->tags, n->n_tags),
 		   n->ephemeral ? (n->n_tags ? ",ephemeral" : "ephemeral") : "");
 }
@@ -177,7 +190,7 @@ static void row_auth_key(struct cli *cx, struct table *t, const void *msg, int64
 	table_cell(t, "%" PRIu64 "%s%s", k->use_count, k->use_count ? ", " : "",
 		   k->use_count ? print_ago(pb_timestamp_ms(k->use_time), now, text) : "");
 	table_cell(t, "%s", print_left(k->expire_time, now, text));
-	table_cell(t, "%s", k->user[0] ? id_of(k->user) : "-");
+	table_cell(t, "%s", user_of(cx, k->user));
 	table_cell(t, "%s", joined(cx, k->tags, k->n_tags));
 	table_cell(t, "%s", k->description);
 }
@@ -450,6 +463,12 @@ int cmd_list(struct cli *cx)
 	if (n == 0) {
 		cli_note(cx, "there is none");
 		return CLI_OK;
+	}
+	if (noun == &noun_node || noun == &noun_auth_key) {
+		rc = admin_list(cx, &noun_user, 0, &response, &cx->users, &cx->n_users);
+		if (rc != CLI_OK) {
+			return rc;
+		}
 	}
 	noun->columns(&t);
 	for (size_t i = 0; i < n; i++) {

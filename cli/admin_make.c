@@ -230,7 +230,7 @@ int cmd_auth_key_create(struct cli *cx)
 	}
 	key.reusable = cli_given(cx, OPT_REUSABLE);
 	key.ephemeral = cli_given(cx, OPT_EPHEMERAL);
-	key.preapproved = !cli_given(cx, OPT_NEEDS_APPROVAL);
+	key.needs_approval = cli_given(cx, OPT_NEEDS_APPROVAL);
 	key.tags = tags_of(cx, tags->list, tags->n);
 	key.n_tags = tags->n;
 	key.description = text_of(cx, OPT_DESCRIPTION);

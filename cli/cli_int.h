@@ -160,7 +160,9 @@ struct cli {
 	struct err dial_err; /* of the last dial that failed */
 	char *bearer;        /* "Bearer sk-api-…"; wiped at the end */
 	struct err err;      /* of the last call */
-	char *parent;        /* tailnets/N, once resolved */
+	void **users;        /* of the tailnet, for the tables that name them */
+	size_t n_users;
+	char *parent; /* tailnets/N, once resolved */
 };
 
 bool cli_given(const struct cli *cx, enum opt_id id);

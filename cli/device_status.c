@@ -46,7 +46,7 @@ static void print_control(struct cli *cx, const Skerry__Local__V1__ControlStatus
 
 	if (c->attached) {
 		line(cx, "lighthouse",
-		     cli_printf(cx, "%s%s%s%s, attached since %s, revision %" PRIu64 "%s",
+		     cli_printf(cx, "%s%s%s%s, attached %s, revision %" PRIu64 "%s",
 				c->lighthouse_url, c->lighthouse_name[0] ? " (" : "",
 				c->lighthouse_name, c->lighthouse_name[0] ? ")" : "",
 				print_ago(pb_timestamp_ms(c->attached_time), now, ago),
@@ -87,7 +87,7 @@ static void print_wireguard(struct cli *cx, const Skerry__Local__V1__WireguardSt
 {
 	if (w->problem[0] != '\0') {
 		line(cx, "wireguard", cli_printf(cx, "%s: %s", w->interface, w->problem));
-	} else if (w->interface[0] != '\0') {
+	} else if (w->listen_port != 0) {
 		line(cx, "wireguard",
 		     cli_printf(cx, "%s, port %" PRIu32 ", MTU %" PRIu32 "%s%s", w->interface,
 				w->listen_port, w->mtu, w->adopted ? ", adopted" : "",
@@ -149,8 +149,7 @@ static void print_status(struct cli *cx, const Skerry__Local__V1__Status *s)
 	if (s->dns) {
 		line(cx, "dns", s->dns->text);
 	}
-	line(cx, "filter",
-	     strcmp(s->filter, "none") == 0 ? "none: every peer may send everything" : s->filter);
+	line(cx, "filter", s->filter);
 	for (size_t i = 0; i < s->n_refusals; i++) {
 		line(cx, "refused",
 		     cli_printf(cx, "%s (%" PRIu64 " times)", s->refusals[i]->text,

@@ -214,9 +214,24 @@ static void on_nodes(void *arg UNUSED, struct rpc_call *call, const ProtobufCMes
 		node.name = str(first ? "tailnets/7/nodes/42" : "tailnets/7/nodes/43");
 		node.given_name = str(first || s.two_nodes ? "alpha" : "beta");
 		node.approved = true;
+		node.user = str(first ? "tailnets/7/users/2" : "tailnets/7/users/3");
 		r.nodes = all;
 		r.n_nodes = 1;
 		r.next_page_token = str(first ? "more" : "");
+		rpc_call_reply(call, &r.base);
+	}
+}
+
+static void on_users(void *arg UNUSED, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	Skerry__V1__ListUsersResponse r = SKERRY__V1__LIST_USERS_RESPONSE__INIT;
+	Skerry__V1__User u = SKERRY__V1__USER__INIT, *all[] = {&u};
+
+	if (!scripted(call, req)) {
+		u.name = str("tailnets/7/users/2");
+		u.login_name = str("ann");
+		r.users = all;
+		r.n_users = 1;
 		rpc_call_reply(call, &r.base);
 	}
 }
@@ -267,6 +282,7 @@ static const struct {
 	{LOCAL "Set", {.on_call = on_set}},
 	{"/skerry.v1.TailnetService/ListTailnets", {.on_call = on_tailnets}},
 	{"/skerry.v1.NodeService/ListNodes", {.on_call = on_nodes}},
+	{"/skerry.v1.UserService/ListUsers", {.on_call = on_users}},
 	{"/skerry.v1.NodeService/DeleteNode", {.on_call = on_delete}},
 	{"/skerry.v1.AuthKeyService/CreateAuthKey", {.on_call = on_auth_key}},
 	{"/skerry.v1.ClusterService/CompareDigests", {.on_call = on_digests}},
@@ -417,7 +433,7 @@ static void status_for_people(void **state)
 	assert_contains(r.out, "name        d1.lab.internal\n");
 	assert_contains(r.out, "lighthouse  https://a:8443 (lh1), attached");
 	assert_contains(r.out, "refused     peer d2 offers 0.0.0.0/0 (3 times)\n");
-	assert_contains(r.out, "every peer may send everything");
+	assert_contains(r.out, "filter      none\n");
 	assert_contains(r.out, "2.0 KiB");
 	assert_lacks(r.out, "\033");
 	run_done(&r);
@@ -597,6 +613,8 @@ static void pages_are_joined(void **state)
 	assert_contains(r.out, "NAME   ID");
 	assert_contains(r.out, "\nalpha  42");
 	assert_contains(r.out, "\nbeta   43");
+	assert_contains(r.out, "never    ann\n");
+	assert_contains(r.out, "never    3\n");
 	run_done(&r);
 	assert_string_equal(((const Skerry__V1__ListNodesRequest *)seen(
 				     2, &skerry__v1__list_nodes_request__descriptor))
@@ -642,7 +660,7 @@ static void auth_key(void **state)
 	run_done(&r);
 	req = seen(1, &skerry__v1__create_auth_key_request__descriptor);
 	assert_string_equal(req->parent, "tailnets/7");
-	assert_true(req->auth_key->reusable && req->auth_key->preapproved && req->no_pin);
+	assert_true(req->auth_key->reusable && !req->auth_key->needs_approval && req->no_pin);
 	assert_int_equal(req->auth_key->n_tags, 2);
 	assert_string_equal(req->auth_key->tags[0], "tag:a");
 	assert_string_equal(req->auth_key->tags[1], "tag:b");
