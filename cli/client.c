@@ -143,7 +143,10 @@ static int read_api_key(struct cli *cx, struct key *ret)
 	}
 	rc = key_parse(secret_str_reveal(&text), &key, &e);
 	if (rc < 0) {
-		rc = cli_fail(cx, CLI_USAGE, "%s: not an API key: %s", source, err_msg(&e, rc));
+		rc = cli_fail(cx, CLI_USAGE, "%s: %s: %s", source,
+			      strcmp(e.reason, "KEY_CUT") == 0 ? "the key is cut"
+							       : "not an API key",
+			      err_msg(&e, rc));
 	} else if (key.kind != KEY_API) {
 		rc = cli_fail(
 			cx, CLI_USAGE,

@@ -120,7 +120,10 @@ static int read_auth_key(struct cli *cx, struct secret_str *ret)
 	}
 	rc = key_parse(secret_str_reveal(ret), &key, &e);
 	if (rc < 0) {
-		return cli_fail(cx, CLI_USAGE, "%s: not an auth key: %s", source, err_msg(&e, rc));
+		return cli_fail(cx, CLI_USAGE, "%s: %s: %s", source,
+				strcmp(e.reason, "KEY_CUT") == 0 ? "the key is cut"
+								 : "not an auth key",
+				err_msg(&e, rc));
 	}
 	if (key.kind != KEY_AUTH) {
 		rc = cli_fail(cx, CLI_USAGE,

@@ -114,7 +114,7 @@ def network_refused(lh):
     skerry(lh, "user", "create", "x", "--ca", ca, "--tailnet", "1", key=key, status=5, text="operator")
     skerry(lh, "user", "list", "--ca", ca, key=key, status=5, text="--tailnet 1")
     skerry(lh, "user", "list", "--tailnet", "1", "--pin", "ab" * 32, key=key, status=5, text="not trusted")
-    skerry(lh, "user", "list", "--ca", ca, key=key[:-2], status=2, text="not an API key")
+    skerry(lh, "user", "list", "--ca", ca, key=key[:-2], status=2, text="the key is cut")
     other = skerry(lh, "auth-key", "create").strip()
     skerry(lh, "user", "list", "--ca", ca, key=other, status=2, text="holds an auth key")
     number = made(lh, "api-key", "list")["apiKeys"][-1]["name"]
