@@ -216,6 +216,31 @@ static void fill_facts(const struct register_call *r, Skerry__Internal__V1__Regi
 	f->endpoints = req->endpoints;
 }
 
+/* Tells the code of a pending login: the one that was just made, or an earlier one of the same device. */
+static void answer_code(struct register_call *r, uint64_t id)
+{
+	struct cluster_read *read;
+	struct arena arena;
+	PendingRecord *p;
+	struct err err = {0};
+	int rc = cluster_read_begin(r->service->cluster, "pending", &read, &err);
+
+	if (rc < 0) {
+		fail(r, &err);
+		return;
+	}
+	arena_init(&arena, AGENT_ARENA_BYTES);
+	if (query_pending(cluster_read_kv(read), r->tailnet, id, &arena, &p) < 0) {
+		err_reason(&err, ERR_ABORTED, "PENDING_UNKNOWN",
+			   "the request for approval is gone again; run `skerry up` once more");
+		fail(r, &err);
+	} else {
+		answer_pending(r, p);
+	}
+	arena_done(&arena);
+	cluster_read_end(read);
+}
+
 static void proposed(void *arg, const struct err *err, const CommandResult *result)
 {
 	struct register_call *r = arg;
@@ -233,8 +258,8 @@ static void proposed(void *arg, const struct err *err, const CommandResult *resu
 		err_reason(&e, err_from_grpc(result->code), result->reason, "%s", result->message);
 		snprintf(e.field, sizeof(e.field), "%s", result->field);
 		fail(r, &e);
-	} else if (r->code[0]) {
-		go_on(r); /* the pending login exists now: tell its code */
+	} else if (r->answered_pending) {
+		answer_code(r, result->id);
 	} else {
 		answer_node(r, r->tailnet, result->id);
 	}
@@ -569,6 +594,8 @@ void agent_register(void *arg, struct rpc_call *call, const ProtobufCMessage *ms
 	struct err err = {0};
 	int rc = agent_machine_key(call, machine, &err);
 
+	/* Stored facts must be readable by every lighthouse, whatever the agent's version says more. */
+	pb_strip_unknown((void *)(uintptr_t)msg);
 	if (rc >= 0)
 		rc = check_request(req, &key, &err);
 	if (rc >= 0 && req->node_key_proof.len == 0) {

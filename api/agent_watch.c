@@ -313,6 +313,8 @@ void agent_watch(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 	struct err err = {0};
 	int rc = agent_machine_key(call, machine, &err);
 
+	/* Stored facts must be readable by every lighthouse, whatever the agent's version says more. */
+	pb_strip_unknown((void *)(uintptr_t)msg);
 	if (rc >= 0)
 		rc = agent_check_key(&req->node_key, "node_key", false, &err);
 	if (rc >= 0)

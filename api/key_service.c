@@ -16,7 +16,7 @@ static Skerry__V1__AuthKey *auth_message(struct admin_call *c, const AuthKeyReco
 		k->user = admin_name(c, RESOURCE_USER, r->tailnet, r->user);
 	k->reusable = r->reusable;
 	k->ephemeral = r->ephemeral;
-	k->preapproved = r->preapproved;
+	k->needs_approval = !r->preapproved;
 	k->n_tags = r->n_tags;
 	k->tags = r->tags;
 	k->description = r->description;
@@ -64,7 +64,7 @@ static int auth_create(struct admin_call *c, struct err *err)
 	skerry__internal__v1__auth_key_create__init(b);
 	b->reusable = k->reusable;
 	b->ephemeral = k->ephemeral;
-	b->preapproved = k->preapproved;
+	b->preapproved = !k->needs_approval;
 	b->n_tags = k->n_tags;
 	b->tags = k->tags;
 	b->description = k->description;

@@ -370,6 +370,11 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 	size_t len;
 	int r;
 
+	/* In the log it would end every lighthouse: no way in may let it pass. */
+	r = tailnet_command_known(cmd, err);
+	if (r != 0) {
+		return err_set(err, ERR_INVALID, "the command holds a field or value that this version does not know");
+	}
 	if (cmd->random.len == 0) {
 		rand_bytes(random, sizeof(random));
 		stamped.random = (ProtobufCBinaryData){.data = random, .len = sizeof(random)};

@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 enum { WIRE_BYTES = 2, NANOS_PER_MS = 1000000 };
 
 #define TIMESTAMP_MIN INT64_C(-62135596800) /* 0001-01-01 */
@@ -50,7 +49,8 @@ void *pb_copy(const void *msg)
 	ProtobufCMessage *copy;
 
 	pb_pack(msg, &b);
-	copy = protobuf_c_message_unpack(((const ProtobufCMessage *)msg)->descriptor, NULL, b.len, b.data);
+	copy = protobuf_c_message_unpack(((const ProtobufCMessage *)msg)->descriptor, NULL, b.len,
+					 b.data);
 	buf_done(&b);
 	POST(copy);
 	return copy;
@@ -122,10 +122,11 @@ int64_t pb_duration_ms(const Google__Protobuf__Duration *d)
 
 int pb_timestamp_check(const Google__Protobuf__Timestamp *ts, const char *field, struct err *err)
 {
-	if (!ts || (ts->seconds >= TIMESTAMP_MIN && ts->seconds <= TIMESTAMP_MAX && ts->nanos >= 0 &&
-		    ts->nanos <= 999999999))
+	if (!ts || (ts->seconds >= TIMESTAMP_MIN && ts->seconds <= TIMESTAMP_MAX &&
+		    ts->nanos >= 0 && ts->nanos <= 999999999))
 		return 0;
-	return err_field(err, ERR_INVALID, field, "%s: not a time between the years 1 and 9999", field);
+	return err_field(err, ERR_INVALID, field, "%s: not a time between the years 1 and 9999",
+			 field);
 }
 
 int pb_duration_check(const Google__Protobuf__Duration *d, const char *field, struct err *err)
@@ -135,8 +136,8 @@ int pb_duration_check(const Google__Protobuf__Duration *d, const char *field, st
 	if (!d)
 		return 0;
 	mixed = (d->seconds > 0 && d->nanos < 0) || (d->seconds < 0 && d->nanos > 0);
-	if (!mixed && d->seconds >= -DURATION_MAX && d->seconds <= DURATION_MAX && d->nanos >= -999999999 &&
-	    d->nanos <= 999999999)
+	if (!mixed && d->seconds >= -DURATION_MAX && d->seconds <= DURATION_MAX &&
+	    d->nanos >= -999999999 && d->nanos <= 999999999)
 		return 0;
 	return err_field(err, ERR_INVALID, field, "%s: not a duration within 10,000 years", field);
 }
@@ -169,19 +170,62 @@ static bool path_leads(const char *path, const ProtobufCMessageDescriptor *desc)
 			return false;
 		if (!path[len])
 			return true;
-		desc = field->type == PROTOBUF_C_TYPE_MESSAGE && field->label != PROTOBUF_C_LABEL_REPEATED
+		desc = field->type == PROTOBUF_C_TYPE_MESSAGE &&
+				       field->label != PROTOBUF_C_LABEL_REPEATED
 			       ? field->descriptor
 			       : NULL;
 		path += len + 1;
 	}
 }
 
-int pb_mask_check(const Google__Protobuf__FieldMask *mask, const ProtobufCMessageDescriptor *desc, struct err *err)
+int pb_mask_check(const Google__Protobuf__FieldMask *mask, const ProtobufCMessageDescriptor *desc,
+		  struct err *err)
 {
 	for (size_t i = 0; mask && i < mask->n_paths; i++) {
 		if (strcmp(mask->paths[i], "*") && !path_leads(mask->paths[i], desc))
-			return err_field(err, ERR_INVALID, "update_mask", "update_mask: %s has no field \"%.100s\"",
+			return err_field(err, ERR_INVALID, "update_mask",
+					 "update_mask: %s has no field \"%.100s\"",
 					 desc->short_name, mask->paths[i]);
 	}
 	return 0;
+}
+
+static void strip_value(const ProtobufCFieldDescriptor *f, void *value)
+{
+	if (f->type == PROTOBUF_C_TYPE_MESSAGE) {
+		if (*(void **)value)
+			pb_strip_unknown(*(void **)value);
+	} else if (f->type == PROTOBUF_C_TYPE_ENUM &&
+		   !protobuf_c_enum_descriptor_get_value(f->descriptor, *(int *)value)) {
+		*(int *)value = 0;
+	}
+}
+
+void pb_strip_unknown(void *msg)
+{
+	ProtobufCMessage *m = msg;
+
+	m->n_unknown_fields = 0;
+	m->unknown_fields = NULL;
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		uint8_t *base = msg;
+
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE && f->type != PROTOBUF_C_TYPE_ENUM)
+			continue;
+		if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
+			if (*(uint32_t *)(base + f->quantifier_offset) == f->id)
+				strip_value(f, base + f->offset);
+		} else if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+			size_t n = *(size_t *)(base + f->quantifier_offset);
+			size_t size = f->type == PROTOBUF_C_TYPE_ENUM ? sizeof(int)
+								      : sizeof(void *);
+			uint8_t *elements = *(uint8_t **)(base + f->offset);
+
+			for (size_t j = 0; j < n; j++)
+				strip_value(f, elements + j * size);
+		} else {
+			strip_value(f, base + f->offset);
+		}
+	}
 }

@@ -62,3 +62,10 @@ bool pb_mask_contains(const Google__Protobuf__FieldMask *mask, const char *path)
  */
 int MUST_CHECK pb_mask_check(const Google__Protobuf__FieldMask *mask, const ProtobufCMessageDescriptor *desc,
 			     struct err *err);
+
+/*
+ * Takes out of a message what this build does not know, at any depth: unknown fields are forgotten, unknown values of
+ * enums become 0. For facts that strangers tell and that are stored: an older build must be able to read them. The
+ * message lives in an arena (what is forgotten is not freed).
+ */
+void pb_strip_unknown(void *msg);

@@ -51,7 +51,8 @@ static void test_timestamp(void **state UNUSED)
 
 static void test_duration(void **state UNUSED)
 {
-	static const int64_t cases[] = {0, 1, -1, 999, -999, 1000, -1500, 86400000, 315576000000000};
+	static const int64_t cases[] = {
+		0, 1, -1, 999, -999, 1000, -1500, 86400000, 315576000000000};
 	Google__Protobuf__Duration d;
 	struct err e = {0};
 
@@ -75,7 +76,8 @@ static void test_duration(void **state UNUSED)
 static void test_mask(void **state UNUSED)
 {
 	Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
-	char a[] = "display_name", b[] = "dns", c[] = "*", bad[] = "dns.nothing", deep[] = "dns.base_domain";
+	char a[] = "display_name", b[] = "dns", c[] = "*", bad[] = "dns.nothing",
+	     deep[] = "dns.base_domain";
 	char list[] = "dns.resolvers.x", empty[] = "", dot[] = "dns.", scalar[] = "etag.x";
 	char *paths[] = {a, b};
 	struct err e = {0};
@@ -108,7 +110,8 @@ static void test_mask(void **state UNUSED)
 
 static void test_copy(void **state UNUSED)
 {
-	Google__Rpc__BadRequest__FieldViolation violation = GOOGLE__RPC__BAD_REQUEST__FIELD_VIOLATION__INIT;
+	Google__Rpc__BadRequest__FieldViolation violation =
+		GOOGLE__RPC__BAD_REQUEST__FIELD_VIOLATION__INIT;
 	Google__Rpc__BadRequest__FieldViolation *violations[] = {&violation};
 	Google__Rpc__BadRequest bad = GOOGLE__RPC__BAD_REQUEST__INIT, *copy;
 	char text[] = "name";
@@ -133,7 +136,8 @@ static void test_copy(void **state UNUSED)
 /* Records joined at the wire level are what packing them together gives. */
 static void test_joined_fields(void **state UNUSED)
 {
-	Skerry__V1__NetmapPeer one = SKERRY__V1__NETMAP_PEER__INIT, two = SKERRY__V1__NETMAP_PEER__INIT;
+	Skerry__V1__NetmapPeer one = SKERRY__V1__NETMAP_PEER__INIT,
+			       two = SKERRY__V1__NETMAP_PEER__INIT;
 	Skerry__V1__NetmapPeer *peers[] = {&one, &two};
 	Skerry__V1__NetmapDelta delta = SKERRY__V1__NETMAP_DELTA__INIT;
 	struct buf joined = BUF_INIT, whole = BUF_INIT;
@@ -155,11 +159,46 @@ static void test_joined_fields(void **state UNUSED)
 	buf_done(&whole);
 }
 
+/* A newer agent's fields and enum values, two levels deep, are gone after the strip; what is known stays. */
+static void test_strip(void **state UNUSED)
+{
+	static const uint8_t wire[] = {
+		0x12, 12, /* endpoints: address, port, an unknown kind, field 15 */
+		0x0a, 4,    192, 0,    2, 1,    0x10,
+		9,    0x18, 99,  0x78, 1, 0x22, 3, /* host_info: field 31 */
+		0xf8, 1,    0,
+	};
+	Skerry__V1__ReportRequest *m;
+	struct pb_opts opts = {0};
+	struct arena arena;
+	ProtobufCMessage *base;
+	struct buf out = BUF_INIT;
+
+	arena_init(&arena, 1 << 20);
+	assert_ok(pb_decode(&skerry__v1__report_request__descriptor, wire, sizeof(wire), &opts,
+			    &arena, &base, NULL));
+	m = (Skerry__V1__ReportRequest *)base;
+	assert_int_equal(m->n_endpoints, 1);
+	assert_int_equal(m->endpoints[0]->base.n_unknown_fields, 1);
+	assert_int_equal(m->endpoints[0]->kind, 99);
+	assert_int_equal(m->host_info->base.n_unknown_fields, 1);
+	pb_strip_unknown(m);
+	assert_int_equal(m->endpoints[0]->base.n_unknown_fields, 0);
+	assert_int_equal(m->endpoints[0]->kind, 0);
+	assert_int_equal(m->endpoints[0]->port, 9);
+	assert_int_equal(m->host_info->base.n_unknown_fields, 0);
+	pb_pack(m, &out);
+	assert_int_equal(out.len, 12); /* what is left: address and port, an empty host_info */
+	buf_done(&out);
+	arena_done(&arena);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_timestamp), cmocka_unit_test(test_duration),	cmocka_unit_test(test_mask),
-		cmocka_unit_test(test_copy),	  cmocka_unit_test(test_joined_fields),
+		cmocka_unit_test(test_timestamp),     cmocka_unit_test(test_duration),
+		cmocka_unit_test(test_mask),          cmocka_unit_test(test_copy),
+		cmocka_unit_test(test_joined_fields), cmocka_unit_test(test_strip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
