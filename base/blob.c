@@ -20,9 +20,14 @@ struct blob *blob_new(const void *data, size_t len)
 
 struct blob *blob_take(struct buf *b)
 {
-	size_t len;
-	const uint8_t *data = buf_take(b, &len);
+	uint8_t *data = b->data;
+	size_t len = b->len, cap = b->cap;
 
+	buf_init(b);
+	/* A blob may live long in a queue: what the buffer had grown beyond its content is given back. */
+	if (data == NULL || cap - len > len / 8 + 64) {
+		data = mem_realloc(data, len);
+	}
 	return blob_make(data, len);
 }
 

@@ -324,11 +324,12 @@ static void deliver(struct grpc_call *g, bool compressed, const uint8_t *data, s
 static bool process_one(struct grpc_call *g)
 {
 	size_t have = g->in.len - g->pos;
-	const uint8_t *p = g->in.data + g->pos;
+	const uint8_t *p;
 
 	if (have < PREFIX) {
 		return false;
 	}
+	p = g->in.data + g->pos;
 	size_t len = be_get32(p + 1);
 	if (p[0] > 1 || (p[0] == 1 && !g->gzip_in)) {
 		refuse(g, ERR_INTERNAL,

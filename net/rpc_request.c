@@ -195,12 +195,13 @@ static void abort_with(struct rpc_request *req, int code, const char *text)
 static bool process_one(struct rpc_request *req)
 {
 	size_t have = req->in.len - req->pos;
-	const uint8_t *p = req->in.data + req->pos;
+	const uint8_t *p;
 	struct err err = {0};
 
 	if (have < PREFIX) {
 		return false;
 	}
+	p = req->in.data + req->pos;
 	size_t len = be_get32(p + 1);
 	if (p[0] > 1 || (p[0] == 1 && !req->gzip)) {
 		abort_with(req, ERR_INTERNAL,
