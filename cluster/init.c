@@ -216,8 +216,8 @@ int cluster_init(const struct cluster_init_options *o, char **ret_recovery, stru
 	}
 	if (r == 0 && (keyfile_exists(o->dir) || file_exists(raft) || file_exists(store))) {
 		r = err_reason(err, ERR_EXISTS, "ALREADY_INITIALISED",
-			       "%s already holds a lighthouse: choose another directory, or remove it if it "
-			       "is not needed any more",
+			       "%s already holds a lighthouse: start it with `skerryd run`, or make "
+			       "another one with another --dir",
 			       o->dir);
 	}
 	if (r == 0) {

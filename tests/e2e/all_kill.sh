@@ -16,9 +16,8 @@ for device in d1 d3; do within 10 "$device sees its peer" sees_peers "$device" 1
 target=$(tailnet_ip d3) || die "d3 has no address"
 ping_start d1 "$target" || die "no ping answer before the kill"
 
-in_client router write --urls "$urls" --key-file "$lab/api-key" --prefix ak --out "$lab/acks" --parallel 8 --count 1000 &
-writer=$!
-cleanup_push "kill -9 $writer 2>/dev/null"
+client_start router write --urls "$urls" --key-file "$lab/api-key" --prefix ak --out "$lab/acks" --parallel 8 --count 1000
+writer=$client_pid
 half_written()
 {
 	[ "$(grep -c ACK "$lab/acks")" -ge 400 ]

@@ -4,13 +4,13 @@
 client.py write  --urls U,U --key-file F --prefix P --out FILE [--count N] [--seconds S] [--parallel K] [--rate R]
     Creates users P-<n>, each with a request id, and retries each at the next lighthouse until it is acknowledged or
     refused. A line per acknowledged write: "ACK <begun> <acknowledged> <tries> <name> <url>"; times are seconds since
-    boot. SIGTERM ends it after the calls in flight.
+    boot. SIGTERM ends it after the calls in flight, and so do ten minutes.
 client.py verify --urls U --key-file F --prefix P --out FILE
     Every acknowledged write is there exactly once. Prints the counts; fails if one is missing or doubled.
 client.py next   --out FILE --since T
     Prints the milliseconds from T to the acknowledgement of the first write that was begun after T.
-client.py online --urls U,U --key-file F --count N --seconds S
-    Lists the nodes at every lighthouse that answers, ten times a second; fails if one of the N is shown offline.
+client.py online --urls U,U --key-file F --names A,B --seconds S
+    Lists the nodes at every lighthouse that answers, ten times a second; fails if one of the named is shown offline.
 client.py call   --urls U --key-file F METHOD JSON
     One call, its answer on stdout: client.py call … skerry.v1.UserService/ListUsers '{"parent":"tailnets/1"}'
 """
@@ -192,10 +192,11 @@ def online(args, key):
             except (OSError, http.client.HTTPException, ValueError, Refused):
                 continue
             polls += 1
-            off = [node.get("givenName") for node in nodes if not node.get("online")]
-            if off or len(nodes) < args.count:
+            on = {node.get("givenName") for node in nodes if node.get("online")}
+            off = [name for name in args.names if name not in on]
+            if off:
                 bad += 1
-                print(f"{clock():.3f} {api.url}: {len(nodes)} nodes, offline: {off}")
+                print(f"{clock():.3f} {api.url}: offline or missing: {off}")
         time.sleep(0.1)
     print(f"{polls} lists, {bad} with somebody offline")
     return 1 if bad or not polls else 0
@@ -206,11 +207,12 @@ def main():
     parser.add_argument("what", choices=["write", "verify", "next", "online", "call"])
     parser.add_argument("--urls", type=lambda text: text.split(","), default=[])
     parser.add_argument("--key-file")
+    parser.add_argument("--names", type=lambda text: text.split(","), default=[])
     parser.add_argument("--parent", default="tailnets/1")
     parser.add_argument("--prefix", default="w")
     parser.add_argument("--out")
     parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--since", type=float)

@@ -31,12 +31,12 @@ done
 say "leader: $leader; attached: d1 $(attached_to d1), d2 $(attached_to d2), d3 $(attached_to d3)"
 
 ping_start d1 "$target" || die "no ping answer before the kill"
-in_client router write --urls "$urls" --key-file "$lab/api-key" --prefix lk --out "$lab/acks" --parallel 4 &
-writer=$!
-cleanup_push "kill $writer 2>/dev/null"
+client_start router write --urls "$urls" --key-file "$lab/api-key" --prefix lk --out "$lab/acks" --parallel 4
+writer=$client_pid
 wait_until 10 test -s "$lab/acks" || die "no write was acknowledged"
-in_client router online --urls "$living" --key-file "$lab/api-key" --count 3 --seconds $((10 * SKERRY_SLOW)) >"$lab/online" 2>&1 &
-online=$!
+client_start router online --urls "$living" --key-file "$lab/api-key" --names d1,d2,d3 \
+	--seconds $((10 * SKERRY_SLOW)) >"$lab/online" 2>&1
+online=$client_pid
 sleep 0.5
 
 # The kill, and at the same moment two devices with one key.

@@ -349,7 +349,7 @@ lh_join()
 # join_token HOST: a new join token.
 join_token()
 {
-	in_host "$1" skerry cluster token | grep -oE 'sk-join-[A-Za-z0-9_-]+' | head -1
+	in_host "$1" skerry cluster token 2>/dev/null | grep -oE 'sk-join-[A-Za-z0-9_-]+' | head -1
 }
 
 # lh_run HOST: starts the daemon and waits until it answers on its socket.
@@ -520,4 +520,15 @@ in_client()
 	local host=$1
 	shift
 	nsenter -t "${holder[$host]}" -n -- /usr/bin/python3 "$skerry_root/tests/e2e/client.py" "$@"
+}
+
+# client_start HOST ARG...: the same in the background; its pid is in `client_pid`, and it ends with the laboratory.
+client_start()
+{
+	local host=$1
+	shift
+	# exec: the pid is the client's, so that a signal reaches it and nothing is left behind.
+	(exec nsenter -t "${holder[$host]}" -n -- /usr/bin/python3 "$skerry_root/tests/e2e/client.py" "$@") &
+	client_pid=$!
+	cleanup_push "kill -9 $client_pid 2>/dev/null"
 }
