@@ -184,7 +184,7 @@ static void on_up_event(void *arg, const ProtobufCMessage *msg)
 	}
 	if (!cli_json(cx)) {
 		fprintf(cx->io->out, "%5.1fs  %s%s\n", (double)ev->elapsed_ms / 1000,
-			ev->waiting ? "waiting: " : "", text);
+			ev->waiting && strncmp(text, "waiting", 7) != 0 ? "waiting: " : "", text);
 	}
 	if (ev->approval && !up->shown_approval) {
 		if (cli_json(cx)) {
