@@ -50,7 +50,8 @@ void admit_refuse(struct admit *a, enum refuse_kind kind, uint64_t node_id, cons
 bool admit_is_service(const struct ipaddr *addr)
 {
 	static const struct ipaddr v4 = {4, {100, 100, 100, 100}};
-	static const struct ipaddr v6 = {6, {0xfd, 0x7a, 0x11, 0x5c, 0xa1, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53}};
+	static const struct ipaddr v6 = {
+		6, {0xfd, 0x7a, 0x11, 0x5c, 0xa1, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53}};
 
 	return ipaddr_equal(addr, &v4) || ipaddr_equal(addr, &v6);
 }
@@ -77,13 +78,17 @@ static bool check_identity(struct admit *a)
 		return false;
 	}
 	if (self->cluster_id == 0 || (c->cluster_id != 0 && self->cluster_id != c->cluster_id)) {
-		admit_refuse(a, REFUSE_CLUSTER, 0, "the netmap is of cluster %llu, this device is of %llu",
-			     (unsigned long long)self->cluster_id, (unsigned long long)c->cluster_id);
+		admit_refuse(a, REFUSE_CLUSTER, 0,
+			     "the netmap is of cluster %llu, this device is of %llu",
+			     (unsigned long long)self->cluster_id,
+			     (unsigned long long)c->cluster_id);
 		return false;
 	}
 	if (self->tailnet_id == 0 || (c->tailnet_id != 0 && self->tailnet_id != c->tailnet_id)) {
-		admit_refuse(a, REFUSE_TAILNET, 0, "the netmap is of tailnet %llu, this device is of %llu",
-			     (unsigned long long)self->tailnet_id, (unsigned long long)c->tailnet_id);
+		admit_refuse(a, REFUSE_TAILNET, 0,
+			     "the netmap is of tailnet %llu, this device is of %llu",
+			     (unsigned long long)self->tailnet_id,
+			     (unsigned long long)c->tailnet_id);
 		return false;
 	}
 	if (self->node_id == 0 || (c->node_id != 0 && self->node_id != c->node_id)) {
@@ -92,11 +97,13 @@ static bool check_identity(struct admit *a)
 		return false;
 	}
 	if (self->node_key.len != 32 || memcmp(self->node_key.data, c->node_key, 32) != 0) {
-		admit_refuse(a, REFUSE_SELF_KEY, 0, "the netmap is for another node key than this device's");
+		admit_refuse(a, REFUSE_SELF_KEY, 0,
+			     "the netmap is for another node key than this device's");
 		return false;
 	}
 	if (c->epoch != 0 && a->nm->epoch == c->epoch && a->nm->revision < c->revision) {
-		admit_refuse(a, REFUSE_REVISION, 0, "the netmap is of revision %llu, below the held %llu",
+		admit_refuse(a, REFUSE_REVISION, 0,
+			     "the netmap is of revision %llu, below the held %llu",
 			     (unsigned long long)a->nm->revision, (unsigned long long)c->revision);
 		return false;
 	}
@@ -135,17 +142,22 @@ static void admit_prefixes(struct admit *a)
 		struct prefix p = {.len = (uint8_t)MIN(in->length, 255u)};
 		char text[PREFIX_TEXT];
 
-		if (!ipaddr_from_bytes(in->address.data, in->address.len, &p.addr) || !prefix_allowed_for_tailnet(&p)) {
-			admit_refuse(a, REFUSE_PREFIX, 0, "tailnet prefix %s is outside 100.64.0.0/10 and fd7a:115c:a1e0::/48",
+		if (!ipaddr_from_bytes(in->address.data, in->address.len, &p.addr) ||
+		    !prefix_allowed_for_tailnet(&p)) {
+			admit_refuse(a, REFUSE_PREFIX, 0,
+				     "tailnet prefix %s is outside 100.64.0.0/10 and "
+				     "fd7a:115c:a1e0::/48",
 				     p.addr.family != 0 ? prefix_format(&p, text) : "(malformed)");
 		} else if (c->n_prefixes > 0) {
 			if (!prefix_enrolled(c, &p)) {
 				admit_refuse(a, REFUSE_PREFIX_CHANGED, 0,
-					     "tailnet prefix %s was not there when this device was enrolled",
+					     "tailnet prefix %s was not there when this device was "
+					     "enrolled",
 					     prefix_format(&p, text));
 			}
 		} else if (a->out->n_prefixes == ADMIT_PREFIXES) {
-			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d tailnet prefixes", ADMIT_PREFIXES);
+			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d tailnet prefixes",
+				     ADMIT_PREFIXES);
 			return;
 		} else {
 			a->out->prefixes[a->out->n_prefixes++] = p;
@@ -167,14 +179,16 @@ static void admit_self(struct admit *a)
 		strcpy(a->out->name, self->given_name);
 		map_put_str(&a->names, self->given_name, a);
 	} else {
-		admit_refuse(a, REFUSE_PEER_NAME, self->node_id, "own name is none that a node may have");
+		admit_refuse(a, REFUSE_PEER_NAME, self->node_id,
+			     "own name is none that a node may have");
 	}
 	for (size_t i = 0; i < self->n_addresses; i++) {
 		struct ipaddr addr = {0};
 		char text[IPADDR_TEXT];
 
 		if (a->out->n_addresses == ADMIT_PEER_ADDRESSES) {
-			admit_refuse(a, REFUSE_LIMIT, self->node_id, "more than %d own addresses", ADMIT_PEER_ADDRESSES);
+			admit_refuse(a, REFUSE_LIMIT, self->node_id, "more than %d own addresses",
+				     ADMIT_PEER_ADDRESSES);
 			break;
 		}
 		if (!ipaddr_from_bytes(self->addresses[i].data, self->addresses[i].len, &addr) ||
@@ -190,10 +204,11 @@ static void admit_self(struct admit *a)
 	}
 }
 
-bool netmap_admit(const struct netmap *nm, const struct consent *consent, struct admitted *ret_admitted,
-		  struct refusals *ret_refusals)
+bool netmap_admit(const struct netmap *nm, const struct consent *consent,
+		  struct admitted *ret_admitted, struct refusals *ret_refusals)
 {
-	struct admit a = {.nm = nm, .consent = consent, .out = ret_admitted, .refusals = ret_refusals};
+	struct admit a = {
+		.nm = nm, .consent = consent, .out = ret_admitted, .refusals = ret_refusals};
 
 	*ret_admitted = (struct admitted){0};
 	*ret_refusals = (struct refusals){0};

@@ -9,13 +9,14 @@ struct admit {
 	const struct consent *consent;
 	struct admitted *out;
 	struct refusals *refusals;
-	struct map keys; /* node keys taken */
+	struct map keys;  /* node keys taken */
 	struct map addrs; /* struct ipaddr bytes taken */
 	struct map names; /* labels taken */
 };
 
 /* Counts and keeps a line. */
-void admit_refuse(struct admit *a, enum refuse_kind kind, uint64_t node_id, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void admit_refuse(struct admit *a, enum refuse_kind kind, uint64_t node_id, const char *fmt, ...)
+	PRINTF_LIKE(4, 5);
 
 /* Service addresses of every device, which nobody else may have. */
 bool admit_is_service(const struct ipaddr *addr);

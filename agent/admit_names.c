@@ -51,7 +51,8 @@ static void lighthouse_add(struct admit *a, const char *url)
 {
 	struct admitted *out = a->out;
 
-	out->lighthouses = mem_reallocarray(out->lighthouses, out->n_lighthouses + 1, sizeof(*out->lighthouses));
+	out->lighthouses = mem_reallocarray(out->lighthouses, out->n_lighthouses + 1,
+					    sizeof(*out->lighthouses));
 	out->lighthouses[out->n_lighthouses++] = mem_strdup(url);
 }
 
@@ -78,28 +79,33 @@ void admit_lighthouses(struct admit *a)
 		bool is_addr;
 
 		if (a->out->n_lighthouses == LIM_LIGHTHOUSE_URLS) {
-			admit_refuse(a, REFUSE_LIMIT, 0, "%zu lighthouses, %d are taken", self->n_lighthouses,
-				     LIM_LIGHTHOUSE_URLS);
+			admit_refuse(a, REFUSE_LIMIT, 0, "%zu lighthouses, %d are taken",
+				     self->n_lighthouses, LIM_LIGHTHOUSE_URLS);
 			return;
 		}
 		if (strncmp(url, "https://", 8) != 0 || !admit_url_host(url, host)) {
-			admit_refuse(a, REFUSE_LIGHTHOUSE_URL, 0, "\"%.100s\" is no https://host:port", url);
+			admit_refuse(a, REFUSE_LIGHTHOUSE_URL, 0,
+				     "\"%.100s\" is no https://host:port", url);
 			continue;
 		}
 		is_addr = ipaddr_parse(host, &addr, NULL) >= 0;
-		if (is_addr && (admit_in_tailnet(a, &addr) || admit_is_service(&addr) || ipaddr_is_unspecified(&addr) ||
-				ipaddr_is_multicast(&addr))) {
-			admit_refuse(a, REFUSE_LIGHTHOUSE_URL, 0, "lighthouse %.100s lies inside the tailnet or nowhere", url);
+		if (is_addr && (admit_in_tailnet(a, &addr) || admit_is_service(&addr) ||
+				ipaddr_is_unspecified(&addr) || ipaddr_is_multicast(&addr))) {
+			admit_refuse(a, REFUSE_LIGHTHOUSE_URL, 0,
+				     "lighthouse %.100s lies inside the tailnet or nowhere", url);
 			continue;
 		}
-		if (!is_addr && a->out->base_domain[0] != '\0' && admit_host_within(host, a->out->base_domain)) {
-			admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0, "lighthouse %.100s lies inside the base domain %.60s", url,
+		if (!is_addr && a->out->base_domain[0] != '\0' &&
+		    admit_host_within(host, a->out->base_domain)) {
+			admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0,
+				     "lighthouse %.100s lies inside the base domain %.60s", url,
 				     a->out->base_domain);
 			continue;
 		}
 		route = is_addr ? NULL : split_route_of(a, host);
 		if (route != NULL) {
-			admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0, "lighthouse %.100s lies inside the split route %.60s", url,
+			admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0,
+				     "lighthouse %.100s lies inside the split route %.60s", url,
 				     route);
 			continue;
 		}
@@ -127,12 +133,14 @@ static void base_domain(struct admit *a, const Skerry__V1__DnsConfig *dns)
 		return;
 	}
 	if (name_has_refused_label(domain)) {
-		admit_refuse(a, REFUSE_DNS_LABEL, 0, "base domain %.120s has a label that nobody may take over", domain);
+		admit_refuse(a, REFUSE_DNS_LABEL, 0,
+			     "base domain %.120s has a label that nobody may take over", domain);
 		return;
 	}
 	lighthouse = lighthouse_within(a, domain);
 	if (lighthouse != NULL) {
-		admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0, "lighthouse %.80s, in use here, lies inside the base domain %.80s",
+		admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0,
+			     "lighthouse %.80s, in use here, lies inside the base domain %.80s",
 			     lighthouse, domain);
 		return;
 	}
@@ -147,22 +155,26 @@ static void one_record(struct admit *a, const Skerry__V1__DnsRecord *in)
 	struct err e = {0};
 
 	*r = (struct admitted_record){0};
-	if (name_normalise(in->name, r->name, &e) < 0 || family == 0 || ipaddr_parse(in->value, &addr, &e) < 0 ||
-	    addr.family != family) {
-		admit_refuse(a, REFUSE_DNS_RECORD, 0, "record \"%.60s\" %.8s \"%.50s\" is none%s%.60s", in->name, in->type,
+	if (name_normalise(in->name, r->name, &e) < 0 || family == 0 ||
+	    ipaddr_parse(in->value, &addr, &e) < 0 || addr.family != family) {
+		admit_refuse(a, REFUSE_DNS_RECORD, 0,
+			     "record \"%.60s\" %.8s \"%.50s\" is none%s%.60s", in->name, in->type,
 			     in->value, e.msg[0] != '\0' ? ": " : "", e.msg);
 		return;
 	}
 	if (name_has_refused_label(r->name)) {
-		admit_refuse(a, REFUSE_DNS_LABEL, 0, "record %.120s: nobody may take over this name", r->name);
+		admit_refuse(a, REFUSE_DNS_LABEL, 0,
+			     "record %.120s: nobody may take over this name", r->name);
 		return;
 	}
 	if (a->out->base_domain[0] == '\0' || !name_within(r->name, a->out->base_domain)) {
-		admit_refuse(a, REFUSE_DNS_ZONE, 0, "record %.120s is outside the base domain", r->name);
+		admit_refuse(a, REFUSE_DNS_ZONE, 0, "record %.120s is outside the base domain",
+			     r->name);
 		return;
 	}
 	if (!ipaddr_is_unicast(&addr)) {
-		admit_refuse(a, REFUSE_DNS_RECORD, 0, "record %.100s points at %.50s, which is no host's address", r->name,
+		admit_refuse(a, REFUSE_DNS_RECORD, 0,
+			     "record %.100s points at %.50s, which is no host's address", r->name,
 			     in->value);
 		return;
 	}
@@ -199,30 +211,36 @@ static void one_route(struct admit *a, const Skerry__V1__DnsRoute *in)
 		return;
 	}
 	if ((root || name_labels(r->domain) < 2) && a->consent->dns != ACCEPT_DNS_ALL) {
-		admit_refuse(a, REFUSE_DNS_ROUTE_WIDE, 0, "split route for \"%.60s\" is taken with --accept-dns=all alone",
+		admit_refuse(a, REFUSE_DNS_ROUTE_WIDE, 0,
+			     "split route for \"%.60s\" is taken with --accept-dns=all alone",
 			     root ? "." : r->domain);
 		return;
 	}
 	if (!root && name_has_refused_label(r->domain)) {
-		admit_refuse(a, REFUSE_DNS_LABEL, 0, "split route %.120s: nobody may take over this name", r->domain);
+		admit_refuse(a, REFUSE_DNS_LABEL, 0,
+			     "split route %.120s: nobody may take over this name", r->domain);
 		return;
 	}
 	lighthouse = lighthouse_within(a, r->domain);
 	if (lighthouse != NULL) {
-		admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0, "lighthouse %.80s, in use here, lies inside the split route \"%.80s\"",
+		admit_refuse(a, REFUSE_LIGHTHOUSE_NAME, 0,
+			     "lighthouse %.80s, in use here, lies inside the split route \"%.80s\"",
 			     lighthouse, r->domain);
 		return;
 	}
 	if (in->n_resolvers > ADMIT_DNS_RESOLVERS) {
-		admit_refuse(a, REFUSE_LIMIT, 0, "split route %.80s: more than %d resolvers", r->domain, ADMIT_DNS_RESOLVERS);
+		admit_refuse(a, REFUSE_LIMIT, 0, "split route %.80s: more than %d resolvers",
+			     r->domain, ADMIT_DNS_RESOLVERS);
 		return;
 	}
 	r->resolvers = mem_calloc(in->n_resolvers + 1, sizeof(*r->resolvers));
 	for (size_t i = 0; i < in->n_resolvers; i++) {
-		r->n_resolvers += resolver_parse(a, in->resolvers[i], &r->resolvers[r->n_resolvers]);
+		r->n_resolvers +=
+			resolver_parse(a, in->resolvers[i], &r->resolvers[r->n_resolvers]);
 	}
 	if (r->n_resolvers == 0) {
-		admit_refuse(a, REFUSE_DNS_ROUTE, 0, "split route %.100s has no resolver", root ? "." : r->domain);
+		admit_refuse(a, REFUSE_DNS_ROUTE, 0, "split route %.100s has no resolver",
+			     root ? "." : r->domain);
 		mem_free(r->resolvers);
 		return;
 	}
@@ -237,32 +255,39 @@ void admit_dns(struct admit *a)
 		return;
 	}
 	base_domain(a, dns);
-	a->out->records = mem_calloc(MIN(dns->n_records, (size_t)LIM_TAILNET_DNS_RECORDS) + 1, sizeof(*a->out->records));
+	a->out->records = mem_calloc(MIN(dns->n_records, (size_t)LIM_TAILNET_DNS_RECORDS) + 1,
+				     sizeof(*a->out->records));
 	for (size_t i = 0; i < dns->n_records; i++) {
 		if (i == LIM_TAILNET_DNS_RECORDS) {
-			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d DNS records", LIM_TAILNET_DNS_RECORDS);
+			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d DNS records",
+				     LIM_TAILNET_DNS_RECORDS);
 			break;
 		}
 		one_record(a, dns->records[i]);
 	}
-	a->out->dns_routes = mem_calloc(MIN(dns->n_routes, (size_t)ADMIT_DNS_ROUTES) + 1, sizeof(*a->out->dns_routes));
+	a->out->dns_routes = mem_calloc(MIN(dns->n_routes, (size_t)ADMIT_DNS_ROUTES) + 1,
+					sizeof(*a->out->dns_routes));
 	for (size_t i = 0; i < dns->n_routes; i++) {
 		if (i == ADMIT_DNS_ROUTES) {
-			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d split routes", ADMIT_DNS_ROUTES);
+			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d split routes",
+				     ADMIT_DNS_ROUTES);
 			break;
 		}
 		one_route(a, dns->routes[i]);
 	}
 	if (dns->n_resolvers > 0 && a->consent->dns < ACCEPT_DNS_HOST) {
 		admit_refuse(a, REFUSE_DNS_TAKE_OVER, 0,
-			     "the tailnet's resolvers for everything are taken with --accept-dns=host alone");
+			     "the tailnet's resolvers for everything are taken with "
+			     "--accept-dns=host alone");
 		return;
 	}
 	for (size_t i = 0; i < dns->n_resolvers; i++) {
 		if (a->out->n_resolvers == ADMIT_DNS_RESOLVERS) {
-			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d resolvers", ADMIT_DNS_RESOLVERS);
+			admit_refuse(a, REFUSE_LIMIT, 0, "more than %d resolvers",
+				     ADMIT_DNS_RESOLVERS);
 			break;
 		}
-		a->out->n_resolvers += resolver_parse(a, dns->resolvers[i], &a->out->resolvers[a->out->n_resolvers]);
+		a->out->n_resolvers += resolver_parse(a, dns->resolvers[i],
+						      &a->out->resolvers[a->out->n_resolvers]);
 	}
 }

@@ -17,11 +17,13 @@ static bool key_is_zero(const uint8_t *key)
 static bool peer_key(struct admit *a, const Skerry__V1__NetmapPeer *in, struct admitted_peer *p)
 {
 	if (in->node_key.len != 32 || key_is_zero(in->node_key.data)) {
-		admit_refuse(a, REFUSE_PEER_KEY, p->id, "node %llu has no node key", (unsigned long long)p->id);
+		admit_refuse(a, REFUSE_PEER_KEY, p->id, "node %llu has no node key",
+			     (unsigned long long)p->id);
 		return false;
 	}
 	if (memcmp(in->node_key.data, a->consent->node_key, 32) == 0) {
-		admit_refuse(a, REFUSE_OWN_KEY, p->id, "node %llu has this device's own key", (unsigned long long)p->id);
+		admit_refuse(a, REFUSE_OWN_KEY, p->id, "node %llu has this device's own key",
+			     (unsigned long long)p->id);
 		return false;
 	}
 	if (map_put(&a->keys, in->node_key.data, 32, a) != NULL) {
@@ -39,19 +41,23 @@ static void peer_name(struct admit *a, const Skerry__V1__NetmapPeer *in, struct 
 	struct err e = {0};
 
 	if (name_valid_label(in->given_name, strlen(in->given_name), &e) < 0) {
-		admit_refuse(a, REFUSE_PEER_NAME, p->id, "node %llu: %s", (unsigned long long)p->id, e.msg);
+		admit_refuse(a, REFUSE_PEER_NAME, p->id, "node %llu: %s", (unsigned long long)p->id,
+			     e.msg);
 	} else if (name_refused_label(in->given_name)) {
-		admit_refuse(a, REFUSE_PEER_NAME, p->id, "node %llu wants the name \"%s\", which nobody may have",
+		admit_refuse(a, REFUSE_PEER_NAME, p->id,
+			     "node %llu wants the name \"%s\", which nobody may have",
 			     (unsigned long long)p->id, in->given_name);
 	} else if (map_put_str(&a->names, in->given_name, a) != NULL) {
-		admit_refuse(a, REFUSE_NAME_TWICE, p->id, "node %llu has the name \"%s\" of another node",
+		admit_refuse(a, REFUSE_NAME_TWICE, p->id,
+			     "node %llu has the name \"%s\" of another node",
 			     (unsigned long long)p->id, in->given_name);
 	} else {
 		strcpy(p->name, in->given_name);
 	}
 }
 
-static void peer_addresses(struct admit *a, const Skerry__V1__NetmapPeer *in, struct admitted_peer *p)
+static void peer_addresses(struct admit *a, const Skerry__V1__NetmapPeer *in,
+			   struct admitted_peer *p)
 {
 	for (size_t i = 0; i < in->n_addresses; i++) {
 		struct ipaddr addr = {0};
@@ -65,12 +71,14 @@ static void peer_addresses(struct admit *a, const Skerry__V1__NetmapPeer *in, st
 		if (!ipaddr_from_bytes(in->addresses[i].data, in->addresses[i].len, &addr) ||
 		    !admit_in_tailnet(a, &addr) || admit_is_service(&addr)) {
 			admit_refuse(a, REFUSE_PEER_ADDRESS, p->id,
-				     "node %llu: address %s is outside the tailnet's prefixes or reserved",
+				     "node %llu: address %s is outside the tailnet's prefixes or "
+				     "reserved",
 				     (unsigned long long)p->id, ipaddr_format(&addr, text));
 			continue;
 		}
 		if (map_put(&a->addrs, &addr, sizeof(addr), a) != NULL) {
-			admit_refuse(a, REFUSE_ADDRESS_TWICE, p->id, "node %llu: address %s is another node's",
+			admit_refuse(a, REFUSE_ADDRESS_TWICE, p->id,
+				     "node %llu: address %s is another node's",
 				     (unsigned long long)p->id, ipaddr_format(&addr, text));
 			continue;
 		}
@@ -98,13 +106,14 @@ static const char *endpoint_wrong(const struct admit *a, const struct ipport *ep
 	return NULL;
 }
 
-static void peer_endpoints(struct admit *a, const Skerry__V1__NetmapPeer *in, struct admitted_peer *p)
+static void peer_endpoints(struct admit *a, const Skerry__V1__NetmapPeer *in,
+			   struct admitted_peer *p)
 {
 	size_t n = in->n_endpoints;
 
 	if (n > LIM_PEER_ENDPOINTS) {
-		admit_refuse(a, REFUSE_LIMIT, p->id, "node %llu has %zu endpoints, %d are taken", (unsigned long long)p->id,
-			     n, LIM_PEER_ENDPOINTS);
+		admit_refuse(a, REFUSE_LIMIT, p->id, "node %llu has %zu endpoints, %d are taken",
+			     (unsigned long long)p->id, n, LIM_PEER_ENDPOINTS);
 		n = LIM_PEER_ENDPOINTS;
 	}
 	if (n == 0) {
@@ -117,8 +126,10 @@ static void peer_endpoints(struct admit *a, const Skerry__V1__NetmapPeer *in, st
 		char text[IPPORT_TEXT];
 		const char *wrong;
 
-		if (!ipaddr_from_bytes(from->address.data, from->address.len, &ep.addr) || from->port > UINT16_MAX) {
-			admit_refuse(a, REFUSE_ENDPOINT, p->id, "node %llu: an endpoint is malformed",
+		if (!ipaddr_from_bytes(from->address.data, from->address.len, &ep.addr) ||
+		    from->port > UINT16_MAX) {
+			admit_refuse(a, REFUSE_ENDPOINT, p->id,
+				     "node %llu: an endpoint is malformed",
 				     (unsigned long long)p->id);
 			continue;
 		}
@@ -126,8 +137,8 @@ static void peer_endpoints(struct admit *a, const Skerry__V1__NetmapPeer *in, st
 		ep.port = (uint16_t)from->port;
 		wrong = endpoint_wrong(a, &ep);
 		if (wrong != NULL) {
-			admit_refuse(a, REFUSE_ENDPOINT, p->id, "node %llu: endpoint %s %s", (unsigned long long)p->id,
-				     ipport_format(&ep, text), wrong);
+			admit_refuse(a, REFUSE_ENDPOINT, p->id, "node %llu: endpoint %s %s",
+				     (unsigned long long)p->id, ipport_format(&ep, text), wrong);
 			continue;
 		}
 		p->endpoints[p->n_endpoints++] = ep;
@@ -148,10 +159,13 @@ void admit_peers(struct admit *a)
 		struct admitted_peer *p = &a->out->peers[a->out->n_peers];
 
 		*p = (struct admitted_peer){.id = in->node_id};
-		if (in->node_id == 0 || in->node_id > LIM_ID_MAX || in->node_id == a->out->node_id) {
-			admit_refuse(a, REFUSE_PEER_ID, in->node_id, "a peer has the id %llu, which %s",
+		if (in->node_id == 0 || in->node_id > LIM_ID_MAX ||
+		    in->node_id == a->out->node_id) {
+			admit_refuse(a, REFUSE_PEER_ID, in->node_id,
+				     "a peer has the id %llu, which %s",
 				     (unsigned long long)in->node_id,
-				     in->node_id == a->out->node_id ? "is this device's" : "no node can have");
+				     in->node_id == a->out->node_id ? "is this device's"
+								    : "no node can have");
 			continue;
 		}
 		if (!peer_key(a, in, p)) {
@@ -193,9 +207,8 @@ static bool route_is_wide(const struct prefix *p)
 static bool route_special(const struct prefix *p)
 {
 	static const struct prefix special[] = {
-		{{4, {0}}, 8},	      {{4, {127}}, 8},	    {{4, {169, 254}}, 16},
-		{{4, {224}}, 3},      {{6, {0}}, 96},	    {{6, {0xfe, 0x80}}, 10},
-		{{6, {0xff}}, 8},
+		{{4, {0}}, 8},  {{4, {127}}, 8},         {{4, {169, 254}}, 16}, {{4, {224}}, 3},
+		{{6, {0}}, 96}, {{6, {0xfe, 0x80}}, 10}, {{6, {0xff}}, 8},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(special); i++) {
@@ -221,7 +234,8 @@ static bool route_over_tailnet(const struct admit *a, const struct prefix *p)
 /* One route of one peer. True: taken. */
 static bool route_judge(struct admit *a, const struct admitted_peer *peer, const struct prefix *p)
 {
-	static const char *const in_use_text[] = {"the gateway", "a lighthouse", "a relay", "a resolver"};
+	static const char *const in_use_text[] = {"the gateway", "a lighthouse", "a relay",
+						  "a resolver"};
 	const struct consent *c = a->consent;
 	bool is_exit = c->exit_node != 0 && c->exit_node == peer->id;
 	char text[PREFIX_TEXT], addr[IPADDR_TEXT];
@@ -232,34 +246,42 @@ static bool route_judge(struct admit *a, const struct admitted_peer *peer, const
 		return true; /* chosen here: everything goes there but what is more specific */
 	}
 	if (route_is_wide(p)) {
-		admit_refuse(a, REFUSE_DEFAULT_ROUTE, id, "node %llu offers %s: the default route or a part of it", id, text);
+		admit_refuse(a, REFUSE_DEFAULT_ROUTE, id,
+			     "node %llu offers %s: the default route or a part of it", id, text);
 		return false;
 	}
 	if (!c->accept_routes) {
 		admit_refuse(a, REFUSE_ROUTE_OFF, id,
-			     "node %llu offers %s: routes are not accepted here (skerry set --accept-routes)", id, text);
+			     "node %llu offers %s: routes are not accepted here (skerry set "
+			     "--accept-routes)",
+			     id, text);
 		return false;
 	}
 	if (route_over_tailnet(a, p)) {
-		admit_refuse(a, REFUSE_ROUTE_TAILNET, id, "node %llu offers %s: over the tailnet's own addresses", id, text);
+		admit_refuse(a, REFUSE_ROUTE_TAILNET, id,
+			     "node %llu offers %s: over the tailnet's own addresses", id, text);
 		return false;
 	}
 	if (route_special(p)) {
-		admit_refuse(a, REFUSE_ROUTE_SPECIAL, id, "node %llu offers %s: over addresses that are never routed", id,
-			     text);
+		admit_refuse(a, REFUSE_ROUTE_SPECIAL, id,
+			     "node %llu offers %s: over addresses that are never routed", id, text);
 		return false;
 	}
 	for (size_t i = 0; i < c->n_connected; i++) {
 		if (prefix_overlaps(&c->connected[i], p)) {
-			admit_refuse(a, REFUSE_ROUTE_CONNECTED, id, "node %llu offers %s: this device is in that network", id,
+			admit_refuse(a, REFUSE_ROUTE_CONNECTED, id,
+				     "node %llu offers %s: this device is in that network", id,
 				     text);
 			return false;
 		}
 	}
 	for (size_t i = 0; i < c->n_in_use; i++) {
 		if (prefix_contains(p, &c->in_use[i].addr)) {
-			admit_refuse(a, c->in_use[i].kind == IN_USE_GATEWAY ? REFUSE_ROUTE_GATEWAY : REFUSE_ROUTE_IN_USE, id,
-				     "node %llu offers %s: over %s %s", id, text, in_use_text[c->in_use[i].kind],
+			admit_refuse(a,
+				     c->in_use[i].kind == IN_USE_GATEWAY ? REFUSE_ROUTE_GATEWAY
+									 : REFUSE_ROUTE_IN_USE,
+				     id, "node %llu offers %s: over %s %s", id, text,
+				     in_use_text[c->in_use[i].kind],
 				     ipaddr_format(&c->in_use[i].addr, addr));
 			return false;
 		}
@@ -288,7 +310,8 @@ static int offer_order(const void *a, const void *b)
  * Many small prefixes can make up a default route. `part` is the share of the family's addresses, in units of 2^-32;
  * offers are sorted, so one that lies inside the one before is seen at once.
  */
-static bool offers_are_default(const struct offer *offers, size_t n, uint8_t family, const struct consent *c)
+static bool offers_are_default(const struct offer *offers, size_t n, uint8_t family,
+			       const struct consent *c)
 {
 	uint64_t part = 0;
 	const struct prefix *last = NULL;
@@ -296,7 +319,8 @@ static bool offers_are_default(const struct offer *offers, size_t n, uint8_t fam
 	for (size_t i = 0; i < n; i++) {
 		const struct prefix *p = &offers[i].prefix;
 
-		if (p->addr.family != family || p->len > 32 || (c->exit_node != 0 && prefix_is_default(p)) ||
+		if (p->addr.family != family || p->len > 32 ||
+		    (c->exit_node != 0 && prefix_is_default(p)) ||
 		    (last != NULL && prefix_covers(last, p))) {
 			continue;
 		}
@@ -328,25 +352,30 @@ void admit_routes(struct admit *a)
 		struct offer *o = &offers[n];
 
 		if (n == LIM_NETMAP_PEERS) {
-			admit_refuse(a, REFUSE_LIMIT, 0, "%zu routes, %d are taken", view->n_routes, LIM_NETMAP_PEERS);
+			admit_refuse(a, REFUSE_LIMIT, 0, "%zu routes, %d are taken", view->n_routes,
+				     LIM_NETMAP_PEERS);
 			break;
 		}
 		*o = (struct offer){.peer = find_peer(a->out, in->node_id)};
 		if (o->peer == NULL) {
-			admit_refuse(a, REFUSE_ROUTE_PEER, in->node_id, "a route goes to node %llu, which is no peer",
+			admit_refuse(a, REFUSE_ROUTE_PEER, in->node_id,
+				     "a route goes to node %llu, which is no peer",
 				     (unsigned long long)in->node_id);
 			continue;
 		}
 		if (in->prefix == NULL ||
-		    !ipaddr_from_bytes(in->prefix->address.data, in->prefix->address.len, &o->prefix.addr) ||
+		    !ipaddr_from_bytes(in->prefix->address.data, in->prefix->address.len,
+				       &o->prefix.addr) ||
 		    in->prefix->length > 128) {
-			admit_refuse(a, REFUSE_ROUTE_FORM, in->node_id, "node %llu: a route is malformed",
+			admit_refuse(a, REFUSE_ROUTE_FORM, in->node_id,
+				     "node %llu: a route is malformed",
 				     (unsigned long long)in->node_id);
 			continue;
 		}
 		o->prefix.len = (uint8_t)in->prefix->length;
 		if (!prefix_valid(&o->prefix)) {
-			admit_refuse(a, REFUSE_ROUTE_FORM, in->node_id, "node %llu: a route is no prefix",
+			admit_refuse(a, REFUSE_ROUTE_FORM, in->node_id,
+				     "node %llu: a route is no prefix",
 				     (unsigned long long)in->node_id);
 			continue;
 		}
@@ -364,14 +393,17 @@ void admit_routes(struct admit *a)
 		unsigned long long id = p->id;
 		char text[PREFIX_TEXT];
 
-		if ((o->prefix.addr.family == 4 ? whole4 : whole6) && !is_default_for_exit(a->consent, o)) {
+		if ((o->prefix.addr.family == 4 ? whole4 : whole6) &&
+		    !is_default_for_exit(a->consent, o)) {
 			admit_refuse(a, REFUSE_DEFAULT_ROUTE, id,
-				     "node %llu offers %s: together the routes are a good part of a default route", id,
-				     prefix_format(&o->prefix, text));
+				     "node %llu offers %s: together the routes are a good part of "
+				     "a default route",
+				     id, prefix_format(&o->prefix, text));
 			continue;
 		}
 		if (kept > 0 && prefix_equal(&a->out->routes[kept - 1], &o->prefix)) {
-			admit_refuse(a, REFUSE_ROUTE_TWICE, id, "node %llu offers %s, which another peer offers too", id,
+			admit_refuse(a, REFUSE_ROUTE_TWICE, id,
+				     "node %llu offers %s, which another peer offers too", id,
 				     prefix_format(&o->prefix, text));
 			continue;
 		}

@@ -24,12 +24,14 @@ bool agent_is_up(const struct agent *a)
 
 bool agent_is_expired(const struct agent *a)
 {
-	return a->has_admitted && a->admitted.expire_ms != 0 && a->admitted.expire_ms <= clock_wall_ms();
+	return a->has_admitted && a->admitted.expire_ms != 0 &&
+	       a->admitted.expire_ms <= clock_wall_ms();
 }
 
 /* ---- Admission ----------------------------------------------------------------------------------------------------- */
 
-static void in_use_add(struct in_use *list, size_t *n, const struct ipaddr *addr, enum in_use_kind kind)
+static void in_use_add(struct in_use *list, size_t *n, const struct ipaddr *addr,
+		       enum in_use_kind kind)
 {
 	if (addr->family != 0) {
 		list[(*n)++] = (struct in_use){*addr, kind};
@@ -42,8 +44,8 @@ static bool url_host(const char *url, char host[256])
 	return dial_parse(url, host, NULL, NULL, NULL) >= 0;
 }
 
-void agent_consent(struct agent *a, struct consent *ret, struct in_use **ret_in_use, const char ***ret_hosts,
-		   struct prefix **ret_connected)
+void agent_consent(struct agent *a, struct consent *ret, struct in_use **ret_in_use,
+		   const char ***ret_hosts, struct prefix **ret_connected)
 {
 	const struct enrolment *en = &a->identity.enrolment;
 	struct ipport upstreams[AGENT_RESOLVERS];
@@ -53,8 +55,10 @@ void agent_consent(struct agent *a, struct consent *ret, struct in_use **ret_in_
 	struct ipaddr addr;
 
 	control_info(a->control, &info);
-	*ret_in_use = mem_calloc(a->net.n_gateways + info.n_urls + 1 + n_upstreams, sizeof(**ret_in_use));
-	*ret_hosts = mem_calloc(2 * LIM_LIGHTHOUSE_URLS + a->config->lighthouses.n + 1, sizeof(**ret_hosts));
+	*ret_in_use =
+		mem_calloc(a->net.n_gateways + info.n_urls + 1 + n_upstreams, sizeof(**ret_in_use));
+	*ret_hosts = mem_calloc(2 * LIM_LIGHTHOUSE_URLS + a->config->lighthouses.n + 1,
+				sizeof(**ret_hosts));
 	*ret_connected = mem_calloc(a->net.n_addrs + 1, sizeof(**ret_connected));
 	*ret = (struct consent){
 		.cluster_id = en->cluster_id,
@@ -104,7 +108,8 @@ void agent_consent(struct agent *a, struct consent *ret, struct in_use **ret_in_
 	}
 }
 
-static void consent_done(struct consent *c, struct in_use *in_use, const char **hosts, struct prefix *connected)
+static void consent_done(struct consent *c, struct in_use *in_use, const char **hosts,
+			 struct prefix *connected)
 {
 	for (size_t i = 0; i < c->n_lighthouse_hosts; i++) {
 		mem_free((char *)hosts[i]);
@@ -128,7 +133,8 @@ static void refusals_note(struct agent *a, const struct refusals *r)
 		struct refusal_line *line = NULL;
 
 		for (size_t j = 0; j < a->n_refusals && line == NULL; j++) {
-			if (a->refusals[j].kind == in->kind && a->refusals[j].node_id == in->node_id &&
+			if (a->refusals[j].kind == in->kind &&
+			    a->refusals[j].node_id == in->node_id &&
 			    strcmp(a->refusals[j].text, in->text) == 0) {
 				line = &a->refusals[j];
 			}
@@ -138,7 +144,9 @@ static void refusals_note(struct agent *a, const struct refusals *r)
 
 			LOG_WARN("refused from the lighthouse: %s", in->text);
 			snprintf(label, sizeof(label), "kind=\"%s\"", refuse_word(in->kind));
-			counter_inc(metrics_counter("skerry_agent_refusals_total", "things of netmaps that were not taken", label));
+			counter_inc(metrics_counter("skerry_agent_refusals_total",
+						    "things of netmaps that were not taken",
+						    label));
 			if (a->n_refusals == AGENT_REFUSALS) {
 				continue;
 			}
@@ -159,7 +167,8 @@ static void refusals_note(struct agent *a, const struct refusals *r)
 	a->n_refusals = kept;
 }
 
-static bool judge(struct agent *a, const struct netmap *nm, struct admitted *ret, struct refusals *ret_refusals)
+static bool judge(struct agent *a, const struct netmap *nm, struct admitted *ret,
+		  struct refusals *ret_refusals)
 {
 	const char **hosts;
 	struct in_use *in_use;
@@ -186,7 +195,8 @@ static void learn_enrolment(struct agent *a)
 		memcpy(en->prefixes, ad->prefixes, en->n_prefixes * sizeof(*en->prefixes));
 		changed = true;
 	}
-	if (ad->n_lighthouses > 0 && enrolment_set_lighthouses(en, ad->lighthouses, ad->n_lighthouses)) {
+	if (ad->n_lighthouses > 0 &&
+	    enrolment_set_lighthouses(en, ad->lighthouses, ad->n_lighthouses)) {
 		changed = true;
 	}
 	if (ad->name[0] != '\0' && strcmp(en->name, ad->name) != 0) {
@@ -236,7 +246,8 @@ static bool on_admit(void *arg, const struct netmap *candidate, struct err *e)
 
 	if (!ok) {
 		refusals_note(a, &refusals);
-		err_set(e, ERR_DENIED, "the netmap was refused: %s", refusals.n_lines > 0 ? refusals.lines[0].text : "");
+		err_set(e, ERR_DENIED, "the netmap was refused: %s",
+			refusals.n_lines > 0 ? refusals.lines[0].text : "");
 	}
 	admitted_done(&admitted);
 	refusals_done(&refusals);
@@ -354,7 +365,8 @@ static void load_netmap(struct agent *a)
 	int r = netmap_load(path, &a->netmap, &e);
 
 	if (r >= 0) {
-		LOG_INFO("stored netmap: revision %llu, %zu peers", (unsigned long long)a->netmap.revision, a->netmap.n_peers);
+		LOG_INFO("stored netmap: revision %llu, %zu peers",
+			 (unsigned long long)a->netmap.revision, a->netmap.n_peers);
 	} else if (r != -ENOENT) {
 		LOG_WARN("the stored netmap is not used: %s", e.msg);
 	}
@@ -373,7 +385,8 @@ static int open_state(struct agent *a, struct err *e)
 		return r;
 	}
 	if (a->identity.moved) {
-		LOG_WARN("the state directory was made on another host: this device has new keys and must register again");
+		LOG_WARN("the state directory was made on another host: this device has new keys "
+			 "and must register again");
 	}
 	path = agent_path(a, "settings.json");
 	r = settings_load(path, a->config, &a->settings, e);
@@ -399,11 +412,15 @@ static int open_host(struct agent *a, const struct agent_opts *opts, struct err 
 	return r;
 }
 
-int agent_new(struct loop *loop, const struct agent_opts *opts, struct agent **ret_agent, struct err *e)
+int agent_new(struct loop *loop, const struct agent_opts *opts, struct agent **ret_agent,
+	      struct err *e)
 {
 	struct agent *a = MEM_NEW(struct agent);
-	struct control_opts control = {
-		.loop = loop, .identity = &a->identity, .netmap = &a->netmap, .handler = &control_handler, .arg = a};
+	struct control_opts control = {.loop = loop,
+				       .identity = &a->identity,
+				       .netmap = &a->netmap,
+				       .handler = &control_handler,
+				       .arg = a};
 	int r;
 
 	a->loop = loop;

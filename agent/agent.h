@@ -22,6 +22,7 @@ struct agent_opts {
  * Opens the state, applies the stored netmap, then starts to dial; serves the local socket. Errors: what the operator must
  * repair (state directory, socket, another agent).
  */
-MUST_CHECK int agent_new(struct loop *loop, const struct agent_opts *opts, struct agent **ret_agent, struct err *e);
+MUST_CHECK int agent_new(struct loop *loop, const struct agent_opts *opts, struct agent **ret_agent,
+			 struct err *e);
 /* Ends the agent and leaves the mesh as it is: interface, peers, addresses, routes. NULL is fine. */
 void agent_free(struct agent *agent);

@@ -15,14 +15,14 @@
 #include "net/loop.h"
 
 enum {
-	AGENT_APPLY_MS = 5, /* changes of one burst are applied together */
-	AGENT_POLL_MS = 2000, /* WireGuard is asked how its peers do */
+	AGENT_APPLY_MS = 5,        /* changes of one burst are applied together */
+	AGENT_POLL_MS = 2000,      /* WireGuard is asked how its peers do */
 	AGENT_POLL_MANY_MS = 5000, /* with more than AGENT_MANY peers */
 	AGENT_MANY = 200,
-	AGENT_SAVE_MS = 500, /* the netmap is written so long after a change */
+	AGENT_SAVE_MS = 500,    /* the netmap is written so long after a change */
 	AGENT_REPAIR_MS = 2000, /* between attempts to get a working WireGuard */
-	AGENT_PORTS = 64, /* tried from the configured one on */
-	AGENT_REFUSALS = 256, /* kept for status */
+	AGENT_PORTS = 64,       /* tried from the configured one on */
+	AGENT_REFUSALS = 256,   /* kept for status */
 	AGENT_RESOLVERS = 8,
 };
 
@@ -31,7 +31,7 @@ struct refusal_line {
 	enum refuse_kind kind;
 	uint64_t node_id;
 	uint64_t count;
-	bool current; /* in the last judgement */
+	bool current;     /* in the last judgement */
 	bool was_current; /* in the one before */
 	char text[ADMIT_TEXT];
 };
@@ -53,7 +53,7 @@ struct agent {
 
 	/* mesh (apply.c) */
 	bool use_fakes; /* wg and host are the test's */
-	struct wg *wg; /* NULL: WireGuard is not there now */
+	struct wg *wg;  /* NULL: WireGuard is not there now */
 	struct host *host;
 	struct paths *paths;
 	bool adopted;
@@ -92,8 +92,8 @@ bool agent_is_up(const struct agent *a);
 bool agent_is_expired(const struct agent *a);
 /* Settings changed: writes them and brings everything in line. */
 MUST_CHECK int agent_settings_changed(struct agent *a, struct err *e);
-void agent_consent(struct agent *a, struct consent *ret, struct in_use **ret_in_use, const char ***ret_hosts,
-		   struct prefix **ret_connected);
+void agent_consent(struct agent *a, struct consent *ret, struct in_use **ret_in_use,
+		   const char ***ret_hosts, struct prefix **ret_connected);
 /* After logout: keys, netmap and mesh are gone. */
 void agent_forget(struct agent *a);
 char *agent_path(const struct agent *a, const char *file);
@@ -109,8 +109,8 @@ void agent_poll_start(struct agent *a);
 /* Reads the host's addresses, reports endpoints if they differ. */
 void agent_endpoints_update(struct agent *a);
 /* Pure: which addresses are endpoints. Returns their number; at most `max`. */
-size_t endpoints_gather(const struct host_net *net, const struct prefix *tailnet, size_t n_tailnet, uint16_t port,
-			struct ipport *ret, size_t max);
+size_t endpoints_gather(const struct host_net *net, const struct prefix *tailnet, size_t n_tailnet,
+			uint16_t port, struct ipport *ret, size_t max);
 
 /* ---- store.c ---- */
 void agent_save_soon(struct agent *a);

@@ -42,7 +42,9 @@ bool agent_wg_ensure(struct agent *a)
 	}
 	a->wg_problem[0] = '\0';
 	a->adopted = adopted;
-	LOG_INFO("%s %s", adopted ? "took over the running wireguard-go of" : "started wireguard-go for", opts.ifname);
+	LOG_INFO("%s %s",
+		 adopted ? "took over the running wireguard-go of" : "started wireguard-go for",
+		 opts.ifname);
 	return true;
 }
 
@@ -60,7 +62,8 @@ static void wg_lost(struct agent *a, const struct err *e)
 
 /* ---- Wanted -------------------------------------------------------------------------------------------------------- */
 
-static void want_peer(struct agent *a, const struct admitted_peer *in, int64_t wall_ms, struct mesh *wanted)
+static void want_peer(struct agent *a, const struct admitted_peer *in, int64_t wall_ms,
+		      struct mesh *wanted)
 {
 	struct mesh_peer *p;
 
@@ -71,7 +74,8 @@ static void want_peer(struct agent *a, const struct admitted_peer *in, int64_t w
 	for (size_t i = 0; i < in->n_allowed; i++) {
 		mesh_peer_allow(p, &in->allowed[i]);
 	}
-	paths_choose(a->paths, in, mesh_find_peer(&a->actual, in->key), clock_mono_ms(), wall_ms, p);
+	paths_choose(a->paths, in, mesh_find_peer(&a->actual, in->key), clock_mono_ms(), wall_ms,
+		     p);
 }
 
 static struct ipaddr own_address(const struct admitted *ad, uint8_t family)
@@ -87,7 +91,8 @@ static struct ipaddr own_address(const struct admitted *ad, uint8_t family)
 static void want_routes(const struct admitted *ad, struct mesh *wanted)
 {
 	for (size_t i = 0; i < ad->n_prefixes + ad->n_routes; i++) {
-		const struct prefix *p = i < ad->n_prefixes ? &ad->prefixes[i] : &ad->routes[i - ad->n_prefixes];
+		const struct prefix *p = i < ad->n_prefixes ? &ad->prefixes[i]
+							    : &ad->routes[i - ad->n_prefixes];
 		struct ipaddr src = own_address(ad, p->addr.family);
 
 		/* Without an own address of the family nothing could answer. */
@@ -155,7 +160,8 @@ static void choose_port(struct agent *a)
 	if (a->listen_port != 0) {
 		return;
 	}
-	if (a->adopted && a->actual.listen_port >= first && a->actual.listen_port - first < AGENT_PORTS) {
+	if (a->adopted && a->actual.listen_port >= first &&
+	    a->actual.listen_port - first < AGENT_PORTS) {
 		a->listen_port = a->actual.listen_port;
 	} else {
 		a->listen_port = first;
@@ -174,7 +180,8 @@ static int do_wg(struct agent *a, struct mesh *wanted, struct mesh_ops *ops, str
 		wanted->listen_port++;
 	}
 	if (r >= 0 && wanted->listen_port != a->listen_port) {
-		LOG_WARN("UDP port %u is taken, WireGuard listens on %u", a->listen_port, wanted->listen_port);
+		LOG_WARN("UDP port %u is taken, WireGuard listens on %u", a->listen_port,
+			 wanted->listen_port);
 		a->listen_port = wanted->listen_port;
 	}
 	return r;
@@ -208,7 +215,8 @@ static void do_ops(struct agent *a, struct mesh *wanted, struct mesh_ops *ops)
 
 	log_ops(ops);
 	a->operations += ops->n;
-	METRICS_COUNT("skerry_agent_operations_total", "changes made to WireGuard and the host's network", ops->n);
+	METRICS_COUNT("skerry_agent_operations_total",
+		      "changes made to WireGuard and the host's network", ops->n);
 	if (do_wg(a, wanted, ops, &e) < 0) {
 		a->failed_operations++;
 		a->applied = false;
@@ -244,7 +252,8 @@ void agent_apply_now(struct agent *a)
 	loop_timer_stop(&a->apply_timer);
 	a->applied = true;
 	/* Down and nothing there: nothing to do, and no reason to start anything. */
-	if (a->wg == NULL && !a->settings.up && !wg_uapi_alive(a->config->uapi_dir, a->config->interface)) {
+	if (a->wg == NULL && !a->settings.up &&
+	    !wg_uapi_alive(a->config->uapi_dir, a->config->interface)) {
 		dns_glue_update(a->dns);
 		return;
 	}
@@ -294,7 +303,8 @@ static void on_poll(void *arg)
 	struct agent *a = arg;
 	bool many = a->admitted.n_peers > AGENT_MANY;
 
-	loop_timer_start(&a->poll_timer, a->loop, many ? AGENT_POLL_MANY_MS : AGENT_POLL_MS, on_poll, a);
+	loop_timer_start(&a->poll_timer, a->loop, many ? AGENT_POLL_MANY_MS : AGENT_POLL_MS,
+			 on_poll, a);
 	if (agent_is_up(a) && a->has_admitted) {
 		agent_apply_now(a);
 	}

@@ -25,7 +25,8 @@ enum {
 	WATCHDOG_MS = 500,
 	NEXT_EVERY_MS = 5000, /* between attempts to find a lighthouse with quorum */
 	AT_ONCE = 3,
-	NEXT_BEAT_MS = 7000, /* for the first heartbeat of another lighthouse: it sends one every 5 s */
+	NEXT_BEAT_MS =
+		7000, /* for the first heartbeat of another lighthouse: it sends one every 5 s */
 };
 
 void control_set_phase(struct control *c, enum control_phase phase, const char *problem)
@@ -223,9 +224,11 @@ void control_link_ended(struct link *l, const struct err *why, bool avoid, bool 
 		c->lost_ms = clock_wall_ms();
 		c->lost_mono_ms = loop_now(c->loop);
 		c->attached_ms = 0;
-		METRICS_COUNT("skerry_agent_lighthouse_lost_total", "connections to lighthouses that ended", 1);
+		METRICS_COUNT("skerry_agent_lighthouse_lost_total",
+			      "connections to lighthouses that ended", 1);
 	} else {
-		LOG_DEBUG("lighthouse %s: %s", l->url != NULL ? l->url : "", err_msg(&text, text.code));
+		LOG_DEBUG("lighthouse %s: %s", l->url != NULL ? l->url : "",
+			  err_msg(&text, text.code));
 		/* A link that never opened is no reason to hurry, unless others have not been asked yet. */
 		retry_now = retry_now && c->backoff.attempts < 2;
 	}
@@ -278,8 +281,8 @@ static void promote(struct link *l)
 		enrolment_set_last_good(en, l->url);
 	}
 	c->problem[0] = '\0';
-	LOG_INFO("attached to %s (%s), session %llu", l->url, stream_peer_text(rpc_channel_stream(l->channel)),
-		 (unsigned long long)l->session);
+	LOG_INFO("attached to %s (%s), session %llu", l->url,
+		 stream_peer_text(rpc_channel_stream(l->channel)), (unsigned long long)l->session);
 	control_set_phase(c, CONTROL_ATTACHED, NULL);
 	if (c->report_due) {
 		report_send(c);
@@ -426,7 +429,8 @@ void control_stop(struct control *c)
 	control_set_phase(c, CONTROL_OFF, NULL);
 }
 
-static int login_check_key(struct control *c, const struct control_login *login, struct key *key, struct err *e)
+static int login_check_key(struct control *c, const struct control_login *login, struct key *key,
+			   struct err *e)
 {
 	const struct enrolment *en = &c->identity->enrolment;
 	int r;
@@ -438,11 +442,16 @@ static int login_check_key(struct control *c, const struct control_login *login,
 	if (key->kind != KEY_AUTH) {
 		char text[KEY_REDACTED];
 
-		r = err_field(e, ERR_INVALID, "auth_key", "%s is no auth key: it begins with sk-auth-", key_redacted(key, text));
-	} else if (key->has_pin && en->registered && !login->force && key->pin.cluster_id != en->cluster_id) {
+		r = err_field(e, ERR_INVALID, "auth_key",
+			      "%s is no auth key: it begins with sk-auth-",
+			      key_redacted(key, text));
+	} else if (key->has_pin && en->registered && !login->force &&
+		   key->pin.cluster_id != en->cluster_id) {
 		r = err_reason(e, ERR_PRECONDITION, "WRONG_CLUSTER",
-			       "the key is of cluster %llu, this device belongs to %llu: skerry logout first",
-			       (unsigned long long)key->pin.cluster_id, (unsigned long long)en->cluster_id);
+			       "the key is of cluster %llu, this device belongs to %llu: skerry "
+			       "logout first",
+			       (unsigned long long)key->pin.cluster_id,
+			       (unsigned long long)en->cluster_id);
 	}
 	if (r < 0) {
 		key_done(key);
@@ -471,8 +480,9 @@ int control_login(struct control *c, const struct control_login *login, struct e
 	}
 	if (c->n_urls == 0 && en->n_lighthouses == 0 && en->last_good == NULL) {
 		key_done(&key);
-		return err_reason(e, ERR_PRECONDITION, "NO_LIGHTHOUSE",
-				  "no lighthouse is known: skerry up --lighthouse https://HOST:8443");
+		return err_reason(
+			e, ERR_PRECONDITION, "NO_LIGHTHOUSE",
+			"no lighthouse is known: skerry up --lighthouse https://HOST:8443");
 	}
 	if (has_key && key.has_pin) {
 		if (en->cluster_id != key.pin.cluster_id) {
@@ -502,7 +512,8 @@ int control_login(struct control *c, const struct control_login *login, struct e
 		link_kill(c->main);
 		link_kill(c->next);
 	} else {
-		control_step(c, CONTROL_STEP_APPROVAL, true, "waiting for approval: skerry node approve %s", p->code);
+		control_step(c, CONTROL_STEP_APPROVAL, true,
+			     "waiting for approval: skerry node approve %s", p->code);
 	}
 	key_done(&key);
 	backoff_reset(&c->backoff);

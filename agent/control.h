@@ -49,7 +49,7 @@ struct control_handler {
 struct control_opts {
 	struct loop *loop;
 	struct identity *identity; /* borrowed */
-	struct netmap *netmap; /* borrowed: what is held; changed here alone */
+	struct netmap *netmap;     /* borrowed: what is held; changed here alone */
 	const struct control_handler *handler;
 	void *arg;
 };
@@ -70,7 +70,8 @@ void control_start(struct control *c);
 void control_stop(struct control *c);
 
 struct control_login {
-	const char *auth_key; /* "" or NULL: a person approves; kept in memory until registered, never written */
+	const char *
+		auth_key; /* "" or NULL: a person approves; kept in memory until registered, never written */
 	const char *const *tags;
 	size_t n_tags;
 	const char *tailnet;
@@ -92,20 +93,20 @@ void control_network_changed(struct control *c);
 /* What is known, for status. Pointers live until the next turn. */
 struct control_info {
 	enum control_phase phase;
-	const char *url; /* "" when not connected */
-	const char *peer_text; /* address of the lighthouse, "" when not connected */
+	const char *url;         /* "" when not connected */
+	const char *peer_text;   /* address of the lighthouse, "" when not connected */
 	struct ipport peer_addr; /* family 0 when not connected */
-	bool registering; /* a login is under way */
-	bool netmap_due; /* a full netmap has still to come */
+	bool registering;        /* a login is under way */
+	bool netmap_due;         /* a full netmap has still to come */
 	uint64_t lighthouse_id;
 	uint64_t session;
-	int64_t attached_ms; /* unix ms, 0 = not attached */
-	int64_t lost_ms; /* unix ms of the last loss, 0 = none */
+	int64_t attached_ms;  /* unix ms, 0 = not attached */
+	int64_t lost_ms;      /* unix ms of the last loss, 0 = none */
 	uint64_t reattach_ms; /* how long the last loss lasted */
 	uint64_t quorum_age_ms;
 	uint64_t heartbeat_age_ms;
 	uint64_t attaches;
-	const char *problem; /* "" = none */
+	const char *problem;      /* "" = none */
 	const char *pending_code; /* "" = none */
 	const char *pending_url;
 	int64_t pending_expire_ms;

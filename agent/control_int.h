@@ -13,17 +13,17 @@
 #include "skerry/v1/agent.pb-c.h"
 
 enum {
-	CONTROL_PING_MS = 2000, /* silence after which the lighthouse is pinged */
+	CONTROL_PING_MS = 2000,         /* silence after which the lighthouse is pinged */
 	CONTROL_PING_TIMEOUT_MS = 2000, /* then it is given up: four seconds in all */
-	CONTROL_STAGGER_MS = 100, /* between the starts of two dials of one race */
+	CONTROL_STAGGER_MS = 100,       /* between the starts of two dials of one race */
 	CONTROL_DIAL_MS = 4000,
 	CONTROL_RETRY_MIN_MS = 50,
 	CONTROL_RETRY_MAX_MS = 5000,
 	CONTROL_SUBSCRIBE_MS = 4000, /* for the first answer of a lighthouse to Watch */
-	CONTROL_SILENT_MS = 12000, /* without a heartbeat, although pings are answered */
+	CONTROL_SILENT_MS = 12000,   /* without a heartbeat, although pings are answered */
 	CONTROL_NO_QUORUM_MS = 5000, /* age of the quorum from which others are tried */
-	CONTROL_STEADY_MS = 3000, /* an attach that lasted so long starts the backoff anew */
-	CONTROL_CALL_MS = 6000, /* for Register; between two calls a server takes two pings */
+	CONTROL_STEADY_MS = 3000,    /* an attach that lasted so long starts the backoff anew */
+	CONTROL_CALL_MS = 6000,      /* for Register; between two calls a server takes two pings */
 	CONTROL_URLS = 2 * LIM_LIGHTHOUSE_URLS,
 };
 
@@ -42,15 +42,15 @@ struct link {
 	struct list node; /* in the graveyard */
 	struct control *c;
 	bool dead;
-	bool learning; /* only to learn cluster and pin */
-	bool registering; /* the challenge was answered */
+	bool learning;       /* only to learn cluster and pin */
+	bool registering;    /* the challenge was answered */
 	uint8_t box_key[32]; /* of the challenge */
 	struct dial *dial;
 	struct rpc_channel *channel;
 	struct rpc_request *call; /* Register */
-	uint64_t call_ms; /* loop time of its start */
+	uint64_t call_ms;         /* loop time of its start */
 	struct rpc_request *watch;
-	struct loop_timer subscribe; /* bound of the wait for the stream's head */
+	struct loop_timer subscribe;       /* bound of the wait for the stream's head */
 	const char *targets[CONTROL_URLS]; /* order of the race; borrowed from control->urls_now */
 	size_t n_targets;
 	char *url;
@@ -59,8 +59,8 @@ struct link {
 	uint8_t exporter[32];
 	uint8_t proof[64];
 	bool has_proof;
-	bool open; /* the stream's head came */
-	uint64_t open_ms; /* loop time */
+	bool open;         /* the stream's head came */
+	uint64_t open_ms;  /* loop time */
 	uint64_t heard_ms; /* last message */
 	uint64_t quorum_age_ms;
 	bool beat; /* a heartbeat came */
@@ -106,11 +106,11 @@ struct control {
 	struct link *next;
 	struct list graveyard;
 	struct loop_timer bury;
-	struct loop_timer retry; /* before the next dial */
+	struct loop_timer retry;    /* before the next dial */
 	struct loop_timer watchdog; /* heartbeats and quorum */
 	struct backoff backoff;
 	uint64_t next_after; /* loop time before which no second link is tried */
-	bool want_full; /* ask for a full netmap at the next Watch */
+	bool want_full;      /* ask for a full netmap at the next Watch */
 	struct pending_login login;
 	struct tls_ctx *tls; /* for tls_cluster and tls_pin */
 	uint64_t tls_cluster;
@@ -135,7 +135,8 @@ void control_link_open(struct link *l);
 /* A heartbeat or a request to move came in. */
 void control_link_beat(struct link *l);
 void control_seek_other(struct control *c);
-void control_step(struct control *c, enum control_step step, bool waiting, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void control_step(struct control *c, enum control_step step, bool waiting, const char *fmt, ...)
+	PRINTF_LIKE(4, 5);
 
 /* control_link.c */
 struct link *link_new(struct control *c);

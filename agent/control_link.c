@@ -81,8 +81,8 @@ bool link_parse_uri(const char *uri, uint64_t *ret_cluster, uint64_t *ret_lighth
 	uint64_t cluster, id;
 	int end = 0;
 
-	if (sscanf(uri, "skerry://%" SCNu64 "/api/%" SCNu64 "%n", &cluster, &id, &end) != 2 || uri[end] != '\0' ||
-	    cluster == 0 || id == 0) {
+	if (sscanf(uri, "skerry://%" SCNu64 "/api/%" SCNu64 "%n", &cluster, &id, &end) != 2 ||
+	    uri[end] != '\0' || cluster == 0 || id == 0) {
 		return false;
 	}
 	*ret_cluster = cluster;
@@ -107,8 +107,10 @@ static int verify_first(void *arg, const struct tls_peer *peer, struct err *err)
 
 	(void)arg;
 	if (!peer_ids(peer, &cluster, &id) || !peer->has_ca) {
-		return err_set(err, ERR_UNAUTHENTICATED, "the certificate does not say which cluster this lighthouse is of: use an "
-							 "auth key with a pin, which `skerry auth-key create` makes by default");
+		return err_set(
+			err, ERR_UNAUTHENTICATED,
+			"the certificate does not say which cluster this lighthouse is of: use an "
+			"auth key with a pin, which `skerry auth-key create` makes by default");
 	}
 	return 0;
 }
@@ -125,7 +127,8 @@ static struct tls_ctx *tls_for(struct control *c, bool learning, struct err *e)
 		opts.verify = verify_first;
 		return tls_client_new(&opts, &ctx, e) < 0 ? NULL : ctx;
 	}
-	if (c->tls == NULL || c->tls_cluster != en->cluster_id || memcmp(c->tls_pin, en->pin, 32) != 0) {
+	if (c->tls == NULL || c->tls_cluster != en->cluster_id ||
+	    memcmp(c->tls_pin, en->pin, 32) != 0) {
 		opts.trust = TLS_TRUST_PIN;
 		memcpy(opts.pin, en->pin, 32);
 		if (tls_client_new(&opts, &ctx, e) < 0) {
@@ -192,7 +195,9 @@ bool link_dial(struct link *l, const char *skip)
 {
 	struct control *c = l->c;
 	const struct enrolment *en = &c->identity->enrolment;
-	struct dial_opts opts = {.timeout_ms = CONTROL_DIAL_MS, .stagger_ms = CONTROL_STAGGER_MS, .user_timeout_ms = 5000};
+	struct dial_opts opts = {.timeout_ms = CONTROL_DIAL_MS,
+				 .stagger_ms = CONTROL_STAGGER_MS,
+				 .user_timeout_ms = 5000};
 	char server_name[64];
 	struct err e = {0};
 
@@ -201,7 +206,8 @@ bool link_dial(struct link *l, const char *skip)
 		for (size_t i = 0; i < c->n_urls_now && l->n_targets < LIM_LIGHTHOUSE_URLS; i++) {
 			bool last = c->avoid != NULL && strcmp(c->avoid, c->urls_now[i]) == 0;
 
-			if ((skip == NULL || strcmp(skip, c->urls_now[i]) != 0) && last == (pass == 1)) {
+			if ((skip == NULL || strcmp(skip, c->urls_now[i]) != 0) &&
+			    last == (pass == 1)) {
 				l->targets[l->n_targets++] = c->urls_now[i];
 			}
 		}
@@ -211,7 +217,8 @@ bool link_dial(struct link *l, const char *skip)
 	}
 	l->learning = !en->has_pin;
 	if (!l->learning) {
-		snprintf(server_name, sizeof(server_name), "%" PRIu64 ".skerry.invalid", en->cluster_id);
+		snprintf(server_name, sizeof(server_name), "%" PRIu64 ".skerry.invalid",
+			 en->cluster_id);
 		opts.server_name = server_name;
 	}
 	opts.tls = tls_for(c, l->learning, &e);
@@ -245,10 +252,13 @@ static int make_proof(struct link *l, struct stream *stream, struct err *e)
 	static const char label[] = "skerry device proof v1"; /* with its NUL */
 	const struct identity *id = l->c->identity;
 	uint8_t msg[sizeof(label) + 8 + 8 + 32];
-	int r = stream_export(stream, "EXPORTER-skerry-device-v1", id->machine_key, 32, l->exporter, sizeof(l->exporter));
+	int r = stream_export(stream, "EXPORTER-skerry-device-v1", id->machine_key, 32, l->exporter,
+			      sizeof(l->exporter));
 
 	if (r < 0) {
-		return err_set(e, r, "the connection gives no proof: TLS 1.3 is needed up to the lighthouse itself");
+		return err_set(e, r,
+			       "the connection gives no proof: TLS 1.3 is needed up to the "
+			       "lighthouse itself");
 	}
 	memcpy(msg, label, sizeof(label));
 	be_put64(msg + sizeof(label), l->cluster_id);
@@ -288,8 +298,9 @@ static void learn(struct link *l, struct stream *stream)
 	}
 	memcpy(en->pin, tls->peer->ca_spki_sha256, 32);
 	en->has_pin = true;
-	LOG_WARN("cluster %" PRIu64 " was taken on trust at the first contact with %s: pin sha256:%s", en->cluster_id, l->url,
-		 hex_encode(hex, en->pin, 32));
+	LOG_WARN("cluster %" PRIu64
+		 " was taken on trust at the first contact with %s: pin sha256:%s",
+		 en->cluster_id, l->url, hex_encode(hex, en->pin, 32));
 	stream_abort(stream);
 	link_kill(l);
 	l = link_new(c);
@@ -317,12 +328,13 @@ static void link_up(struct link *l, struct stream *stream)
 		learn(l, stream);
 		return;
 	}
-	control_step(c, CONTROL_STEP_DIALLED, false, "dialled %s (%s)", l->url, stream_peer_text(stream));
+	control_step(c, CONTROL_STEP_DIALLED, false, "dialled %s (%s)", l->url,
+		     stream_peer_text(stream));
 	if (tls == NULL || !peer_ids(tls->peer, &l->cluster_id, &l->lighthouse_id)) {
 		err_set(&e, ERR_UNAUTHENTICATED, "%s: the certificate names no lighthouse", l->url);
 	} else if (l->cluster_id != en->cluster_id) {
-		err_set(&e, ERR_UNAUTHENTICATED, "%s is of cluster %" PRIu64 ", not of %" PRIu64, l->url, l->cluster_id,
-			en->cluster_id);
+		err_set(&e, ERR_UNAUTHENTICATED, "%s is of cluster %" PRIu64 ", not of %" PRIu64,
+			l->url, l->cluster_id, en->cluster_id);
 	} else {
 		IGNORE(make_proof(l, stream, &e));
 	}
@@ -331,7 +343,8 @@ static void link_up(struct link *l, struct stream *stream)
 		control_link_ended(l, &e, true, false);
 		return;
 	}
-	control_step(c, CONTROL_STEP_TLS, false, "%s, the pin of cluster %" PRIu64 " holds", tls->version, l->cluster_id);
+	control_step(c, CONTROL_STEP_TLS, false, "%s, the pin of cluster %" PRIu64 " holds",
+		     tls->version, l->cluster_id);
 	l->channel = rpc_channel_over(stream, &opts);
 	if (c->login.active) {
 		link_register(l);
@@ -367,10 +380,14 @@ static void take_chunk(struct link *l, const Skerry__V1__NetmapChunk *chunk)
 	if (r == 1) {
 		struct netmap *fresh = &l->assembly.map;
 
-		if (netmap_held(held) && fresh->epoch == held->epoch && fresh->revision < held->revision) {
-			r = err_set(&e, ERR_STALE, "%s is behind: it has revision %" PRIu64 ", this device %" PRIu64, l->url,
-				    fresh->revision, held->revision);
-			METRICS_COUNT("skerry_agent_stale_lighthouse_total", "netmaps refused for a lower revision", 1);
+		if (netmap_held(held) && fresh->epoch == held->epoch &&
+		    fresh->revision < held->revision) {
+			r = err_set(&e, ERR_STALE,
+				    "%s is behind: it has revision %" PRIu64
+				    ", this device %" PRIu64,
+				    l->url, fresh->revision, held->revision);
+			METRICS_COUNT("skerry_agent_stale_lighthouse_total",
+				      "netmaps refused for a lower revision", 1);
 		} else if (!c->handler->admit(c->arg, fresh, &e)) {
 			r = e.code;
 		}
@@ -428,18 +445,13 @@ static void on_watch_message(void *arg, struct rpc_request *req, const ProtobufC
 		l->quorum_age_ms = m->heartbeat->quorum_age_ms;
 		control_link_beat(l);
 		break;
-	case SKERRY__V1__WATCH_RESPONSE__EVENT_CHUNK:
-		take_chunk(l, m->chunk);
-		break;
-	case SKERRY__V1__WATCH_RESPONSE__EVENT_DELTA:
-		take_delta(l, m->delta);
-		break;
+	case SKERRY__V1__WATCH_RESPONSE__EVENT_CHUNK: take_chunk(l, m->chunk); break;
+	case SKERRY__V1__WATCH_RESPONSE__EVENT_DELTA: take_delta(l, m->delta); break;
 	case SKERRY__V1__WATCH_RESPONSE__EVENT_MOVE:
 		LOG_INFO("%s asks this device to move: %s", l->url, m->move->reason);
 		control_seek_other(l->c);
 		break;
-	default:
-		break; /* a newer lighthouse says something that this agent does not know */
+	default: break; /* a newer lighthouse says something that this agent does not know */
 	}
 }
 

@@ -35,16 +35,14 @@ enum {
 static bool worth_a_retry(int code)
 {
 	switch (err_grpc(code)) {
-	case 1: /* CANCELLED */
-	case 2: /* UNKNOWN */
-	case 4: /* DEADLINE_EXCEEDED */
-	case 8: /* RESOURCE_EXHAUSTED */
+	case 1:  /* CANCELLED */
+	case 2:  /* UNKNOWN */
+	case 4:  /* DEADLINE_EXCEEDED */
+	case 8:  /* RESOURCE_EXHAUSTED */
 	case 10: /* ABORTED */
 	case 13: /* INTERNAL */
-	case 14: /* UNAVAILABLE */
-		return true;
-	default:
-		return false;
+	case 14: /* UNAVAILABLE */ return true;
+	default: return false;
 	}
 }
 
@@ -59,7 +57,8 @@ static void take_registered(struct link *l, const Skerry__V1__Registered *in)
 	struct err e = {0};
 
 	if (in->cluster_id != en->cluster_id || in->tailnet_id == 0 || in->node_id == 0) {
-		err_set(&e, ERR_PROTOCOL, "%s registered this device in cluster %" PRIu64 ", not in %" PRIu64, l->url,
+		err_set(&e, ERR_PROTOCOL,
+			"%s registered this device in cluster %" PRIu64 ", not in %" PRIu64, l->url,
 			in->cluster_id, en->cluster_id);
 		control_link_ended(l, &e, true, false);
 		return;
@@ -84,8 +83,10 @@ static void take_registered(struct link *l, const Skerry__V1__Registered *in)
 	if (identity_save_enrolment(c->identity, &e) < 0) {
 		LOG_ERROR("cannot write the registration: %s", e.msg);
 	}
-	LOG_INFO("registered as %s (node %" PRIu64 ") in tailnet %s", en->name, en->node_id, en->tailnet_name);
-	control_step(c, CONTROL_STEP_REGISTERED, false, "registered as %s in tailnet %s", en->name, en->tailnet_name);
+	LOG_INFO("registered as %s (node %" PRIu64 ") in tailnet %s", en->name, en->node_id,
+		 en->tailnet_name);
+	control_step(c, CONTROL_STEP_REGISTERED, false, "registered as %s in tailnet %s", en->name,
+		     en->tailnet_name);
 	login_done(&c->login);
 	l->registering = false;
 	c->want_full = true;
@@ -119,7 +120,8 @@ static void take_pending(struct link *l, const Skerry__V1__PendingApproval *in)
 	}
 	control_set_phase(c, CONTROL_PENDING, NULL);
 	if (fresh) {
-		control_step(c, CONTROL_STEP_APPROVAL, true, "waiting for approval: skerry node approve %s", in->code);
+		control_step(c, CONTROL_STEP_APPROVAL, true,
+			     "waiting for approval: skerry node approve %s", in->code);
 	}
 	/* The lighthouse holds the call; one that does not is not asked more than once a second. */
 	if (!fresh && loop_now(c->loop) - l->call_ms < PENDING_MIN_MS) {
@@ -171,9 +173,7 @@ static void on_register(void *arg, const struct err *status, const ProtobufCMess
 	case SKERRY__V1__REGISTER_RESPONSE__OUTCOME_REGISTERED:
 		take_registered(l, m->registered);
 		break;
-	case SKERRY__V1__REGISTER_RESPONSE__OUTCOME_PENDING:
-		take_pending(l, m->pending);
-		break;
+	case SKERRY__V1__REGISTER_RESPONSE__OUTCOME_PENDING: take_pending(l, m->pending); break;
 	default: {
 		struct err e = {0};
 
@@ -201,7 +201,8 @@ static void send_register(struct link *l, const uint8_t *box_key)
 	if (box_key != NULL) {
 		memcpy(l->box_key, box_key, sizeof(l->box_key));
 	}
-	if (l->registering && crypto_x25519_box(id->node_secret, l->box_key, l->exporter, sizeof(l->exporter), &proof) < 0) {
+	if (l->registering && crypto_x25519_box(id->node_secret, l->box_key, l->exporter,
+						sizeof(l->exporter), &proof) < 0) {
 		struct err e = {0};
 
 		err_set(&e, ERR_PROTOCOL, "%s asks for proof to an impossible key", l->url);

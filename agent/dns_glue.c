@@ -45,7 +45,8 @@ struct dns_glue {
 
 static bool is_service(const struct ipaddr *addr)
 {
-	return ipaddr_equal(addr, &service_ports[0].addr) || ipaddr_equal(addr, &service_ports[1].addr);
+	return ipaddr_equal(addr, &service_ports[0].addr) ||
+	       ipaddr_equal(addr, &service_ports[1].addr);
 }
 
 static void upstream_add(struct dns_glue *d, const struct ipport *p)
@@ -64,7 +65,8 @@ static void read_resolv_conf(struct dns_glue *d, struct buf *text)
 		struct ipport p = {.port = 53};
 		char addr[64];
 
-		if (sscanf(line, " nameserver %63s", addr) == 1 && ipaddr_parse(addr, &p.addr, NULL) >= 0) {
+		if (sscanf(line, " nameserver %63s", addr) == 1 &&
+		    ipaddr_parse(addr, &p.addr, NULL) >= 0) {
 			upstream_add(d, &p);
 		}
 	}
@@ -141,7 +143,8 @@ static void zone_make(struct dns_glue *d, struct zone *z)
 
 	*z = (struct zone){
 		.hosts = mem_calloc(ad->n_peers + 1, sizeof(*z->hosts)),
-		.addresses = mem_calloc((ad->n_peers + 1) * ADMIT_PEER_ADDRESSES, sizeof(*z->addresses)),
+		.addresses =
+			mem_calloc((ad->n_peers + 1) * ADMIT_PEER_ADDRESSES, sizeof(*z->addresses)),
 		.records = mem_calloc(ad->n_records + 1, sizeof(*z->records)),
 		.routes = mem_calloc(ad->n_dns_routes + 1, sizeof(*z->routes)),
 	};
@@ -172,11 +175,12 @@ static void zone_make(struct dns_glue *d, struct zone *z)
 	for (size_t i = 0; i < ad->n_dns_routes; i++) {
 		const struct admitted_dns_route *r = &ad->dns_routes[i];
 
-		z->routes[z->zone.n_routes++] =
-			(struct dns_route){r->domain, r->resolvers, MIN(r->n_resolvers, (size_t)DNS_RESOLVERS_MAX)};
+		z->routes[z->zone.n_routes++] = (struct dns_route){
+			r->domain, r->resolvers, MIN(r->n_resolvers, (size_t)DNS_RESOLVERS_MAX)};
 	}
 	if (d->n_upstreams > 0) {
-		z->routes[z->zone.n_routes++] = (struct dns_route){"", d->upstreams, d->n_upstreams};
+		z->routes[z->zone.n_routes++] =
+			(struct dns_route){"", d->upstreams, d->n_upstreams};
 	}
 }
 
@@ -186,7 +190,8 @@ static void zone_fingerprint(const struct dns_zone *z, struct buf *out)
 	buf_printf(out, "%s\n", z->base_domain);
 	for (size_t i = 0; i < z->n_hosts; i++) {
 		buf_printf(out, "%s\n", z->hosts[i].label);
-		buf_append(out, z->hosts[i].addresses, z->hosts[i].n_addresses * sizeof(struct ipaddr));
+		buf_append(out, z->hosts[i].addresses,
+			   z->hosts[i].n_addresses * sizeof(struct ipaddr));
 	}
 	for (size_t i = 0; i < z->n_records; i++) {
 		buf_printf(out, "%s\n", z->records[i].name);
@@ -335,8 +340,8 @@ static bool should_serve(const struct dns_glue *d)
 {
 	const struct agent *a = d->a;
 
-	return agent_is_up(a) && a->has_admitted && !agent_is_expired(a) && a->settings.accept_dns != ACCEPT_DNS_OFF &&
-	       a->actual.up && a->actual.n_addrs > 0;
+	return agent_is_up(a) && a->has_admitted && !agent_is_expired(a) &&
+	       a->settings.accept_dns != ACCEPT_DNS_OFF && a->actual.up && a->actual.n_addrs > 0;
 }
 
 void dns_glue_update(struct dns_glue *d)
@@ -398,7 +403,8 @@ const char *dns_glue_text(struct dns_glue *d)
 		return "switched off here (skerry set --accept-dns=serve)";
 	}
 	if (d->server == NULL) {
-		snprintf(d->text, sizeof(d->text), "not served%s%s", d->problem[0] != '\0' ? ": " : "", d->problem);
+		snprintf(d->text, sizeof(d->text), "not served%s%s",
+			 d->problem[0] != '\0' ? ": " : "", d->problem);
 	} else {
 		snprintf(d->text, sizeof(d->text), "serving at 100.100.100.100, host resolver %s",
 			 d->host_taken ? "points here" : "unchanged");

@@ -22,8 +22,8 @@ static int endpoint_order(const void *a, const void *b)
 	return ipport_cmp(a, b);
 }
 
-size_t endpoints_gather(const struct host_net *net, const struct prefix *tailnet, size_t n_tailnet, uint16_t port,
-			struct ipport *ret, size_t max)
+size_t endpoints_gather(const struct host_net *net, const struct prefix *tailnet, size_t n_tailnet,
+			uint16_t port, struct ipport *ret, size_t max)
 {
 	size_t n = 0, kept = 0;
 
@@ -32,7 +32,8 @@ size_t endpoints_gather(const struct host_net *net, const struct prefix *tailnet
 		for (size_t i = 0; i < net->n_addrs && n < max; i++) {
 			const struct ipaddr *addr = &net->addrs[i].prefix.addr;
 
-			if (ipaddr_is_loopback(addr) != (loopback == 1) || in_prefixes(tailnet, n_tailnet, addr) ||
+			if (ipaddr_is_loopback(addr) != (loopback == 1) ||
+			    in_prefixes(tailnet, n_tailnet, addr) ||
 			    (loopback == 0 && !ipaddr_is_unicast(addr))) {
 				continue;
 			}
@@ -87,7 +88,8 @@ void agent_endpoints_update(struct agent *a)
 		tailnet[n_tailnet++] = a->admitted.prefixes[i];
 	}
 	n = a->listen_port == 0 ? 0
-				: endpoints_gather(&a->net, tailnet, n_tailnet, a->listen_port, found, ARRAY_LEN(found));
+				: endpoints_gather(&a->net, tailnet, n_tailnet, a->listen_port,
+						   found, ARRAY_LEN(found));
 	if (endpoints_equal(found, n, a->endpoints, a->n_endpoints)) {
 		return;
 	}

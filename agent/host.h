@@ -20,9 +20,9 @@ struct host_addr {
 /* How the host would reach an address. */
 struct host_route {
 	bool reachable;
-	bool direct; /* without a gateway: in a network of this host */
-	bool tunnel; /* through the tailnet's interface */
-	struct ipaddr source; /* address it would send from */
+	bool direct;           /* without a gateway: in a network of this host */
+	bool tunnel;           /* through the tailnet's interface */
+	struct ipaddr source;  /* address it would send from */
 	struct ipaddr gateway; /* family 0 without */
 };
 
@@ -43,12 +43,14 @@ struct host_ops {
 	/* Fills the link part of *ret (up, mtu, addrs, routes through the interface). ERR_NOT_FOUND: no such interface. */
 	int (*get)(struct host *host, struct mesh *ret, struct err *e);
 	/* Does the operations from MESH_SET_MTU on; goes on after a failed one and returns the first error. */
-	int (*set)(struct host *host, const struct mesh_ops *ops, size_t *ret_failed, struct err *e);
+	int (*set)(struct host *host, const struct mesh_ops *ops, size_t *ret_failed,
+		   struct err *e);
 	/* The rest of the host: its addresses (global or private scope) and gateways. */
 	int (*net)(struct host *host, struct host_net *ret, struct err *e);
 	int (*route)(struct host *host, const struct ipaddr *to, struct host_route *ret);
 	/* cb(arg) on the loop, after changes of links, addresses or routes have been quiet for a moment. */
-	int (*watch)(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg, struct err *e);
+	int (*watch)(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg,
+		     struct err *e);
 	void (*free)(struct host *host);
 };
 

@@ -46,7 +46,8 @@ static void del_route(struct mesh *m, const struct prefix *p)
 	m->n_routes = kept;
 }
 
-static int fake_set(struct host *host, const struct mesh_ops *ops, size_t *ret_failed, struct err *e)
+static int fake_set(struct host *host, const struct mesh_ops *ops, size_t *ret_failed,
+		    struct err *e)
 {
 	struct host_fake *fake = container_of(host, struct host_fake, host);
 	struct mesh *m = &fake->mesh;
@@ -63,28 +64,17 @@ static int fake_set(struct host *host, const struct mesh_ops *ops, size_t *ret_f
 		const struct mesh_op *op = &ops->v[i];
 
 		switch (op->kind) {
-		case MESH_SET_MTU:
-			m->mtu = op->mtu;
-			break;
+		case MESH_SET_MTU: m->mtu = op->mtu; break;
 		case MESH_LINK_UP:
-		case MESH_LINK_DOWN:
-			m->up = op->kind == MESH_LINK_UP;
-			break;
-		case MESH_ADDR_ADD:
-			mesh_add_addr(m, &op->prefix);
-			break;
-		case MESH_ADDR_DEL:
-			del_addr(m, &op->prefix);
-			break;
+		case MESH_LINK_DOWN: m->up = op->kind == MESH_LINK_UP; break;
+		case MESH_ADDR_ADD: mesh_add_addr(m, &op->prefix); break;
+		case MESH_ADDR_DEL: del_addr(m, &op->prefix); break;
 		case MESH_ROUTE_ADD:
 			del_route(m, &op->prefix);
 			mesh_add_route(m, &op->prefix, &op->src);
 			break;
-		case MESH_ROUTE_DEL:
-			del_route(m, &op->prefix);
-			break;
-		default:
-			break;
+		case MESH_ROUTE_DEL: del_route(m, &op->prefix); break;
+		default: break;
 		}
 	}
 	mesh_sort(m);
@@ -98,7 +88,8 @@ static int fake_net(struct host *host, struct host_net *ret, struct err *e)
 	(void)e;
 	ret->addrs = mem_memdup(fake->net.addrs, fake->net.n_addrs * sizeof(*ret->addrs));
 	ret->n_addrs = fake->net.n_addrs;
-	ret->gateways = mem_memdup(fake->net.gateways, fake->net.n_gateways * sizeof(*ret->gateways));
+	ret->gateways =
+		mem_memdup(fake->net.gateways, fake->net.n_gateways * sizeof(*ret->gateways));
 	ret->n_gateways = fake->net.n_gateways;
 	return 0;
 }
@@ -113,19 +104,23 @@ static int fake_route(struct host *host, const struct ipaddr *to, struct host_ro
 		struct prefix net = prefix_masked(&fake->net.addrs[i].prefix);
 
 		if (prefix_contains(&net, to)) {
-			*ret = (struct host_route){.reachable = true, .direct = true, .source = fake->net.addrs[i].prefix.addr};
+			*ret = (struct host_route){.reachable = true,
+						   .direct = true,
+						   .source = fake->net.addrs[i].prefix.addr};
 			return 0;
 		}
 	}
 	for (size_t i = 0; i < fake->net.n_gateways; i++) {
 		if (fake->net.gateways[i].family == to->family) {
-			*ret = (struct host_route){.reachable = true, .gateway = fake->net.gateways[i]};
+			*ret = (struct host_route){.reachable = true,
+						   .gateway = fake->net.gateways[i]};
 		}
 	}
 	return 0;
 }
 
-static int fake_watch(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg, struct err *e)
+static int fake_watch(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg,
+		      struct err *e)
 {
 	struct host_fake *fake = container_of(host, struct host_fake, host);
 

@@ -24,7 +24,8 @@ static char *path_of(const struct identity *id, const char *file)
 	return mem_printf("%s/%s", id->dir, file);
 }
 
-static int write_file(const struct identity *id, const char *file, const void *data, size_t len, struct err *e)
+static int write_file(const struct identity *id, const char *file, const void *data, size_t len,
+		      struct err *e)
 {
 	char *path = path_of(id, file);
 	int r = file_write_atomic(path, data, len, 0600, e);
@@ -33,7 +34,8 @@ static int write_file(const struct identity *id, const char *file, const void *d
 	return r;
 }
 
-static int read_file(const struct identity *id, const char *file, size_t cap, struct buf *out, struct err *e)
+static int read_file(const struct identity *id, const char *file, size_t cap, struct buf *out,
+		     struct err *e)
 {
 	char *path = path_of(id, file);
 	int r;
@@ -59,7 +61,8 @@ static void host_hash(const char *machine_id_file, uint8_t out[32])
 	while (text.len > 0 && text.data[text.len - 1] <= ' ') {
 		text.len--;
 	}
-	crypto_sha256v(out, (struct crypto_iov[]){{label, sizeof(label)}, {text.data, text.len}}, 2);
+	crypto_sha256v(out, (struct crypto_iov[]){{label, sizeof(label)}, {text.data, text.len}},
+		       2);
 	buf_done(&text);
 }
 
@@ -70,7 +73,8 @@ static bool find_hex(struct buf *text, const char *word, uint8_t out[32])
 	size_t len = strlen(word);
 
 	while (pos != NULL && *pos != '\0') {
-		if (strncmp(pos, word, len) == 0 && pos[len] == ' ' && strlen(pos + len + 1) >= 64) {
+		if (strncmp(pos, word, len) == 0 && pos[len] == ' ' &&
+		    strlen(pos + len + 1) >= 64) {
 			return hex_decode(pos + len + 1, 64, out, 32) == 32;
 		}
 		pos = strchr(pos, '\n');
@@ -125,9 +129,13 @@ static int load_machine(struct identity *id, const char *machine_id_file, struct
 	if (r == -ENOENT) {
 		r = new_machine(id, host, e);
 	} else if (r >= 0) {
-		if (!find_hex(&text, "ed25519", id->machine_seed) || !find_hex(&text, "host", made_on)) {
-			r = err_set(e, ERR_CORRUPT, "%s/machine.key is damaged: put it back from a backup, or move it away "
-						    "to register this device anew", id->dir);
+		if (!find_hex(&text, "ed25519", id->machine_seed) ||
+		    !find_hex(&text, "host", made_on)) {
+			r = err_set(e, ERR_CORRUPT,
+				    "%s/machine.key is damaged: put it back from a backup, or move "
+				    "it away "
+				    "to register this device anew",
+				    id->dir);
 		} else if (memcmp(host, made_on, 32) != 0) {
 			id->moved = true;
 			r = new_machine(id, host, e);
@@ -154,8 +162,11 @@ static int load_node(struct identity *id, struct err *e)
 		r = new_node(id, e);
 	} else if (r >= 0) {
 		if (!find_hex(&text, "x25519", id->node_secret)) {
-			r = err_set(e, ERR_CORRUPT, "%s/node.key is damaged: put it back from a backup, or move it away to "
-						    "register this device anew", id->dir);
+			r = err_set(e, ERR_CORRUPT,
+				    "%s/node.key is damaged: put it back from a backup, or move it "
+				    "away to "
+				    "register this device anew",
+				    id->dir);
 		} else {
 			crypto_x25519_public(id->node_key, id->node_secret);
 		}
@@ -177,8 +188,11 @@ static int load_session(struct identity *id, struct err *e)
 	} else if (r >= 0) {
 		id->session = strtoull(buf_str(&text), &end, 10);
 		if (end == buf_str(&text)) {
-			r = err_set(e, ERR_CORRUPT, "%s/session is damaged: write a number into it that is larger than the "
-						    "last session shown by `skerry status`", id->dir);
+			r = err_set(e, ERR_CORRUPT,
+				    "%s/session is damaged: write a number into it that is larger "
+				    "than the "
+				    "last session shown by `skerry status`",
+				    id->dir);
 		}
 	}
 	/* What a crashed process had reserved may have been used. */
@@ -191,7 +205,8 @@ int identity_next_session(struct identity *id, uint64_t *ret, struct err *e)
 {
 	if (id->session == id->session_reserved) {
 		char text[32];
-		int n = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)(id->session_reserved + SESSIONS_AHEAD));
+		int n = snprintf(text, sizeof(text), "%llu\n",
+				 (unsigned long long)(id->session_reserved + SESSIONS_AHEAD));
 		int r = write_file(id, "session", text, (size_t)n, e);
 
 		if (r < 0) {
@@ -308,8 +323,11 @@ static int load_enrolment(struct identity *id, struct err *e)
 	}
 	if (r < 0) {
 		enrolment_done(&id->enrolment);
-		r = err_set(e, ERR_CORRUPT, "%s/cluster.json is damaged: put it back from a backup, or move it away to "
-					    "register this device anew", id->dir);
+		r = err_set(
+			e, ERR_CORRUPT,
+			"%s/cluster.json is damaged: put it back from a backup, or move it away to "
+			"register this device anew",
+			id->dir);
 	}
 	jsonx_free(root);
 	buf_done(&text);

@@ -11,7 +11,7 @@
 #include "base/prefix.h"
 
 #define IDENTITY_PREFIXES 8
-#define IDENTITY_NAME	  254
+#define IDENTITY_NAME     254
 
 /*
  * Files: machine.key (Ed25519 seed and the host it was made on), node.key (X25519 secret), session (a number), cluster.json.
@@ -29,7 +29,7 @@ struct enrolment {
 	char name[IDENTITY_NAME];
 	char tailnet_name[IDENTITY_NAME];
 	char user[IDENTITY_NAME];
-	int64_t expire_ms; /* unix ms, 0 = never */
+	int64_t expire_ms;                         /* unix ms, 0 = never */
 	struct prefix prefixes[IDENTITY_PREFIXES]; /* the tailnet's at enrolment */
 	size_t n_prefixes;
 	char *lighthouses[LIM_LIGHTHOUSE_URLS]; /* learnt URLs, owned */
@@ -40,13 +40,13 @@ struct enrolment {
 struct identity {
 	char *dir;
 	uint8_t machine_key[32]; /* public */
-	uint8_t *machine_seed; /* guarded memory */
+	uint8_t *machine_seed;   /* guarded memory */
 	uint8_t node_key[32];
 	uint8_t *node_secret;
 	uint8_t disco_key[32]; /* of this process */
 	uint8_t *disco_secret;
-	char instance_id[33]; /* random, of this process */
-	uint64_t session; /* last one used */
+	char instance_id[33];      /* random, of this process */
+	uint64_t session;          /* last one used */
 	uint64_t session_reserved; /* on disk: none above it was used */
 	struct enrolment enrolment;
 	bool moved; /* the directory came from another host: keys are new */
@@ -56,7 +56,8 @@ struct identity {
  * Reads the directory or makes what is missing (0700, files 0600). Modes that are wider are ERR_PRECONDITION with the
  * remedy; damaged files ERR_CORRUPT. Blocks.
  */
-MUST_CHECK int identity_open(const char *dir, const char *machine_id_file, struct identity *ret, struct err *e);
+MUST_CHECK int identity_open(const char *dir, const char *machine_id_file, struct identity *ret,
+			     struct err *e);
 void identity_done(struct identity *id);
 
 /* The next session number; it is never given twice, not even after a crash. */

@@ -37,7 +37,8 @@ static bool in_group(const struct stream_peer *peer, const char *name)
 	return false;
 }
 
-static int gate(void *arg, struct rpc_call *call, const struct proto_method *method, struct err *err)
+static int gate(void *arg, struct rpc_call *call, const struct proto_method *method,
+		struct err *err)
 {
 	struct local *local = arg;
 	const struct agent *a = local->a;
@@ -55,7 +56,8 @@ static int gate(void *arg, struct rpc_call *call, const struct proto_method *met
 		return 0;
 	}
 	return err_reason(err, ERR_DENIED, "NOT_OPERATOR",
-			  "uid %u may not change this device: use root, join the group %s, or let root run skerry set --operator",
+			  "uid %u may not change this device: use root, join the group %s, or let "
+			  "root run skerry set --operator",
 			  (unsigned)peer->uid, a->config->socket_group);
 }
 
@@ -108,7 +110,8 @@ static void on_set(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 	int r;
 
 	settings_copy(&a->settings, &old);
-	r = settings_update(&a->settings, in->settings, in->update_mask, rpc_call_peer(call)->uid == 0, &e);
+	r = settings_update(&a->settings, in->settings, in->update_mask,
+			    rpc_call_peer(call)->uid == 0, &e);
 	if (r >= 0) {
 		r = agent_settings_changed(a, &e);
 		if (r < 0) {
@@ -125,7 +128,8 @@ static void on_set(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 		notes[reply.n_notes++] = (char *)"tags are asked for at the next registration";
 	}
 	if (strcmp(old.tailnet, a->settings.tailnet) != 0) {
-		notes[reply.n_notes++] = (char *)"the tailnet is asked for at the next registration";
+		notes[reply.n_notes++] =
+			(char *)"the tailnet is asked for at the next registration";
 	}
 	reply.notes = notes;
 	settings_message(&a->settings, &settings);
@@ -208,9 +212,13 @@ int local_new(struct agent *a, struct local **ret_local, struct err *e)
 		{"/skerry.local.v1.LocalService/GetVersion", &version_handler},
 	};
 	struct local *local = MEM_NEW(struct local);
-	char *address = mem_printf("unix:%s", a->config->socket), *dir = mem_strdup(a->config->socket), *slash;
+	char *address = mem_printf("unix:%s", a->config->socket),
+	     *dir = mem_strdup(a->config->socket), *slash;
 	/* Everybody may connect: the gate says who may do what. */
-	struct listener_opts opts = {.address = address, .unix_mode = 0666, .exempt_limits = true, .max_conns = LIM_UNIX_CONNS};
+	struct listener_opts opts = {.address = address,
+				     .unix_mode = 0666,
+				     .exempt_limits = true,
+				     .max_conns = LIM_UNIX_CONNS};
 	int r;
 
 	local->a = a;

@@ -15,7 +15,7 @@ struct up_wait {
 	struct local *local;
 	struct rpc_ref ref;
 	uint64_t started; /* loop time */
-	uint64_t told; /* bits of UpStep */
+	uint64_t told;    /* bits of UpStep */
 	struct loop_timer deadline;
 	char waiting[512]; /* last thing told */
 };

@@ -72,7 +72,9 @@ static char **addresses_of(struct maker *m, const struct ipaddr *addrs, size_t s
 	for (size_t i = 0; i < n; i++) {
 		char text[IPADDR_TEXT];
 
-		list[i] = text_of(m, ipaddr_format((const struct ipaddr *)((const char *)addrs + i * stride), text));
+		list[i] = text_of(
+			m, ipaddr_format((const struct ipaddr *)((const char *)addrs + i * stride),
+					 text));
 	}
 	return list;
 }
@@ -164,7 +166,9 @@ static Skerry__Local__V1__PeerStatus *make_peer(struct maker *m, const struct ad
 	if (wg != NULL) {
 		char text[IPPORT_TEXT];
 
-		s->endpoint = wg->endpoint.addr.family != 0 ? text_of(m, ipport_format(&wg->endpoint, text)) : s->endpoint;
+		s->endpoint = wg->endpoint.addr.family != 0
+				      ? text_of(m, ipport_format(&wg->endpoint, text))
+				      : s->endpoint;
 		s->last_handshake_time = time_of(m, wg->handshake_ms);
 		s->rx_bytes = wg->rx_bytes;
 		s->tx_bytes = wg->tx_bytes;
@@ -300,12 +304,13 @@ static void make_warnings(struct maker *m, const struct control_info *info)
 
 	m->status->warnings = make(m, 8 * sizeof(*m->status->warnings));
 	if (a->listen_port != 0 && a->listen_port != a->config->listen_port) {
-		snprintf(text, sizeof(text), "UDP port %d is taken, WireGuard listens on %u", (int)a->config->listen_port,
-			 a->listen_port);
+		snprintf(text, sizeof(text), "UDP port %d is taken, WireGuard listens on %u",
+			 (int)a->config->listen_port, a->listen_port);
 		warn(m, text);
 	}
 	if (info->quorum_age_ms >= 5000) {
-		snprintf(text, sizeof(text), "the lighthouse has had no quorum for %llu s: changes wait",
+		snprintf(text, sizeof(text),
+			 "the lighthouse has had no quorum for %llu s: changes wait",
 			 (unsigned long long)info->quorum_age_ms / 1000);
 		warn(m, text);
 	}
@@ -319,7 +324,8 @@ static void make_warnings(struct maker *m, const struct control_info *info)
 
 static void on_status(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 {
-	const Skerry__Local__V1__GetStatusRequest *in = (const Skerry__Local__V1__GetStatusRequest *)req;
+	const Skerry__Local__V1__GetStatusRequest *in =
+		(const Skerry__Local__V1__GetStatusRequest *)req;
 	struct local *local = arg;
 	struct agent *a = local->a;
 	struct maker m = {.a = a, .now_ms = clock_wall_ms()};

@@ -14,7 +14,8 @@
 #define STEP(name) SKERRY__LOCAL__V1__UP_STEP__UP_STEP_##name
 
 enum {
-	DEADLINE_EARLY_MS = 150, /* the answer should reach the caller before the deadline cuts it */
+	DEADLINE_EARLY_MS =
+		150, /* the answer should reach the caller before the deadline cuts it */
 };
 
 void local_up_done(struct up_wait *u)
@@ -101,27 +102,30 @@ static void up_check(struct up_wait *u)
 			}
 		}
 		if (!was_told(u, STEP(REGISTERED))) {
-			snprintf(text, sizeof(text), "registered as %.100s in tailnet %.100s", en->name, en->tailnet_name);
+			snprintf(text, sizeof(text), "registered as %.100s in tailnet %.100s",
+				 en->name, en->tailnet_name);
 			if (!up_tell(u, STEP(REGISTERED), false, text)) {
 				return;
 			}
 		}
 	}
-	if (info.phase != CONTROL_ATTACHED || info.registering || info.netmap_due || !a->has_admitted || !a->applied ||
-	    loop_timer_active(&a->apply_timer) || !a->actual.up) {
-		const char *why = a->wg_problem[0] != '\0' ? a->wg_problem
-				  : a->host_problem[0] != '\0' ? a->host_problem
+	if (info.phase != CONTROL_ATTACHED || info.registering || info.netmap_due ||
+	    !a->has_admitted || !a->applied || loop_timer_active(&a->apply_timer) ||
+	    !a->actual.up) {
+		const char *why = a->wg_problem[0] != '\0'        ? a->wg_problem
+				  : a->host_problem[0] != '\0'    ? a->host_problem
 				  : info.phase == CONTROL_WAITING ? info.problem
 								  : "";
 
 		if (why[0] != '\0' && strcmp(why, u->waiting) != 0) {
 			snprintf(u->waiting, sizeof(u->waiting), "%s", why);
-			up_tell(u, info.phase == CONTROL_ATTACHED ? STEP(PEERS) : STEP(DIALLED), true, why);
+			up_tell(u, info.phase == CONTROL_ATTACHED ? STEP(PEERS) : STEP(DIALLED),
+				true, why);
 		}
 		return;
 	}
-	snprintf(text, sizeof(text), "%zu peer%s, revision %llu", a->admitted.n_peers, a->admitted.n_peers == 1 ? "" : "s",
-		 (unsigned long long)a->netmap.revision);
+	snprintf(text, sizeof(text), "%zu peer%s, revision %llu", a->admitted.n_peers,
+		 a->admitted.n_peers == 1 ? "" : "s", (unsigned long long)a->netmap.revision);
 	if (!was_told(u, STEP(PEERS)) && !up_tell(u, STEP(PEERS), false, text)) {
 		return;
 	}
@@ -144,21 +148,24 @@ static void on_deadline(void *arg)
 	control_info(a->control, &info);
 	if (info.phase == CONTROL_PENDING) {
 		err_reason(&e, ERR_DEADLINE, "APPROVAL_TIMEOUT",
-			   "nobody has approved this device yet: skerry node approve %s, then the same skerry up again",
+			   "nobody has approved this device yet: skerry node approve %s, then the "
+			   "same skerry up again",
 			   info.pending_code);
 	} else if (a->wg_problem[0] != '\0') {
 		err_reason(&e, ERR_UNAVAILABLE, "WIREGUARD", "%s", a->wg_problem);
 	} else if (strstr(info.problem, "pin not found") != NULL) {
 		err_reason(&e, ERR_UNAUTHENTICATED, "WRONG_PIN", "%s", info.problem);
 	} else {
-		err_reason(&e, ERR_UNAVAILABLE, "LIGHTHOUSE_AWAY", "no lighthouse answered in time: %s",
+		err_reason(&e, ERR_UNAVAILABLE, "LIGHTHOUSE_AWAY",
+			   "no lighthouse answered in time: %s",
 			   info.problem[0] != '\0' ? info.problem : "still connecting");
 	}
 	up_finish(u, &e);
 }
 
 /* The settings of the request, then up; what fails here changes nothing. */
-static int up_settings(struct agent *a, const Skerry__Local__V1__UpRequest *in, bool by_root, struct err *e)
+static int up_settings(struct agent *a, const Skerry__Local__V1__UpRequest *in, bool by_root,
+		       struct err *e)
 {
 	struct settings old;
 	int r;
@@ -209,7 +216,8 @@ static void on_up(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 		up_finish(u, &e);
 		return;
 	}
-	snprintf(text, sizeof(text), "%s %s", a->config->interface, a->adopted ? "is there" : "was made");
+	snprintf(text, sizeof(text), "%s %s", a->config->interface,
+		 a->adopted ? "is there" : "was made");
 	if (!up_tell(u, STEP(WIREGUARD), false, text)) {
 		return;
 	}
@@ -228,7 +236,9 @@ static void on_up(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 	if (rpc_call_remaining_ms(call) != UINT64_MAX) {
 		uint64_t left = rpc_call_remaining_ms(call);
 
-		loop_timer_start(&u->deadline, a->loop, left > DEADLINE_EARLY_MS ? left - DEADLINE_EARLY_MS : 0, on_deadline, u);
+		loop_timer_start(&u->deadline, a->loop,
+				 left > DEADLINE_EARLY_MS ? left - DEADLINE_EARLY_MS : 0,
+				 on_deadline, u);
 	}
 	agent_apply_now(a); /* progress is told from there */
 }

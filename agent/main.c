@@ -25,14 +25,16 @@ enum { EXIT_START = 1, EXIT_USAGE = 2, EXIT_CONFIG = 78 };
 static const char usage[] =
 	"usage: skerry-agent [--config FILE] [--check]\n"
 	"\n"
-	"Keeps this device's place in its tailnet. `skerry up` switches it on, `skerry status` tells how it does.\n"
+	"Keeps this device's place in its tailnet. `skerry up` switches it on, `skerry status` "
+	"tells how it does.\n"
 	"\n"
 	"  --config FILE   configuration (default " AGENT_CONFIG_DEFAULT ", which may be missing)\n"
 	"  --check         read the configuration, say what is wrong with it, and end\n"
 	"  --version       print the version and end\n"
 	"  --help          print this and end\n"
 	"\n"
-	"Exit codes: 0 ended by a signal, 1 could not start, 2 usage, 71 out of memory, 78 wrong configuration.\n";
+	"Exit codes: 0 ended by a signal, 1 could not start, 2 usage, 71 out of memory, 78 wrong "
+	"configuration.\n";
 
 /* Tells the supervisor (systemd's NOTIFY_SOCKET) that we are ready or about to end; nothing without one. */
 static void notify(const char *state)
@@ -42,7 +44,8 @@ static void notify(const char *state)
 	size_t len;
 	int fd;
 
-	if (path == NULL || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(addr.sun_path)) {
+	if (path == NULL || (path[0] != '/' && path[0] != '@') ||
+	    strlen(path) >= sizeof(addr.sun_path)) {
 		return;
 	}
 	len = strlen(path);
@@ -101,7 +104,8 @@ static int run(const struct agent_config *config)
 		code = EXIT_START;
 	} else {
 		notify("READY=1");
-		LOG_INFO("skerry-agent %s, interface %s, socket %s", SKERRY_VERSION, config->interface, config->socket);
+		LOG_INFO("skerry-agent %s, interface %s, socket %s", SKERRY_VERSION,
+			 config->interface, config->socket);
 		loop_run(loop);
 		notify("STOPPING=1");
 	}
@@ -129,33 +133,26 @@ int main(int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
-		case 'c':
-			path = optarg;
-			break;
-		case 'k':
-			check = true;
-			break;
-		case 'v':
-			printf("skerry-agent %s\n", SKERRY_VERSION);
-			return EXIT_SUCCESS;
-		case 'h':
-			fputs(usage, stdout);
-			return EXIT_SUCCESS;
-		default:
-			fputs(usage, stderr);
-			return EXIT_USAGE;
+		case 'c': path = optarg; break;
+		case 'k': check = true; break;
+		case 'v': printf("skerry-agent %s\n", SKERRY_VERSION); return EXIT_SUCCESS;
+		case 'h': fputs(usage, stdout); return EXIT_SUCCESS;
+		default: fputs(usage, stderr); return EXIT_USAGE;
 		}
 	}
 	if (optind != argc) {
 		fprintf(stderr, "skerry-agent: unexpected argument %s\n%s", argv[optind], usage);
 		return EXIT_USAGE;
 	}
-	if (agent_config_load(path != NULL ? path : AGENT_CONFIG_DEFAULT, path != NULL, &config, &e) < 0) {
-		fprintf(stderr, "skerry-agent: %s%s%s\n", e.field, e.field[0] != '\0' ? ": " : "", e.msg);
+	if (agent_config_load(path != NULL ? path : AGENT_CONFIG_DEFAULT, path != NULL, &config,
+			      &e) < 0) {
+		fprintf(stderr, "skerry-agent: %s%s%s\n", e.field, e.field[0] != '\0' ? ": " : "",
+			e.msg);
 		return EXIT_CONFIG;
 	}
 	if (check) {
-		printf("%s: the configuration is right\n", path != NULL ? path : AGENT_CONFIG_DEFAULT);
+		printf("%s: the configuration is right\n",
+		       path != NULL ? path : AGENT_CONFIG_DEFAULT);
 		agent_config_done(&config);
 		return EXIT_SUCCESS;
 	}

@@ -69,7 +69,8 @@ static int peer_order(const void *a, const void *b)
 
 static int route_order(const void *a, const void *b)
 {
-	return prefix_cmp(&((const struct mesh_route *)a)->prefix, &((const struct mesh_route *)b)->prefix);
+	return prefix_cmp(&((const struct mesh_route *)a)->prefix,
+			  &((const struct mesh_route *)b)->prefix);
 }
 
 static void routes_sort(struct mesh *m)
@@ -189,7 +190,8 @@ static bool key_is_zero(const uint8_t key[32])
 	return crypto_equal(key, zero, 32);
 }
 
-static void reconcile_peers(const struct mesh *wanted, const struct mesh *actual, struct mesh_ops *ops)
+static void reconcile_peers(const struct mesh *wanted, const struct mesh *actual,
+			    struct mesh_ops *ops)
 {
 	/* Who goes or loses prefixes comes first: a peer that was cut off gets nothing more. */
 	for (size_t i = 0; i < actual->n_peers; i++) {
@@ -235,13 +237,15 @@ static void prefixes_missing(const struct prefix *a, size_t na, const struct pre
 }
 
 /* A route that is there with another source is replaced, not removed. */
-static void reconcile_routes(const struct mesh *wanted, const struct mesh *actual, struct mesh_ops *ops)
+static void reconcile_routes(const struct mesh *wanted, const struct mesh *actual,
+			     struct mesh_ops *ops)
 {
 	for (size_t i = 0; i < wanted->n_routes; i++) {
 		const struct mesh_route *want = &wanted->routes[i], *have;
 
 		have = actual->n_routes == 0 ? NULL
-					     : bsearch(want, actual->routes, actual->n_routes, sizeof(*want), route_order);
+					     : bsearch(want, actual->routes, actual->n_routes,
+						       sizeof(*want), route_order);
 		if (have == NULL || !ipaddr_equal(&have->src, &want->src)) {
 			struct mesh_op *op = op_add(ops, MESH_ROUTE_ADD);
 
@@ -252,8 +256,8 @@ static void reconcile_routes(const struct mesh *wanted, const struct mesh *actua
 	for (size_t i = 0; i < actual->n_routes; i++) {
 		const struct mesh_route *have = &actual->routes[i];
 
-		if (wanted->n_routes == 0 ||
-		    bsearch(have, wanted->routes, wanted->n_routes, sizeof(*have), route_order) == NULL) {
+		if (wanted->n_routes == 0 || bsearch(have, wanted->routes, wanted->n_routes,
+						     sizeof(*have), route_order) == NULL) {
 			op_add(ops, MESH_ROUTE_DEL)->prefix = have->prefix;
 		}
 	}
@@ -261,7 +265,8 @@ static void reconcile_routes(const struct mesh *wanted, const struct mesh *actua
 
 void mesh_reconcile(const struct mesh *wanted, const struct mesh *actual, struct mesh_ops *ret_ops)
 {
-	if (!key_is_zero(wanted->private_key) && !crypto_equal(wanted->private_key, actual->private_key, 32)) {
+	if (!key_is_zero(wanted->private_key) &&
+	    !crypto_equal(wanted->private_key, actual->private_key, 32)) {
 		op_add(ret_ops, MESH_SET_KEY);
 	}
 	if (wanted->listen_port != 0 && wanted->listen_port != actual->listen_port) {
@@ -271,12 +276,14 @@ void mesh_reconcile(const struct mesh *wanted, const struct mesh *actual, struct
 	if (wanted->mtu != 0 && wanted->mtu != actual->mtu) {
 		op_add(ret_ops, MESH_SET_MTU)->mtu = wanted->mtu;
 	}
-	prefixes_missing(wanted->addrs, wanted->n_addrs, actual->addrs, actual->n_addrs, MESH_ADDR_ADD, ret_ops);
+	prefixes_missing(wanted->addrs, wanted->n_addrs, actual->addrs, actual->n_addrs,
+			 MESH_ADDR_ADD, ret_ops);
 	if (wanted->up && !actual->up) {
 		op_add(ret_ops, MESH_LINK_UP);
 	}
 	reconcile_routes(wanted, actual, ret_ops);
-	prefixes_missing(actual->addrs, actual->n_addrs, wanted->addrs, wanted->n_addrs, MESH_ADDR_DEL, ret_ops);
+	prefixes_missing(actual->addrs, actual->n_addrs, wanted->addrs, wanted->n_addrs,
+			 MESH_ADDR_DEL, ret_ops);
 	if (!wanted->up && actual->up) {
 		op_add(ret_ops, MESH_LINK_DOWN);
 	}
@@ -291,12 +298,12 @@ void mesh_ops_done(struct mesh_ops *ops)
 const char *mesh_op_text(enum mesh_op_kind kind)
 {
 	static const char *const text[] = {
-		[MESH_SET_KEY] = "set-key",	    [MESH_SET_PORT] = "set-port",
+		[MESH_SET_KEY] = "set-key",         [MESH_SET_PORT] = "set-port",
 		[MESH_PEER_REMOVE] = "peer-remove", [MESH_PEER_UPDATE] = "peer-update",
-		[MESH_PEER_ADD] = "peer-add",	    [MESH_SET_MTU] = "set-mtu",
-		[MESH_ADDR_ADD] = "addr-add",	    [MESH_LINK_UP] = "link-up",
-		[MESH_ROUTE_ADD] = "route-add",	    [MESH_ROUTE_DEL] = "route-del",
-		[MESH_ADDR_DEL] = "addr-del",	    [MESH_LINK_DOWN] = "link-down",
+		[MESH_PEER_ADD] = "peer-add",       [MESH_SET_MTU] = "set-mtu",
+		[MESH_ADDR_ADD] = "addr-add",       [MESH_LINK_UP] = "link-up",
+		[MESH_ROUTE_ADD] = "route-add",     [MESH_ROUTE_DEL] = "route-del",
+		[MESH_ADDR_DEL] = "addr-del",       [MESH_LINK_DOWN] = "link-down",
 	};
 
 	return (unsigned)kind < ARRAY_LEN(text) ? text[kind] : "unknown";

@@ -12,7 +12,8 @@ struct mesh_peer {
 	uint8_t key[32];
 	struct prefix *allowed; /* owned */
 	size_t n_allowed;
-	struct ipport endpoint; /* family 0: none. Wanted: set if the peer has none, or if move_endpoint */
+	struct ipport
+		endpoint; /* family 0: none. Wanted: set if the peer has none, or if move_endpoint */
 	bool move_endpoint; /* wanted only: replace what WireGuard has */
 	uint16_t keepalive_s;
 	/* Actual only. */
@@ -23,18 +24,19 @@ struct mesh_peer {
 
 struct mesh_route {
 	struct prefix prefix;
-	struct ipaddr src; /* address that packets of this device leave with; family 0: the kernel's choice */
+	struct ipaddr
+		src; /* address that packets of this device leave with; family 0: the kernel's choice */
 };
 
 /* Embedded; all zero is an interface with nothing on it, down. */
 struct mesh {
 	uint8_t private_key[32]; /* zero: leave as it is (wanted), none (actual) */
-	uint16_t listen_port; /* 0: leave as it is (wanted) */
+	uint16_t listen_port;    /* 0: leave as it is (wanted) */
 	struct mesh_peer *peers; /* owned, rising key */
 	size_t n_peers;
 	size_t cap_peers;
 	bool up;
-	uint32_t mtu; /* 0: leave as it is */
+	uint32_t mtu;         /* 0: leave as it is */
 	struct prefix *addrs; /* owned, rising; the interface's addresses with their length */
 	size_t n_addrs;
 	struct mesh_route *routes; /* owned, rising prefix; through the interface */
@@ -71,7 +73,7 @@ enum mesh_op_kind {
 enum {
 	MESH_TOUCH_ENDPOINT = 1,
 	MESH_TOUCH_KEEPALIVE = 2,
-	MESH_TOUCH_ALLOW_MORE = 4, /* peer->allowed holds prefixes that are not there yet */
+	MESH_TOUCH_ALLOW_MORE = 4,    /* peer->allowed holds prefixes that are not there yet */
 	MESH_TOUCH_ALLOW_REPLACE = 8, /* some must go: the whole list is set */
 };
 
@@ -79,9 +81,9 @@ struct mesh_op {
 	enum mesh_op_kind kind;
 	unsigned touch;
 	const struct mesh_peer *peer; /* wanted's; for REMOVE actual's */
-	struct prefix prefix; /* addresses and routes */
-	uint32_t mtu; /* MESH_SET_MTU */
-	struct ipaddr src; /* MESH_ROUTE_ADD, which replaces one with another source */
+	struct prefix prefix;         /* addresses and routes */
+	uint32_t mtu;                 /* MESH_SET_MTU */
+	struct ipaddr src;            /* MESH_ROUTE_ADD, which replaces one with another source */
 };
 
 struct mesh_ops {

@@ -98,7 +98,8 @@ static int attr_collect(const struct nlattr *attr, void *arg)
 
 static bool attr_addr(const struct nlattr *attr, struct ipaddr *ret)
 {
-	return attr != NULL && ipaddr_from_bytes(mnl_attr_get_payload(attr), mnl_attr_get_payload_len(attr), ret);
+	return attr != NULL &&
+	       ipaddr_from_bytes(mnl_attr_get_payload(attr), mnl_attr_get_payload_len(attr), ret);
 }
 
 /* ---- Links --------------------------------------------------------------------------------------------------------- */
@@ -177,7 +178,8 @@ static int on_addr(const struct nlmsghdr *msg, void *arg)
 	const struct ifaddrmsg *info = mnl_nlmsg_get_payload(msg);
 	const struct nlattr *attrs[ATTRS] = {0};
 	struct addrs *addrs = arg;
-	struct addr a = {.index = info->ifa_index, .scope = info->ifa_scope, .flags = info->ifa_flags};
+	struct addr a = {
+		.index = info->ifa_index, .scope = info->ifa_scope, .flags = info->ifa_flags};
 
 	if (msg->nlmsg_type != RTM_NEWADDR) {
 		return MNL_CB_OK;
@@ -187,7 +189,8 @@ static int on_addr(const struct nlmsghdr *msg, void *arg)
 		a.flags = mnl_attr_get_u32(attrs[IFA_FLAGS]);
 	}
 	/* IFA_LOCAL is our end; IPv6 without a peer has only IFA_ADDRESS. */
-	if (!attr_addr(attrs[IFA_LOCAL] != NULL ? attrs[IFA_LOCAL] : attrs[IFA_ADDRESS], &a.prefix.addr)) {
+	if (!attr_addr(attrs[IFA_LOCAL] != NULL ? attrs[IFA_LOCAL] : attrs[IFA_ADDRESS],
+		       &a.prefix.addr)) {
 		return MNL_CB_OK;
 	}
 	a.prefix.len = info->ifa_prefixlen;
@@ -227,9 +230,11 @@ static bool route_read(const struct nlmsghdr *msg, struct route *ret)
 {
 	const struct rtmsg *info = mnl_nlmsg_get_payload(msg);
 	const struct nlattr *attrs[ATTRS] = {0};
-	struct route r = {.protocol = info->rtm_protocol, .type = info->rtm_type, .table = info->rtm_table};
+	struct route r = {
+		.protocol = info->rtm_protocol, .type = info->rtm_type, .table = info->rtm_table};
 
-	if (msg->nlmsg_type != RTM_NEWROUTE || (info->rtm_family != AF_INET && info->rtm_family != AF_INET6)) {
+	if (msg->nlmsg_type != RTM_NEWROUTE ||
+	    (info->rtm_family != AF_INET && info->rtm_family != AF_INET6)) {
 		return false;
 	}
 	mnl_attr_parse(msg, sizeof(*info), attr_collect, attrs);
@@ -377,7 +382,8 @@ static int netlink_net(struct host *host, struct host_net *ret, struct err *e)
 		const struct addr *a = &s.addrs.v[i];
 		const struct link *link = link_by_index(&s.links, a->index);
 
-		if (link == NULL || link == own || (link->flags & IFF_UP) == 0 || ipaddr_is_link_local(&a->prefix.addr) ||
+		if (link == NULL || link == own || (link->flags & IFF_UP) == 0 ||
+		    ipaddr_is_link_local(&a->prefix.addr) ||
 		    (a->flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED)) != 0) {
 			continue;
 		}
@@ -389,7 +395,8 @@ static int netlink_net(struct host *host, struct host_net *ret, struct err *e)
 	for (size_t i = 0; i < s.routes.n; i++) {
 		const struct route *route = &s.routes.v[i];
 
-		if (route->dst.len == 0 && route->gateway.family != 0 && (own == NULL || route->oif != own->index)) {
+		if (route->dst.len == 0 && route->gateway.family != 0 &&
+		    (own == NULL || route->oif != own->index)) {
 			ret->gateways[ret->n_gateways++] = route->gateway;
 		}
 	}
@@ -427,7 +434,8 @@ static int netlink_route(struct host *host, const struct ipaddr *to, struct host
 	r = talk(nl, msg, on_lookup, &found);
 	if (r < 0) {
 		/* No route is an answer, not a failure. */
-		return r == -ENETUNREACH || r == -EHOSTUNREACH || r == -EACCES || r == -EINVAL ? 0 : r;
+		return r == -ENETUNREACH || r == -EHOSTUNREACH || r == -EACCES || r == -EINVAL ? 0
+											       : r;
 	}
 	ret->reachable = found.type == RTN_UNICAST || found.type == RTN_LOCAL;
 	ret->direct = found.gateway.family == 0;
@@ -460,9 +468,8 @@ static int set_link(struct host_netlink *nl, unsigned index, bool set_up, bool u
 static int set_addr(struct host_netlink *nl, unsigned index, bool add, const struct prefix *p)
 {
 	char buf[256];
-	struct nlmsghdr *msg =
-		request(buf, add ? RTM_NEWADDR : RTM_DELADDR,
-			add ? NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE : NLM_F_ACK);
+	struct nlmsghdr *msg = request(buf, add ? RTM_NEWADDR : RTM_DELADDR,
+				       add ? NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE : NLM_F_ACK);
 	struct ifaddrmsg *info = mnl_nlmsg_put_extra_header(msg, sizeof(*info));
 	int r;
 
@@ -474,7 +481,8 @@ static int set_addr(struct host_netlink *nl, unsigned index, bool add, const str
 	mnl_attr_put(msg, IFA_ADDRESS, ipaddr_len(&p->addr), p->addr.b);
 	if (add) {
 		/* Nobody else can have it, and the route is ours to set. */
-		mnl_attr_put_u32(msg, IFA_FLAGS, IFA_F_NOPREFIXROUTE | (p->addr.family == 6 ? IFA_F_NODAD : 0));
+		mnl_attr_put_u32(msg, IFA_FLAGS,
+				 IFA_F_NOPREFIXROUTE | (p->addr.family == 6 ? IFA_F_NODAD : 0));
 	}
 	r = talk(nl, msg, NULL, NULL);
 	return !add && r == -EADDRNOTAVAIL ? 0 : r;
@@ -484,9 +492,8 @@ static int set_route(struct host_netlink *nl, unsigned index, bool add, const st
 {
 	const struct prefix *p = &op->prefix;
 	char buf[256];
-	struct nlmsghdr *msg =
-		request(buf, add ? RTM_NEWROUTE : RTM_DELROUTE,
-			add ? NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE : NLM_F_ACK);
+	struct nlmsghdr *msg = request(buf, add ? RTM_NEWROUTE : RTM_DELROUTE,
+				       add ? NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE : NLM_F_ACK);
 	struct rtmsg *info = mnl_nlmsg_put_extra_header(msg, sizeof(*info));
 	int r;
 
@@ -508,29 +515,24 @@ static int set_route(struct host_netlink *nl, unsigned index, bool add, const st
 static int do_op(struct host_netlink *nl, unsigned index, const struct mesh_op *op, uint32_t mtu)
 {
 	switch (op->kind) {
-	case MESH_SET_MTU:
-		return set_link(nl, index, false, false, mtu);
-	case MESH_LINK_UP:
-		return set_link(nl, index, true, true, 0);
-	case MESH_LINK_DOWN:
-		return set_link(nl, index, true, false, 0);
+	case MESH_SET_MTU: return set_link(nl, index, false, false, mtu);
+	case MESH_LINK_UP: return set_link(nl, index, true, true, 0);
+	case MESH_LINK_DOWN: return set_link(nl, index, true, false, 0);
 	case MESH_ADDR_ADD:
-	case MESH_ADDR_DEL:
-		return set_addr(nl, index, op->kind == MESH_ADDR_ADD, &op->prefix);
+	case MESH_ADDR_DEL: return set_addr(nl, index, op->kind == MESH_ADDR_ADD, &op->prefix);
 	case MESH_ROUTE_ADD:
-	case MESH_ROUTE_DEL:
-		return set_route(nl, index, op->kind == MESH_ROUTE_ADD, op);
+	case MESH_ROUTE_DEL: return set_route(nl, index, op->kind == MESH_ROUTE_ADD, op);
 	case MESH_SET_KEY:
 	case MESH_SET_PORT:
 	case MESH_PEER_REMOVE:
 	case MESH_PEER_UPDATE:
-	case MESH_PEER_ADD:
-		break;
+	case MESH_PEER_ADD: break;
 	}
 	return 0;
 }
 
-static int netlink_set(struct host *host, const struct mesh_ops *ops, size_t *ret_failed, struct err *e)
+static int netlink_set(struct host *host, const struct mesh_ops *ops, size_t *ret_failed,
+		       struct err *e)
 {
 	struct host_netlink *nl = of_host(host);
 	unsigned index = if_nametoindex(nl->ifname);
@@ -551,7 +553,8 @@ static int netlink_set(struct host *host, const struct mesh_ops *ops, size_t *re
 				if (op->prefix.addr.family != 0) {
 					prefix_format(&op->prefix, text);
 				}
-				ret = err_set(e, r, "%s %s on %s: %s", mesh_op_text(op->kind), text, nl->ifname, strerror(-r));
+				ret = err_set(e, r, "%s %s on %s: %s", mesh_op_text(op->kind), text,
+					      nl->ifname, strerror(-r));
 			}
 		}
 	}
@@ -581,10 +584,12 @@ static void on_events(void *arg)
 	}
 }
 
-static int netlink_watch(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg, struct err *e)
+static int netlink_watch(struct host *host, struct loop *loop, void (*cb)(void *arg), void *arg,
+			 struct err *e)
 {
 	struct host_netlink *nl = of_host(host);
-	unsigned groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
+	unsigned groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR |
+			  RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
 
 	nl->events = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (nl->events == NULL || mnl_socket_bind(nl->events, groups, MNL_SOCKET_AUTOPID) < 0) {
@@ -628,7 +633,8 @@ int host_netlink_new(const char *ifname, struct host **ret_host, struct err *e)
 	struct host_netlink *nl;
 
 	if (strlen(ifname) >= IFNAMSIZ) {
-		return err_set(e, ERR_INVALID, "interface name %s has more than 15 characters", ifname);
+		return err_set(e, ERR_INVALID, "interface name %s has more than 15 characters",
+			       ifname);
 	}
 	nl = MEM_NEW(struct host_netlink);
 	nl->host.ops = &netlink_ops;

@@ -91,7 +91,8 @@ static void peer_put(struct netmap *nm, const Skerry__V1__NetmapPeer *body)
 			nm->cap_peers = nm->cap_peers == 0 ? 16 : nm->cap_peers * 2;
 			nm->peers = mem_reallocarray(nm->peers, nm->cap_peers, sizeof(*nm->peers));
 		}
-		memmove(&nm->peers[at + 1], &nm->peers[at], (nm->n_peers - at) * sizeof(*nm->peers));
+		memmove(&nm->peers[at + 1], &nm->peers[at],
+			(nm->n_peers - at) * sizeof(*nm->peers));
 		nm->n_peers++;
 		p = &nm->peers[at];
 		*p = (struct netmap_peer){.id = body->node_id};
@@ -155,9 +156,12 @@ static int chunk_put(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *c
 		nm->epoch = chunk->revision->epoch;
 		nm->revision = chunk->revision->revision;
 	} else if (chunk->index != a->next) {
-		return err_set(e, ERR_PROTOCOL, "netmap chunk %u where %u was expected", chunk->index, a->next);
-	} else if (chunk->revision->epoch != nm->epoch || chunk->revision->revision != nm->revision) {
-		return err_set(e, ERR_PROTOCOL, "netmap chunk %u of another revision", chunk->index);
+		return err_set(e, ERR_PROTOCOL, "netmap chunk %u where %u was expected",
+			       chunk->index, a->next);
+	} else if (chunk->revision->epoch != nm->epoch ||
+		   chunk->revision->revision != nm->revision) {
+		return err_set(e, ERR_PROTOCOL, "netmap chunk %u of another revision",
+			       chunk->index);
 	}
 	if (chunk->index >= LIM_NETMAP_CHUNKS) {
 		return err_set(e, ERR_LIMIT, "netmap of more than %d chunks", LIM_NETMAP_CHUNKS);
@@ -179,11 +183,13 @@ static int chunk_put(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *c
 			return err_set(e, ERR_PROTOCOL, "netmap peer without id");
 		}
 		if (netmap_find(nm, p->node_id) != NULL) {
-			return err_set(e, ERR_PROTOCOL, "netmap peer %llu twice", (unsigned long long)p->node_id);
+			return err_set(e, ERR_PROTOCOL, "netmap peer %llu twice",
+				       (unsigned long long)p->node_id);
 		}
 		peer_put(nm, p);
 		if (nm->bytes > LIM_NETMAP_BYTES) {
-			return err_set(e, ERR_LIMIT, "netmap of more than %u bytes", LIM_NETMAP_BYTES);
+			return err_set(e, ERR_LIMIT, "netmap of more than %u bytes",
+				       LIM_NETMAP_BYTES);
 		}
 	}
 	for (size_t i = 0; i < chunk->n_presence; i++) {
@@ -192,7 +198,8 @@ static int chunk_put(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *c
 	return chunk->last ? 1 : 0;
 }
 
-int netmap_take_chunk(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *chunk, struct err *e)
+int netmap_take_chunk(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *chunk,
+		      struct err *e)
 {
 	int ret = chunk_put(a, chunk, e);
 
@@ -222,7 +229,8 @@ static int delta_check(const struct netmap *nm, const Skerry__V1__NetmapDelta *d
 	}
 	if (delta->revision->revision < nm->revision) {
 		return err_set(e, ERR_STALE, "delta to revision %llu below the held %llu",
-			       (unsigned long long)delta->revision->revision, (unsigned long long)nm->revision);
+			       (unsigned long long)delta->revision->revision,
+			       (unsigned long long)nm->revision);
 	}
 	for (size_t i = 0; i < delta->n_peers; i++) {
 		if (delta->peers[i]->node_id == 0) {
@@ -264,7 +272,8 @@ static bool keep_visible(struct netmap *nm, const uint64_t *visible, size_t n)
 	return dropped;
 }
 
-int netmap_apply_delta(struct netmap *nm, const Skerry__V1__NetmapDelta *delta, unsigned *ret_changes, struct err *e)
+int netmap_apply_delta(struct netmap *nm, const Skerry__V1__NetmapDelta *delta,
+		       unsigned *ret_changes, struct err *e)
 {
 	unsigned changes = 0;
 	int ret = delta_check(nm, delta, e);
@@ -337,7 +346,8 @@ void netmap_encode(const struct netmap *nm, bool with_presence, struct buf *out)
 			to->node_id = p->id;
 			to->online = p->online;
 			if (p->last_seen_ms != 0) {
-				to->last_seen_time = pb_timestamp_set(&seen[chunk.n_presence], p->last_seen_ms);
+				to->last_seen_time =
+					pb_timestamp_set(&seen[chunk.n_presence], p->last_seen_ms);
 			}
 			presence_at[chunk.n_presence++] = to;
 		}
@@ -364,7 +374,8 @@ int netmap_decode(const void *data, size_t len, struct netmap *ret, struct err *
 	if (r < 0) {
 		return r;
 	}
-	if (((Skerry__V1__NetmapChunk *)msg)->index != 0 || !((Skerry__V1__NetmapChunk *)msg)->last) {
+	if (((Skerry__V1__NetmapChunk *)msg)->index != 0 ||
+	    !((Skerry__V1__NetmapChunk *)msg)->last) {
 		pb_free(msg);
 		return err_set(e, ERR_PROTOCOL, "not a whole netmap");
 	}
@@ -402,7 +413,8 @@ int netmap_file_decode(const void *data, size_t len, struct netmap *ret, struct 
 	magic = rd_bytes(&r, FILE_MAGIC_LEN);
 	body_len = rd_u64be(&r);
 	sum = rd_bytes(&r, CRYPTO_HASH);
-	if (!rd_ok(&r) || memcmp(magic, FILE_MAGIC, FILE_MAGIC_LEN) != 0 || rd_left(&r) != body_len) {
+	if (!rd_ok(&r) || memcmp(magic, FILE_MAGIC, FILE_MAGIC_LEN) != 0 ||
+	    rd_left(&r) != body_len) {
 		return err_set(e, ERR_CORRUPT, "not a whole netmap file");
 	}
 	body = rd_bytes(&r, body_len);

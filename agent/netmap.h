@@ -14,7 +14,7 @@
 struct netmap_peer {
 	uint64_t id;
 	Skerry__V1__NetmapPeer *body; /* owned */
-	size_t bytes; /* of the packed body */
+	size_t bytes;                 /* of the packed body */
 	bool has_presence;
 	bool online;
 	int64_t last_seen_ms; /* unix ms, 0 = unknown */
@@ -26,7 +26,7 @@ struct netmap {
 	uint64_t revision;
 	Skerry__V1__NetmapSelf *self; /* owned, NULL if nothing is held */
 	Skerry__V1__NetmapView *view; /* owned, may be NULL */
-	struct netmap_peer *peers; /* owned, rising id */
+	struct netmap_peer *peers;    /* owned, rising id */
 	size_t n_peers;
 	size_t cap_peers;
 	size_t bytes; /* packed size of all bodies, at most LIM_NETMAP_BYTES */
@@ -53,7 +53,7 @@ struct netmap_peer *netmap_find(const struct netmap *nm, uint64_t id);
 /* A full netmap on its way. Embedded; all zero is "none begun". */
 struct netmap_assembly {
 	struct netmap map; /* what has come so far */
-	uint32_t next; /* index of the chunk that must come */
+	uint32_t next;     /* index of the chunk that must come */
 };
 
 /*
@@ -61,7 +61,8 @@ struct netmap_assembly {
  * move away; 0 when more must come. ERR_PROTOCOL when it does not fit (index, revision, no self, id 0 or twice),
  * ERR_LIMIT over LIM_NETMAP_CHUNKS, _PEERS or _BYTES; the assembly is empty then. A chunk with index 0 starts anew.
  */
-MUST_CHECK int netmap_take_chunk(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *chunk, struct err *e);
+MUST_CHECK int netmap_take_chunk(struct netmap_assembly *a, const Skerry__V1__NetmapChunk *chunk,
+				 struct err *e);
 void netmap_assembly_done(struct netmap_assembly *a);
 
 /*
@@ -70,8 +71,8 @@ void netmap_assembly_done(struct netmap_assembly *a);
  * ERR_STALE: the delta is of another epoch or below the held revision; ERR_PROTOCOL, ERR_LIMIT as above. On an error
  * nothing has changed: the caller asks for a full netmap.
  */
-MUST_CHECK int netmap_apply_delta(struct netmap *nm, const Skerry__V1__NetmapDelta *delta, unsigned *ret_changes,
-				  struct err *e);
+MUST_CHECK int netmap_apply_delta(struct netmap *nm, const Skerry__V1__NetmapDelta *delta,
+				  unsigned *ret_changes, struct err *e);
 
 /* Appends the canonical form (one NetmapChunk, peers by rising id): equal maps give equal bytes. */
 void netmap_encode(const struct netmap *nm, bool with_presence, struct buf *out);

@@ -8,13 +8,13 @@
 
 struct candidate {
 	struct ipport endpoint;
-	int rank; /* 0 best */
+	int rank;     /* 0 best */
 	size_t order; /* as reported */
 };
 
 struct path {
 	uint8_t key[32];
-	unsigned sweep; /* run in which it was last chosen for */
+	unsigned sweep;          /* run in which it was last chosen for */
 	struct ipport *reported; /* what the candidates were made of */
 	size_t n_reported;
 	struct candidate *candidates;
@@ -24,7 +24,7 @@ struct path {
 	/* Traffic as seen at the last look. */
 	uint64_t rx_bytes, tx_bytes;
 	uint64_t rx_mono_ms; /* when something last came in, or since when nothing was asked for */
-	bool asked; /* something went out since then */
+	bool asked;          /* something went out since then */
 };
 
 struct paths {
@@ -90,7 +90,8 @@ static void path_rank(struct paths *ps, struct path *p)
 		struct candidate *c = &p->candidates[p->n_candidates];
 		struct host_route route = {0};
 
-		if (ps->host->ops->route(ps->host, &p->reported[i].addr, &route) < 0 || !route.reachable || route.tunnel) {
+		if (ps->host->ops->route(ps->host, &p->reported[i].addr, &route) < 0 ||
+		    !route.reachable || route.tunnel) {
 			continue;
 		}
 		*c = (struct candidate){p->reported[i], route.direct ? 0 : 1, i};
@@ -135,9 +136,11 @@ static void path_follow(struct path *p, const struct ipport *in_use)
 }
 
 /* Has the peer been asked and stayed silent for too long? */
-static bool path_stuck(struct path *p, const struct mesh_peer *actual, uint64_t mono_ms, int64_t wall_ms)
+static bool path_stuck(struct path *p, const struct mesh_peer *actual, uint64_t mono_ms,
+		       int64_t wall_ms)
 {
-	bool session = actual->handshake_ms != 0 && wall_ms - actual->handshake_ms < PATH_SESSION_MS;
+	bool session = actual->handshake_ms != 0 &&
+		       wall_ms - actual->handshake_ms < PATH_SESSION_MS;
 
 	if (actual->rx_bytes != p->rx_bytes || actual->tx_bytes < p->tx_bytes) {
 		p->rx_bytes = actual->rx_bytes;
@@ -177,18 +180,21 @@ static void path_set(struct mesh_peer *wanted, const struct path *p)
 	wanted->move_endpoint = true;
 }
 
-void paths_choose(struct paths *ps, const struct admitted_peer *peer, const struct mesh_peer *actual, uint64_t mono_ms,
-		  int64_t wall_ms, struct mesh_peer *wanted)
+void paths_choose(struct paths *ps, const struct admitted_peer *peer,
+		  const struct mesh_peer *actual, uint64_t mono_ms, int64_t wall_ms,
+		  struct mesh_peer *wanted)
 {
 	struct path *p = path_get(ps, peer->key, mono_ms);
-	const struct ipport *in_use = actual != NULL && actual->endpoint.addr.family != 0 ? &actual->endpoint : NULL;
+	const struct ipport *in_use =
+		actual != NULL && actual->endpoint.addr.family != 0 ? &actual->endpoint : NULL;
 	bool changed = !reported_equal(p, peer), left = false, was_stale = p->stale;
 
 	if (changed) {
 		left = in_use != NULL && has_endpoint(p->reported, p->n_reported, in_use) &&
 		       !has_endpoint(peer->endpoints, peer->n_endpoints, in_use);
 		mem_free(p->reported);
-		p->reported = mem_memdup(peer->endpoints, peer->n_endpoints * sizeof(*peer->endpoints));
+		p->reported =
+			mem_memdup(peer->endpoints, peer->n_endpoints * sizeof(*peer->endpoints));
 		p->n_reported = peer->n_endpoints;
 	}
 	if (changed || p->stale) {
@@ -207,7 +213,8 @@ void paths_choose(struct paths *ps, const struct admitted_peer *peer, const stru
 		path_set(wanted, p);
 		return;
 	}
-	if (was_stale && !has_endpoint(p->reported, p->n_reported, in_use) && actual->handshake_ms == 0) {
+	if (was_stale && !has_endpoint(p->reported, p->n_reported, in_use) &&
+	    actual->handshake_ms == 0) {
 		/* An adopted peer at a place that it no longer reports, and never heard of since. */
 		path_set(wanted, p);
 		return;
@@ -215,8 +222,9 @@ void paths_choose(struct paths *ps, const struct admitted_peer *peer, const stru
 	if (path_stuck(p, actual, mono_ms, wall_ms)) {
 		p->asked = false;
 		path_follow(p, in_use);
-		p->current = ipport_equal(&p->candidates[p->current].endpoint, in_use) ? (p->current + 1) % p->n_candidates
-										  : p->current;
+		p->current = ipport_equal(&p->candidates[p->current].endpoint, in_use)
+				     ? (p->current + 1) % p->n_candidates
+				     : p->current;
 		path_set(wanted, p);
 	}
 }

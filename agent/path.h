@@ -34,8 +34,9 @@ void paths_network_changed(struct paths *paths);
  * Sets `endpoint` and `move_endpoint` of a wanted peer from what was admitted and what WireGuard has (`actual`, NULL if it
  * has no such peer). Times in ms: monotonic and unix.
  */
-void paths_choose(struct paths *paths, const struct admitted_peer *peer, const struct mesh_peer *actual, uint64_t mono_ms,
-		  int64_t wall_ms, struct mesh_peer *wanted);
+void paths_choose(struct paths *paths, const struct admitted_peer *peer,
+		  const struct mesh_peer *actual, uint64_t mono_ms, int64_t wall_ms,
+		  struct mesh_peer *wanted);
 
 /* Forgets peers that were not chosen for since the last call. */
 void paths_sweep(struct paths *paths);

@@ -42,7 +42,7 @@ struct ping {
 	uint32_t interval_ms;
 	uint32_t timeout_ms;
 	uint32_t size;
-	uint32_t next; /* sequence to send */
+	uint32_t next;   /* sequence to send */
 	uint32_t oldest; /* first that is not settled */
 	struct echo ring[RING];
 };
@@ -77,10 +77,12 @@ static void on_cancel(void *arg, struct rpc_call *call, const struct err *why)
 
 /* ---- Who ----------------------------------------------------------------------------------------------------------- */
 
-static bool pick_address(const struct ipaddr *addrs, size_t stride, size_t n, bool ipv6, struct ipaddr *ret)
+static bool pick_address(const struct ipaddr *addrs, size_t stride, size_t n, bool ipv6,
+			 struct ipaddr *ret)
 {
 	for (size_t i = 0; i < n; i++) {
-		const struct ipaddr *addr = (const struct ipaddr *)((const char *)addrs + i * stride);
+		const struct ipaddr *addr =
+			(const struct ipaddr *)((const char *)addrs + i * stride);
 
 		if (addr->family == (ipv6 ? 6 : 4)) {
 			*ret = *addr;
@@ -99,13 +101,15 @@ static bool name_matches(const struct admitted *ad, const char *target, const ch
 		return false;
 	}
 	target += len;
-	if (*target == '.' && ad->base_domain[0] != '\0' && strncasecmp(target + 1, ad->base_domain, strlen(ad->base_domain)) == 0) {
+	if (*target == '.' && ad->base_domain[0] != '\0' &&
+	    strncasecmp(target + 1, ad->base_domain, strlen(ad->base_domain)) == 0) {
 		target += 1 + strlen(ad->base_domain);
 	}
 	return target[0] == '\0' || strcmp(target, ".") == 0;
 }
 
-static bool has_address(const struct ipaddr *addrs, size_t stride, size_t n, const struct ipaddr *addr)
+static bool has_address(const struct ipaddr *addrs, size_t stride, size_t n,
+			const struct ipaddr *addr)
 {
 	for (size_t i = 0; i < n; i++) {
 		if (ipaddr_equal((const struct ipaddr *)((const char *)addrs + i * stride), addr)) {
@@ -128,17 +132,20 @@ static int find_target(struct ping *p, const char *target, bool ipv6, struct err
 			p->addr = addr;
 			return 0;
 		}
-		if (pick_address(ad->addresses, sizeof(*ad->addresses), ad->n_addresses, ipv6, &p->addr)) {
+		if (pick_address(ad->addresses, sizeof(*ad->addresses), ad->n_addresses, ipv6,
+				 &p->addr)) {
 			return 0;
 		}
-		return err_reason(e, ERR_NOT_FOUND, "NO_SUCH_PEER", "%s has no such address", target);
+		return err_reason(e, ERR_NOT_FOUND, "NO_SUCH_PEER", "%s has no such address",
+				  target);
 	}
 	for (size_t i = 0; i < ad->n_peers; i++) {
 		const struct admitted_peer *peer = &ad->peers[i];
 		const struct ipaddr *first = peer->n_addresses > 0 ? &peer->allowed->addr : NULL;
 
-		if (first == NULL || !(is_addr ? has_address(first, sizeof(*peer->allowed), peer->n_addresses, &addr)
-					       : name_matches(ad, target, peer->name))) {
+		if (first == NULL ||
+		    !(is_addr ? has_address(first, sizeof(*peer->allowed), peer->n_addresses, &addr)
+			      : name_matches(ad, target, peer->name))) {
 			continue;
 		}
 		strcpy(p->name, peer->name);
@@ -147,12 +154,15 @@ static int find_target(struct ping *p, const char *target, bool ipv6, struct err
 			p->addr = addr;
 			return 0;
 		}
-		if (pick_address(first, sizeof(*peer->allowed), peer->n_addresses, ipv6, &p->addr)) {
+		if (pick_address(first, sizeof(*peer->allowed), peer->n_addresses, ipv6,
+				 &p->addr)) {
 			return 0;
 		}
-		return err_reason(e, ERR_NOT_FOUND, "NO_SUCH_PEER", "%s has no IPv%c address", target, ipv6 ? '6' : '4');
+		return err_reason(e, ERR_NOT_FOUND, "NO_SUCH_PEER", "%s has no IPv%c address",
+				  target, ipv6 ? '6' : '4');
 	}
-	return err_reason(e, ERR_NOT_FOUND, "NO_SUCH_PEER", "no node is called %.200s: see skerry status", target);
+	return err_reason(e, ERR_NOT_FOUND, "NO_SUCH_PEER",
+			  "no node is called %.200s: see skerry status", target);
 }
 
 /* ---- Events -------------------------------------------------------------------------------------------------------- */
@@ -183,7 +193,8 @@ static bool tell(struct ping *p, uint32_t sequence, bool lost, uint64_t rtt_us)
 	reply.rtt_us = rtt_us;
 	for (size_t i = 0; i < a->admitted.n_peers && p->node_id != 0; i++) {
 		if (a->admitted.peers[i].id == p->node_id) {
-			const struct mesh_peer *wg = mesh_find_peer(&a->actual, a->admitted.peers[i].key);
+			const struct mesh_peer *wg =
+				mesh_find_peer(&a->actual, a->admitted.peers[i].key);
 
 			if (wg != NULL && wg->endpoint.addr.family != 0) {
 				reply.endpoint = (char *)ipport_format(&wg->endpoint, endpoint);
@@ -215,7 +226,8 @@ static void on_expire(void *arg)
 	if (p->oldest < p->next) {
 		uint64_t due = p->ring[p->oldest % RING].sent_ns + limit;
 
-		loop_timer_start(&p->expire, p->local->a->loop, due > now ? (due - now) / 1000000 + 1 : 1, on_expire, p);
+		loop_timer_start(&p->expire, p->local->a->loop,
+				 due > now ? (due - now) / 1000000 + 1 : 1, on_expire, p);
 	}
 }
 
@@ -274,7 +286,8 @@ static void on_readable(void *arg)
 		struct sockaddr_storage ss;
 		socklen_t ss_len = sizeof(ss);
 		struct ipport from;
-		ssize_t n = recvfrom(p->fd, packet, sizeof(packet), MSG_DONTWAIT, (struct sockaddr *)&ss, &ss_len);
+		ssize_t n = recvfrom(p->fd, packet, sizeof(packet), MSG_DONTWAIT,
+				     (struct sockaddr *)&ss, &ss_len);
 		size_t head = 0;
 		uint32_t sequence;
 		uint64_t sent;
@@ -283,10 +296,13 @@ static void on_readable(void *arg)
 			return;
 		}
 		if (p->addr.family == 4) {
-			head = n > 0 ? (size_t)(packet[0] & 15) * 4 : 0; /* a raw socket shows the IP header */
+			head = n > 0 ? (size_t)(packet[0] & 15) * 4
+				     : 0; /* a raw socket shows the IP header */
 		}
-		if ((size_t)n < head + 8 || packet[head] != (p->addr.family == 4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) ||
-		    be_get16(packet + head + 4) != p->id || !ipport_from_sockaddr((struct sockaddr *)&ss, &from) ||
+		if ((size_t)n < head + 8 ||
+		    packet[head] != (p->addr.family == 4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) ||
+		    be_get16(packet + head + 4) != p->id ||
+		    !ipport_from_sockaddr((struct sockaddr *)&ss, &from) ||
 		    !ipaddr_equal(&from.addr, &p->addr)) {
 			continue;
 		}
@@ -308,7 +324,8 @@ static int open_socket(struct ping *p, struct err *e)
 {
 	bool v4 = p->addr.family == 4;
 
-	p->fd = socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	p->fd = socket(v4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 	if (p->fd < 0) {
 		return err_errno(e, "the agent cannot open an ICMP socket");
 	}
@@ -317,7 +334,8 @@ static int open_socket(struct ping *p, struct err *e)
 
 		ICMP6_FILTER_SETBLOCKALL(&filter);
 		ICMP6_FILTER_SETPASS(ICMP6_ECHO_REPLY, &filter);
-		IGNORE(setsockopt(p->fd, IPPROTO_ICMPV6, ICMP6_FILTER, &filter, sizeof(filter)) < 0);
+		IGNORE(setsockopt(p->fd, IPPROTO_ICMPV6, ICMP6_FILTER, &filter, sizeof(filter)) <
+		       0);
 	}
 	p->poll = loop_poll_new(p->local->a->loop, p->fd, on_readable, p);
 	if (p->poll == NULL) {
@@ -326,18 +344,22 @@ static int open_socket(struct ping *p, struct err *e)
 	return 0;
 }
 
-static int check_request(const Skerry__Local__V1__PingRequest *in, const struct local *local, struct err *e)
+static int check_request(const Skerry__Local__V1__PingRequest *in, const struct local *local,
+			 struct err *e)
 {
 	const struct agent *a = local->a;
 
 	if (!a->identity.enrolment.registered) {
-		return err_reason(e, ERR_PRECONDITION, "NOT_REGISTERED", "this device is not registered: skerry up");
+		return err_reason(e, ERR_PRECONDITION, "NOT_REGISTERED",
+				  "this device is not registered: skerry up");
 	}
 	if (!agent_is_up(a) || !a->has_admitted) {
-		return err_reason(e, ERR_PRECONDITION, "IS_DOWN", "the device is switched off: skerry up");
+		return err_reason(e, ERR_PRECONDITION, "IS_DOWN",
+				  "the device is switched off: skerry up");
 	}
 	if (in->target[0] == '\0') {
-		return err_field(e, ERR_INVALID, "target", "say whom to ping: a name or an address of the tailnet");
+		return err_field(e, ERR_INVALID, "target",
+				 "say whom to ping: a name or an address of the tailnet");
 	}
 	if (in->interval_ms != 0 && in->interval_ms < INTERVAL_MIN_MS) {
 		return err_field(e, ERR_INVALID, "interval_ms", "at least %d ms", INTERVAL_MIN_MS);

@@ -71,7 +71,8 @@ static int operator_find(const char *name, uid_t *ret, struct err *e)
 	}
 	user = getpwnam(name);
 	if (user == NULL) {
-		return err_field(e, ERR_INVALID, "settings.operator", "there is no local user \"%s\"", name);
+		return err_field(e, ERR_INVALID, "settings.operator",
+				 "there is no local user \"%s\"", name);
 	}
 	*ret = user->pw_uid;
 	return 0;
@@ -80,13 +81,16 @@ static int operator_find(const char *name, uid_t *ret, struct err *e)
 static int check_lighthouses(const Skerry__Local__V1__Settings *from, struct err *e)
 {
 	if (from->n_lighthouses > LIM_LIGHTHOUSE_URLS) {
-		return err_field(e, ERR_INVALID, "settings.lighthouses", "at most %d lighthouses are taken", LIM_LIGHTHOUSE_URLS);
+		return err_field(e, ERR_INVALID, "settings.lighthouses",
+				 "at most %d lighthouses are taken", LIM_LIGHTHOUSE_URLS);
 	}
 	for (size_t i = 0; i < from->n_lighthouses; i++) {
 		const char *url = from->lighthouses[i];
 
-		if (strncmp(url, "https://", 8) != 0 || dial_parse(url, NULL, NULL, NULL, NULL) < 0) {
-			return err_field(e, ERR_INVALID, "settings.lighthouses", "\"%.200s\" is no https://host:port", url);
+		if (strncmp(url, "https://", 8) != 0 ||
+		    dial_parse(url, NULL, NULL, NULL, NULL) < 0) {
+			return err_field(e, ERR_INVALID, "settings.lighthouses",
+					 "\"%.200s\" is no https://host:port", url);
 		}
 	}
 	return 0;
@@ -103,7 +107,8 @@ static int check_hostname(const char *hostname, struct err *e)
 		return err_field(e, ERR_INVALID, "settings.hostname", "%s", why.msg);
 	}
 	if (name_refused_label(hostname)) {
-		return err_field(e, ERR_INVALID, "settings.hostname", "nobody may have the name \"%s\"", hostname);
+		return err_field(e, ERR_INVALID, "settings.hostname",
+				 "nobody may have the name \"%s\"", hostname);
 	}
 	return 0;
 }
@@ -111,20 +116,23 @@ static int check_hostname(const char *hostname, struct err *e)
 static int check_tags(const Skerry__Local__V1__Settings *from, struct err *e)
 {
 	if (from->n_tags > LIM_NODE_TAGS) {
-		return err_field(e, ERR_INVALID, "settings.tags", "at most %d tags are taken", LIM_NODE_TAGS);
+		return err_field(e, ERR_INVALID, "settings.tags", "at most %d tags are taken",
+				 LIM_NODE_TAGS);
 	}
 	for (size_t i = 0; i < from->n_tags; i++) {
 		const char *tag = from->tags[i];
 
-		if (strncmp(tag, "tag:", 4) != 0 || tag[4] == '\0' || strlen(tag) > 4 + NAME_LABEL_MAX) {
-			return err_field(e, ERR_INVALID, "settings.tags", "\"%.80s\" is no tag: \"tag:server\"", tag);
+		if (strncmp(tag, "tag:", 4) != 0 || tag[4] == '\0' ||
+		    strlen(tag) > 4 + NAME_LABEL_MAX) {
+			return err_field(e, ERR_INVALID, "settings.tags",
+					 "\"%.80s\" is no tag: \"tag:server\"", tag);
 		}
 	}
 	return 0;
 }
 
-int settings_update(struct settings *s, const Skerry__Local__V1__Settings *from, const Google__Protobuf__FieldMask *mask,
-		    bool by_root, struct err *e)
+int settings_update(struct settings *s, const Skerry__Local__V1__Settings *from,
+		    const Google__Protobuf__FieldMask *mask, bool by_root, struct err *e)
 {
 	static const Skerry__Local__V1__Settings none = SKERRY__LOCAL__V1__SETTINGS__INIT;
 	uid_t operator_uid = 0;
@@ -142,15 +150,20 @@ int settings_update(struct settings *s, const Skerry__Local__V1__Settings *from,
 	if (r >= 0 && pb_mask_contains(mask, "tags")) {
 		r = check_tags(from, e);
 	}
-	if (r >= 0 && pb_mask_contains(mask, "accept_dns") && (unsigned)from->accept_dns > ACCEPT_DNS_ALL) {
-		r = err_field(e, ERR_INVALID, "settings.accept_dns", "%d is none of off, serve, host, all", from->accept_dns);
+	if (r >= 0 && pb_mask_contains(mask, "accept_dns") &&
+	    (unsigned)from->accept_dns > ACCEPT_DNS_ALL) {
+		r = err_field(e, ERR_INVALID, "settings.accept_dns",
+			      "%d is none of off, serve, host, all", from->accept_dns);
 	}
 	if (r >= 0 && pb_mask_contains(mask, "tailnet") && strlen(from->tailnet) > LIM_DOMAIN) {
-		r = err_field(e, ERR_INVALID, "settings.tailnet", "a tailnet's name has at most %d characters", LIM_DOMAIN);
+		r = err_field(e, ERR_INVALID, "settings.tailnet",
+			      "a tailnet's name has at most %d characters", LIM_DOMAIN);
 	}
 	if (r >= 0 && pb_mask_contains(mask, "operator")) {
 		if (!by_root) {
-			r = err_reason(e, ERR_DENIED, "NOT_OPERATOR", "only root may set the operator: sudo skerry set --operator");
+			r = err_reason(
+				e, ERR_DENIED, "NOT_OPERATOR",
+				"only root may set the operator: sudo skerry set --operator");
 		} else if (from->operator_[0] != '\0') {
 			r = operator_find(from->operator_, &operator_uid, e);
 		}
@@ -159,13 +172,15 @@ int settings_update(struct settings *s, const Skerry__Local__V1__Settings *from,
 		return r;
 	}
 	if (pb_mask_contains(mask, "lighthouses")) {
-		list_copy(s->lighthouses, &s->n_lighthouses, from->lighthouses, from->n_lighthouses);
+		list_copy(s->lighthouses, &s->n_lighthouses, from->lighthouses,
+			  from->n_lighthouses);
 	}
 	if (pb_mask_contains(mask, "hostname")) {
 		text_set(&s->hostname, from->hostname);
 	}
 	if (pb_mask_contains(mask, "accept_dns")) {
-		s->accept_dns = from->accept_dns == 0 ? ACCEPT_DNS_SERVE : (enum accept_dns)from->accept_dns;
+		s->accept_dns = from->accept_dns == 0 ? ACCEPT_DNS_SERVE
+						      : (enum accept_dns)from->accept_dns;
 	}
 	if (pb_mask_contains(mask, "accept_routes")) {
 		s->accept_routes = from->accept_routes;
@@ -207,9 +222,11 @@ static void list_read(const struct jsonx *list, char **to, size_t *ret_n, size_t
 	}
 }
 
-int settings_load(const char *path, const struct agent_config *config, struct settings *ret, struct err *e)
+int settings_load(const char *path, const struct agent_config *config, struct settings *ret,
+		  struct err *e)
 {
-	struct settings s = {.accept_dns = (enum accept_dns)(config->accept_dns + 1), .accept_routes = config->accept_routes};
+	struct settings s = {.accept_dns = (enum accept_dns)(config->accept_dns + 1),
+			     .accept_routes = config->accept_routes};
 	struct buf text = BUF_INIT;
 	struct jsonx *root = NULL;
 	int r = file_read(path, 256 << 10, &text, e);
@@ -224,9 +241,11 @@ int settings_load(const char *path, const struct agent_config *config, struct se
 		int64_t uid = jsonx_int(jsonx_get(root, "operatorUid"), -1);
 
 		s.up = jsonx_bool(jsonx_get(root, "up"), false);
-		list_read(jsonx_get(root, "lighthouses"), s.lighthouses, &s.n_lighthouses, LIM_LIGHTHOUSE_URLS);
+		list_read(jsonx_get(root, "lighthouses"), s.lighthouses, &s.n_lighthouses,
+			  LIM_LIGHTHOUSE_URLS);
 		list_read(jsonx_get(root, "tags"), s.tags, &s.n_tags, LIM_NODE_TAGS);
-		s.accept_dns = dns >= ACCEPT_DNS_OFF && dns <= ACCEPT_DNS_ALL ? (enum accept_dns)dns : ACCEPT_DNS_SERVE;
+		s.accept_dns = dns >= ACCEPT_DNS_OFF && dns <= ACCEPT_DNS_ALL ? (enum accept_dns)dns
+									      : ACCEPT_DNS_SERVE;
 		s.accept_routes = jsonx_bool(jsonx_get(root, "acceptRoutes"), s.accept_routes);
 		s.hostname = mem_strdup(jsonx_str(jsonx_get(root, "hostname"), ""));
 		s.operator_name = mem_strdup(jsonx_str(jsonx_get(root, "operator"), ""));
@@ -235,7 +254,10 @@ int settings_load(const char *path, const struct agent_config *config, struct se
 		s.tailnet = mem_strdup(jsonx_str(jsonx_get(root, "tailnet"), ""));
 		*ret = s;
 	} else {
-		r = err_set(e, ERR_CORRUPT, "%s is damaged: put it back from a backup, or remove it (settings start anew)", path);
+		r = err_set(e, ERR_CORRUPT,
+			    "%s is damaged: put it back from a backup, or remove it (settings "
+			    "start anew)",
+			    path);
 	}
 	jsonx_free(root);
 	buf_done(&text);

@@ -14,7 +14,7 @@
 struct agent_config;
 
 struct settings {
-	bool up; /* `skerry up` was the last of up and down */
+	bool up;                                /* `skerry up` was the last of up and down */
 	char *lighthouses[LIM_LIGHTHOUSE_URLS]; /* owned */
 	size_t n_lighthouses;
 	char *hostname; /* "" = the host's */
@@ -29,7 +29,8 @@ struct settings {
 };
 
 /* Defaults of the configuration, then the file over them. A missing file is fine; ERR_CORRUPT else. */
-MUST_CHECK int settings_load(const char *path, const struct agent_config *config, struct settings *ret, struct err *e);
+MUST_CHECK int settings_load(const char *path, const struct agent_config *config,
+			     struct settings *ret, struct err *e);
 MUST_CHECK int settings_save(const char *path, const struct settings *s, struct err *e);
 void settings_done(struct settings *s);
 void settings_copy(const struct settings *from, struct settings *ret);
@@ -39,7 +40,8 @@ void settings_copy(const struct settings *from, struct settings *ret);
  * operator. ERR_INVALID with the field.
  */
 MUST_CHECK int settings_update(struct settings *s, const Skerry__Local__V1__Settings *from,
-			       const Google__Protobuf__FieldMask *mask, bool by_root, struct err *e);
+			       const Google__Protobuf__FieldMask *mask, bool by_root,
+			       struct err *e);
 
 /* The message form; borrows from s. */
 void settings_message(const struct settings *s, Skerry__Local__V1__Settings *ret);

@@ -21,15 +21,16 @@ struct wg_ops {
 	 * Does the operations up to MESH_PEER_ADD of the list, the others are skipped. Not atomic: after an error get() tells
 	 * what holds. ERR_EXISTS: the listen port is taken.
 	 */
-	int (*set)(struct wg *wg, const struct mesh *wanted, const struct mesh_ops *ops, struct err *e);
+	int (*set)(struct wg *wg, const struct mesh *wanted, const struct mesh_ops *ops,
+		   struct err *e);
 	void (*free)(struct wg *wg);
 };
 
 struct wg_uapi_opts {
 	const char *ifname;
-	const char *program; /* wireguard-go */
+	const char *program;  /* wireguard-go */
 	const char *uapi_dir; /* directory of the sockets, "/var/run/wireguard" */
-	unsigned timeout_ms; /* for an answer; 0 = 2,000 */
+	unsigned timeout_ms;  /* for an answer; 0 = 2,000 */
 };
 
 /*
@@ -37,12 +38,14 @@ struct wg_uapi_opts {
  * ours). *ret_adopted tells which. A socket file that nobody answers is left for wireguard-go to replace. Blocks for at
  * most the timeout. Errors name the remedy: ERR_NOT_FOUND no program, ERR_UNAVAILABLE it did not come up.
  */
-MUST_CHECK int wg_uapi_new(const struct wg_uapi_opts *opts, struct wg **ret_wg, bool *ret_adopted, struct err *e);
+MUST_CHECK int wg_uapi_new(const struct wg_uapi_opts *opts, struct wg **ret_wg, bool *ret_adopted,
+			   struct err *e);
 /* Whether the socket is there and answers. */
 bool wg_uapi_alive(const char *uapi_dir, const char *ifname);
 
 /* Text of the set and get protocols, apart from sockets for tests. wg_uapi_parse judges an answer of get=1. */
-void wg_uapi_format(const struct mesh *wanted, const struct mesh_op *ops, size_t n, struct buf *out);
+void wg_uapi_format(const struct mesh *wanted, const struct mesh_op *ops, size_t n,
+		    struct buf *out);
 MUST_CHECK int wg_uapi_parse(const char *text, size_t len, struct mesh *ret, struct err *e);
 
 /* The fake: keeps what was set. */
@@ -50,7 +53,7 @@ struct wg_fake {
 	struct wg wg;
 	struct mesh mesh;
 	uint16_t taken_port; /* setting this one fails with ERR_EXISTS */
-	int fail; /* the next set fails with this code */
+	int fail;            /* the next set fails with this code */
 	size_t sets;
 	size_t ops;
 };

@@ -97,7 +97,8 @@ static void add_peer(struct mesh *m, const struct mesh_op *op)
 	}
 }
 
-static int fake_set(struct wg *wg, const struct mesh *wanted, const struct mesh_ops *ops, struct err *e)
+static int fake_set(struct wg *wg, const struct mesh *wanted, const struct mesh_ops *ops,
+		    struct err *e)
 {
 	struct wg_fake *fake = container_of(wg, struct wg_fake, wg);
 
@@ -112,24 +113,17 @@ static int fake_set(struct wg *wg, const struct mesh *wanted, const struct mesh_
 		const struct mesh_op *op = &ops->v[i];
 
 		switch (op->kind) {
-		case MESH_SET_KEY:
-			memcpy(fake->mesh.private_key, wanted->private_key, 32);
-			break;
+		case MESH_SET_KEY: memcpy(fake->mesh.private_key, wanted->private_key, 32); break;
 		case MESH_SET_PORT:
 			if (wanted->listen_port == fake->taken_port) {
-				return err_set(e, ERR_EXISTS, "UDP port %u is taken", wanted->listen_port);
+				return err_set(e, ERR_EXISTS, "UDP port %u is taken",
+					       wanted->listen_port);
 			}
 			fake->mesh.listen_port = wanted->listen_port;
 			break;
-		case MESH_PEER_REMOVE:
-			remove_peer(&fake->mesh, op->peer->key);
-			break;
-		case MESH_PEER_UPDATE:
-			update_peer(&fake->mesh, op);
-			break;
-		default:
-			add_peer(&fake->mesh, op);
-			break;
+		case MESH_PEER_REMOVE: remove_peer(&fake->mesh, op->peer->key); break;
+		case MESH_PEER_UPDATE: update_peer(&fake->mesh, op); break;
+		default: add_peer(&fake->mesh, op); break;
 		}
 		mesh_sort(&fake->mesh);
 		fake->ops++;

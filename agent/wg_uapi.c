@@ -84,25 +84,18 @@ void wg_uapi_format(const struct mesh *wanted, const struct mesh_op *ops, size_t
 	buf_append_str(out, "set=1\n");
 	for (size_t i = 0; i < n; i++) {
 		switch (ops[i].kind) {
-		case MESH_SET_KEY:
-			key_line(out, "private_key", wanted->private_key);
-			break;
-		case MESH_SET_PORT:
-			buf_printf(out, "listen_port=%u\n", wanted->listen_port);
-			break;
+		case MESH_SET_KEY: key_line(out, "private_key", wanted->private_key); break;
+		case MESH_SET_PORT: buf_printf(out, "listen_port=%u\n", wanted->listen_port); break;
 		case MESH_PEER_REMOVE:
 		case MESH_PEER_UPDATE:
-		case MESH_PEER_ADD:
-			format_peer(&ops[i], out);
-			break;
+		case MESH_PEER_ADD: format_peer(&ops[i], out); break;
 		case MESH_SET_MTU:
 		case MESH_ADDR_ADD:
 		case MESH_LINK_UP:
 		case MESH_ROUTE_ADD:
 		case MESH_ROUTE_DEL:
 		case MESH_ADDR_DEL:
-		case MESH_LINK_DOWN:
-			break;
+		case MESH_LINK_DOWN: break;
 		}
 	}
 	buf_u8(out, '\n');
@@ -186,10 +179,12 @@ static bool peer_line(const struct line *l, struct mesh_peer *p)
 		if (memchr(l->value, '%', l->value_len) != NULL) {
 			return true;
 		}
-		return value_text(l, text, sizeof(text)) != NULL && ipport_parse(text, &p->endpoint, NULL) >= 0;
+		return value_text(l, text, sizeof(text)) != NULL &&
+		       ipport_parse(text, &p->endpoint, NULL) >= 0;
 	}
 	if (key_is(l, "allowed_ip")) {
-		if (value_text(l, text, sizeof(text)) == NULL || prefix_parse(text, &prefix, NULL) < 0) {
+		if (value_text(l, text, sizeof(text)) == NULL ||
+		    prefix_parse(text, &prefix, NULL) < 0) {
 			return false;
 		}
 		mesh_peer_allow(p, &prefix);
@@ -270,14 +265,18 @@ int wg_uapi_parse(const char *text, size_t len, struct mesh *ret, struct err *e)
 		}
 		if (!good) {
 			mesh_done(&m);
-			return err_set(e, ERR_PROTOCOL, "wireguard-go says \"%.*s\", which cannot be",
+			return err_set(e, ERR_PROTOCOL,
+				       "wireguard-go says \"%.*s\", which cannot be",
 				       (int)MIN(l.key_len, (size_t)40), l.key);
 		}
 	}
 	if (answer != 0) {
 		mesh_done(&m);
-		return answer < 0 ? err_set(e, ERR_UNAVAILABLE, "wireguard-go ended its answer early")
-				  : err_set(e, ERR_UNKNOWN, "wireguard-go refused to tell its state (errno %d)", answer);
+		return answer < 0
+			       ? err_set(e, ERR_UNAVAILABLE, "wireguard-go ended its answer early")
+			       : err_set(e, ERR_UNKNOWN,
+					 "wireguard-go refused to tell its state (errno %d)",
+					 answer);
 	}
 	mesh_sort(&m);
 	secret_wipe(ret->private_key, sizeof(ret->private_key));
@@ -302,7 +301,8 @@ static int uapi_connect(const char *path, struct err *e)
 	int fd;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
-		return err_set(e, ERR_INVALID, "%s: the path of a socket has at most %zu bytes (uapi_dir)", path,
+		return err_set(e, ERR_INVALID,
+			       "%s: the path of a socket has at most %zu bytes (uapi_dir)", path,
 			       sizeof(addr.sun_path) - 1);
 	}
 	strcpy(addr.sun_path, path);
@@ -314,7 +314,8 @@ static int uapi_connect(const char *path, struct err *e)
 		int saved = errno;
 
 		close(fd);
-		return err_set(e, ERR_UNAVAILABLE, "wireguard-go does not answer at %s: %s", path, strerror(saved));
+		return err_set(e, ERR_UNAVAILABLE, "wireguard-go does not answer at %s: %s", path,
+			       strerror(saved));
 	}
 	return fd;
 }
@@ -345,7 +346,8 @@ static bool answer_complete(const struct buf *in)
 }
 
 /* Sends the request and reads up to the empty line that ends the answer. */
-static int uapi_talk(const struct wg_uapi *u, const struct buf *request, struct buf *answer, struct err *e)
+static int uapi_talk(const struct wg_uapi *u, const struct buf *request, struct buf *answer,
+		     struct err *e)
 {
 	uint64_t deadline = clock_mono_ms() + u->timeout_ms;
 	size_t sent = 0;
@@ -380,7 +382,8 @@ static int uapi_talk(const struct wg_uapi *u, const struct buf *request, struct 
 				goto out;
 			}
 		} else if (n == 0) {
-			ret = err_set(e, ERR_UNAVAILABLE, "wireguard-go closed the connection without an answer");
+			ret = err_set(e, ERR_UNAVAILABLE,
+				      "wireguard-go closed the connection without an answer");
 			goto out;
 		} else if (errno == EAGAIN) {
 			ret = uapi_wait(fd, POLLIN, deadline, e);
@@ -405,7 +408,8 @@ static int uapi_get(struct wg *wg, struct mesh *ret, struct err *e)
 	int r;
 
 	buf_append_str(&request, "get=1\n\n");
-	buf_reserve(&answer, 1u << 20); /* it holds the private key: no copies left behind by growth */
+	buf_reserve(&answer,
+		    1u << 20); /* it holds the private key: no copies left behind by growth */
 	r = uapi_talk(u, &request, &answer, e);
 	if (r >= 0) {
 		r = wg_uapi_parse((const char *)answer.data, answer.len, ret, e);
@@ -415,8 +419,8 @@ static int uapi_get(struct wg *wg, struct mesh *ret, struct err *e)
 	return r;
 }
 
-static int uapi_set_some(const struct wg_uapi *u, const struct mesh *wanted, const struct mesh_op *ops, size_t n,
-			 struct err *e)
+static int uapi_set_some(const struct wg_uapi *u, const struct mesh *wanted,
+			 const struct mesh_op *ops, size_t n, struct err *e)
 {
 	struct buf request = BUF_INIT, answer = BUF_INIT;
 	const char *pos;
@@ -429,20 +433,22 @@ static int uapi_set_some(const struct wg_uapi *u, const struct mesh *wanted, con
 	buf_wipe(&request);
 	if (r >= 0) {
 		pos = (const char *)answer.data;
-		if (!next_line(&pos, (const char *)answer.data + answer.len, &l) || !key_is(&l, "errno") ||
-		    parse_errno(&l, &code) < 0) {
+		if (!next_line(&pos, (const char *)answer.data + answer.len, &l) ||
+		    !key_is(&l, "errno") || parse_errno(&l, &code) < 0) {
 			r = err_set(e, ERR_PROTOCOL, "wireguard-go's answer is none");
 		} else if (code == EADDRINUSE) {
 			r = err_set(e, ERR_EXISTS, "UDP port %u is taken", wanted->listen_port);
 		} else if (code != 0) {
-			r = err_set(e, ERR_UNKNOWN, "wireguard-go refused a change: %s", strerror(code));
+			r = err_set(e, ERR_UNKNOWN, "wireguard-go refused a change: %s",
+				    strerror(code));
 		}
 	}
 	buf_done(&answer);
 	return r;
 }
 
-static int uapi_set(struct wg *wg, const struct mesh *wanted, const struct mesh_ops *ops, struct err *e)
+static int uapi_set(struct wg *wg, const struct mesh *wanted, const struct mesh_ops *ops,
+		    struct err *e)
 {
 	struct wg_uapi *u = container_of(wg, struct wg_uapi, wg);
 	size_t i = 0, mine = 0;
@@ -517,13 +523,15 @@ static int daemon_spawn(const struct wg_uapi_opts *opts, struct err *e)
 	posix_spawnattr_setsigmask(&attr, &signals);
 	sigfillset(&signals);
 	posix_spawnattr_setsigdefault(&attr, &signals);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
+						POSIX_SPAWN_SETSIGDEF);
 	r = posix_spawnp(&pid, opts->program, &files, &attr, argv, env);
 	posix_spawn_file_actions_destroy(&files);
 	posix_spawnattr_destroy(&attr);
 	if (r != 0) {
 		return err_set(e, r == ENOENT ? ERR_NOT_FOUND : -r,
-			       "cannot run %s: %s (package wireguard-go, or set wireguard_go in the configuration)",
+			       "cannot run %s: %s (package wireguard-go, or set wireguard_go in "
+			       "the configuration)",
 			       opts->program, strerror(r));
 	}
 	do {
@@ -531,7 +539,8 @@ static int daemon_spawn(const struct wg_uapi_opts *opts, struct err *e)
 	} while (r < 0 && errno == EINTR);
 	if (r == pid && WIFEXITED(status) && WEXITSTATUS(status) != 0) {
 		return err_set(e, ERR_UNAVAILABLE,
-			       "%s %s ended with status %d: is there /dev/net/tun, is this root, and is the interface free?",
+			       "%s %s ended with status %d: is there /dev/net/tun, is this root, "
+			       "and is the interface free?",
 			       opts->program, opts->ifname, WEXITSTATUS(status));
 	}
 	return 0;
@@ -543,7 +552,8 @@ static int daemon_start(const struct wg_uapi_opts *opts, struct err *e)
 	int r;
 
 	if (strlen(opts->ifname) > 15) {
-		return err_set(e, ERR_INVALID, "interface name %s has more than 15 characters", opts->ifname);
+		return err_set(e, ERR_INVALID, "interface name %s has more than 15 characters",
+			       opts->ifname);
 	}
 	r = daemon_spawn(opts, e);
 	if (r < 0) {
@@ -551,15 +561,18 @@ static int daemon_start(const struct wg_uapi_opts *opts, struct err *e)
 	}
 	while (!wg_uapi_alive(opts->uapi_dir, opts->ifname)) {
 		if (clock_mono_ms() >= deadline) {
-			return err_set(e, ERR_UNAVAILABLE, "%s was started, but nothing answers at %s/%s.sock (uapi_dir)",
-				       opts->program, opts->uapi_dir, opts->ifname);
+			return err_set(
+				e, ERR_UNAVAILABLE,
+				"%s was started, but nothing answers at %s/%s.sock (uapi_dir)",
+				opts->program, opts->uapi_dir, opts->ifname);
 		}
 		poll(NULL, 0, 5);
 	}
 	return 0;
 }
 
-int wg_uapi_new(const struct wg_uapi_opts *opts, struct wg **ret_wg, bool *ret_adopted, struct err *e)
+int wg_uapi_new(const struct wg_uapi_opts *opts, struct wg **ret_wg, bool *ret_adopted,
+		struct err *e)
 {
 	bool adopted = wg_uapi_alive(opts->uapi_dir, opts->ifname);
 	struct wg_uapi *u;

@@ -64,8 +64,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct in_use in_use = {{4, {10, 9, 9, 1}}, IN_USE_GATEWAY};
 	static const char *const host = "lh.example.org";
 	struct consent consent = {
-		.connected = &connected, .n_connected = 1, .in_use = &in_use, .n_in_use = 1,
-		.lighthouse_hosts = &host, .n_lighthouse_hosts = 1,
+		.connected = &connected,
+		.n_connected = 1,
+		.in_use = &in_use,
+		.n_in_use = 1,
+		.lighthouse_hosts = &host,
+		.n_lighthouse_hosts = 1,
 	};
 	struct netmap nm = {0};
 	struct admitted admitted;

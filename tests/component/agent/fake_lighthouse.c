@@ -28,8 +28,10 @@ static void must(int r, const struct err *e)
 
 void fake_ca_init(struct fake_ca *ca)
 {
-	struct x509_spec spec = {.subject = "fake cluster CA", .not_before_ms = clock_wall_ms() - 3600000,
-				 .not_after_ms = clock_wall_ms() + 86400000, .ca = true};
+	struct x509_spec spec = {.subject = "fake cluster CA",
+				 .not_before_ms = clock_wall_ms() - 3600000,
+				 .not_after_ms = clock_wall_ms() + 86400000,
+				 .ca = true};
 	struct buf pem = BUF_INIT;
 	struct err e = {0};
 
@@ -51,8 +53,13 @@ static void make_tls(struct fake *f)
 	char uri[96], name[64];
 	const char *const uris[] = {uri, NULL}, *const dns[] = {name, NULL};
 	struct ipaddr ip = {.family = 4, .b = {127, 0, 0, 1}};
-	struct x509_spec spec = {.subject = "fake lighthouse", .uris = uris, .dns = dns, .ips = &ip, .n_ips = 1,
-				 .not_before_ms = clock_wall_ms() - 3600000, .not_after_ms = clock_wall_ms() + 86400000,
+	struct x509_spec spec = {.subject = "fake lighthouse",
+				 .uris = uris,
+				 .dns = dns,
+				 .ips = &ip,
+				 .n_ips = 1,
+				 .not_before_ms = clock_wall_ms() - 3600000,
+				 .not_after_ms = clock_wall_ms() + 86400000,
 				 .server = true};
 	struct tls_server_opts opts = {.alpn = alpn};
 	struct buf chain = BUF_INIT, key_pem = BUF_INIT;
@@ -81,7 +88,9 @@ static void make_tls(struct fake *f)
 
 static void exporter(struct rpc_call *call, const uint8_t *machine_key, uint8_t out[32])
 {
-	must(stream_export(rpc_call_stream(call), "EXPORTER-skerry-device-v1", machine_key, 32, out, 32), &(struct err){0});
+	must(stream_export(rpc_call_stream(call), "EXPORTER-skerry-device-v1", machine_key, 32, out,
+			   32),
+	     &(struct err){0});
 }
 
 /* The proof of the machine key, as the header of agent.proto says. */
@@ -144,7 +153,8 @@ static void on_register(void *arg, struct rpc_call *call, const ProtobufCMessage
 		return;
 	}
 	exporter(call, machine_key, value);
-	if (crypto_x25519_box_open(f->box_sec, req->node_key.data, req->node_key_proof.data, req->node_key_proof.len, &opened) < 0 ||
+	if (crypto_x25519_box_open(f->box_sec, req->node_key.data, req->node_key_proof.data,
+				   req->node_key_proof.len, &opened) < 0 ||
 	    opened.len != 32 || memcmp(opened.data, value, 32) != 0) {
 		f->bad_proofs++;
 		buf_done(&opened);
@@ -194,7 +204,8 @@ bool fake_send_chunk(struct fake *f, const Skerry__V1__NetmapChunk *chunk)
 	return fake_send(f, &msg);
 }
 
-bool fake_send_delta(struct fake *f, Skerry__V1__NetmapDelta *delta, uint64_t epoch, uint64_t revision)
+bool fake_send_delta(struct fake *f, Skerry__V1__NetmapDelta *delta, uint64_t epoch,
+		     uint64_t revision)
 {
 	Skerry__V1__WatchResponse msg = SKERRY__V1__WATCH_RESPONSE__INIT;
 	Skerry__V1__Revision at = SKERRY__V1__REVISION__INIT;
@@ -240,8 +251,9 @@ static void on_watch(void *arg, struct rpc_call *call, const ProtobufCMessage *m
 	}
 	f->watch = rpc_call_ref(call);
 	rpc_call_send_headers(call);
-	if (f->netmap != NULL && (req->have == NULL || req->have->epoch != f->netmap->revision->epoch ||
-				  req->have->revision != f->netmap->revision->revision)) {
+	if (f->netmap != NULL &&
+	    (req->have == NULL || req->have->epoch != f->netmap->revision->epoch ||
+	     req->have->revision != f->netmap->revision->revision)) {
 		fake_send_chunk(f, f->netmap);
 	}
 	on_beat(f);
@@ -284,10 +296,13 @@ static void on_stream(void *arg, struct stream *stream)
 
 static void serve(struct fake *f)
 {
-	static const struct rpc_handler handlers[] = {
-		{.on_call = on_register}, {.on_call = on_watch}, {.on_call = on_report}, {.on_call = on_logout}};
-	static const char *const paths[] = {"/skerry.v1.AgentService/Register", "/skerry.v1.AgentService/Watch",
-					    "/skerry.v1.AgentService/Report", "/skerry.v1.AgentService/Logout"};
+	static const struct rpc_handler handlers[] = {{.on_call = on_register},
+						      {.on_call = on_watch},
+						      {.on_call = on_report},
+						      {.on_call = on_logout}};
+	static const char *const paths[] = {
+		"/skerry.v1.AgentService/Register", "/skerry.v1.AgentService/Watch",
+		"/skerry.v1.AgentService/Report", "/skerry.v1.AgentService/Logout"};
 	char address[32];
 	struct listener_opts opts = {.address = address, .tls = f->slot, .exempt_limits = true};
 	struct err e = {0};
@@ -383,7 +398,8 @@ void fake_map_init(struct fake_map *m, const uint8_t node_key[32], size_t n_peer
 	m->self.n_addresses = 2;
 	for (size_t i = 0; i < 2; i++) {
 		skerry__v1__prefix__init(&m->prefix[i]);
-		put_addr(i == 0 ? "100.64.0.0" : "fd7a:115c:a1e0::", m->prefix_addr[i], &m->prefix[i].address);
+		put_addr(i == 0 ? "100.64.0.0" : "fd7a:115c:a1e0::", m->prefix_addr[i],
+			 &m->prefix[i].address);
 		m->prefix[i].length = i == 0 ? 10 : 48;
 		m->prefixes[i] = &m->prefix[i];
 	}
@@ -432,7 +448,8 @@ void fake_map_route(struct fake_map *m, uint64_t node, const char *text)
 	skerry__v1__peer_route__init(&m->route[i]);
 	skerry__v1__prefix__init(&m->route_prefix[i]);
 	memcpy(m->route_addr[i], prefix.addr.b, 16);
-	m->route_prefix[i].address = (ProtobufCBinaryData){ipaddr_len(&prefix.addr), m->route_addr[i]};
+	m->route_prefix[i].address =
+		(ProtobufCBinaryData){ipaddr_len(&prefix.addr), m->route_addr[i]};
 	m->route_prefix[i].length = prefix.len;
 	m->route[i].node_id = node;
 	m->route[i].prefix = &m->route_prefix[i];

@@ -35,15 +35,15 @@ struct fake {
 
 	/* Script. */
 	const Skerry__V1__NetmapChunk *netmap; /* sent to who asks for a full one; borrowed */
-	uint64_t beat_ms; /* 0 = 100 */
+	uint64_t beat_ms;                      /* 0 = 100 */
 	uint64_t quorum_age_ms;
 	bool no_beats;
-	bool mute; /* takes Watch and never answers */
-	bool refuse_key; /* Register: UNAUTHENTICATED */
+	bool mute;          /* takes Watch and never answers */
+	bool refuse_key;    /* Register: UNAUTHENTICATED */
 	bool want_approval; /* Register: pending until `approved` */
 	bool approved;
 	uint64_t wrong_cluster; /* Register answers this one */
-	int fail_code; /* every call fails with it */
+	int fail_code;          /* every call fails with it */
 
 	/* What was seen. */
 	struct rpc_ref watch;
@@ -66,7 +66,8 @@ void fake_done(struct fake *f);
 /* Sends an event to the one watcher; false without one. */
 bool fake_send(struct fake *f, const Skerry__V1__WatchResponse *msg);
 bool fake_send_chunk(struct fake *f, const Skerry__V1__NetmapChunk *chunk);
-bool fake_send_delta(struct fake *f, Skerry__V1__NetmapDelta *delta, uint64_t epoch, uint64_t revision);
+bool fake_send_delta(struct fake *f, Skerry__V1__NetmapDelta *delta, uint64_t epoch,
+		     uint64_t revision);
 
 /* ---- Netmaps ---- */
 

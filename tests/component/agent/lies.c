@@ -87,8 +87,10 @@ LIE(no_cluster, m->self.cluster_id = 0)
 LIE(other_tailnet, m->self.tailnet_id++)
 LIE(other_node, m->self.node_id = 77)
 LIE(other_self_key, m->node_key[0] ^= 1)
-LIE(tailnet_prefix_private, put(2, "10.0.0.0"); m->prefix[0].address = datas[2]; m->prefix[0].length = 8)
-LIE(tailnet_prefix_wider, put(2, "100.0.0.0"); m->prefix[0].address = datas[2]; m->prefix[0].length = 8)
+LIE(tailnet_prefix_private, put(2, "10.0.0.0"); m->prefix[0].address = datas[2];
+    m->prefix[0].length = 8)
+LIE(tailnet_prefix_wider, put(2, "100.0.0.0"); m->prefix[0].address = datas[2];
+    m->prefix[0].length = 8)
 LIE(tailnet_prefix_all, put(2, "0.0.0.0"); m->prefix[0].address = datas[2]; m->prefix[0].length = 0)
 LIE(tailnet_prefix_bits, m->prefix[0].length = 4000)
 LIE(own_public_address, m->self.addresses = put(2, "8.8.8.8"); m->self.n_addresses = 1)
@@ -164,47 +166,95 @@ LIE(split_no_resolver, split(m, "corp.example", NULL))
 LIE(split_wpad, split(m, "wpad.corp.example", "192.0.2.53"))
 LIE(resolver_loopback, split(m, "corp.example", "127.0.0.1"))
 LIE(resolver_text, split(m, "corp.example", "resolver"))
-LIE(take_over, resolvers[0] = (char *)"192.0.2.53"; m->dns.resolvers = resolvers; m->dns.n_resolvers = 1)
+LIE(take_over, resolvers[0] = (char *)"192.0.2.53"; m->dns.resolvers = resolvers;
+    m->dns.n_resolvers = 1)
 
 const struct lie lies[] = {
-#define L(name, kind, peers) {#name, name, kind, peers}
-	L(other_cluster, REFUSE_CLUSTER, 0), L(no_cluster, REFUSE_CLUSTER, 0), L(other_tailnet, REFUSE_TAILNET, 0),
-	L(other_node, REFUSE_NODE, 0), L(other_self_key, REFUSE_SELF_KEY, 0),
-	L(tailnet_prefix_private, REFUSE_PREFIX, 4), L(tailnet_prefix_wider, REFUSE_PREFIX, 4),
-	L(tailnet_prefix_all, REFUSE_PREFIX, 4), L(tailnet_prefix_bits, REFUSE_PREFIX, 4),
-	L(own_public_address, REFUSE_OWN_ADDRESS, 4), L(own_service_address, REFUSE_OWN_ADDRESS, 4),
-	L(peer_id_zero_big, REFUSE_PEER_ID, 3), L(peer_is_me, REFUSE_PEER_ID, 3), L(peer_key_short, REFUSE_PEER_KEY, 3),
-	L(peer_key_zero, REFUSE_PEER_KEY, 3), L(own_key_as_peer, REFUSE_OWN_KEY, 3), L(key_twice, REFUSE_KEY_TWICE, 3),
-	L(peer_address_public, REFUSE_PEER_ADDRESS, 4), L(peer_address_private, REFUSE_PEER_ADDRESS, 4),
-	L(peer_address_service, REFUSE_PEER_ADDRESS, 4), L(peer_address_service6, REFUSE_PEER_ADDRESS, 4),
-	L(peer_address_other_ula, REFUSE_PEER_ADDRESS, 4), L(peer_address_mine, REFUSE_ADDRESS_TWICE, 4),
-	L(peer_address_others, REFUSE_ADDRESS_TWICE, 4), L(peer_name_bad, REFUSE_PEER_NAME, 4),
-	L(peer_name_wpad, REFUSE_PEER_NAME, 4), L(peer_name_localhost, REFUSE_PEER_NAME, 4),
-	L(peer_name_mine, REFUSE_NAME_TWICE, 4), L(peer_name_others, REFUSE_NAME_TWICE, 4),
-	L(endpoint_no_port, REFUSE_ENDPOINT, 4), L(endpoint_big_port, REFUSE_ENDPOINT, 4),
-	L(endpoint_loopback, REFUSE_ENDPOINT, 4), L(endpoint_any, REFUSE_ENDPOINT, 4),
-	L(endpoint_multicast, REFUSE_ENDPOINT, 4), L(endpoint_broadcast, REFUSE_ENDPOINT, 4),
-	L(endpoint_inside, REFUSE_ENDPOINT, 4), L(endpoint_mapped_loopback, REFUSE_ENDPOINT, 4),
-	L(endpoint_odd, REFUSE_ENDPOINT, 4), L(endpoints_many, REFUSE_LIMIT, 4),
-	L(route_nobody, REFUSE_ROUTE_PEER, 4), L(route_bits, REFUSE_ROUTE_FORM, 4), L(route_length, REFUSE_ROUTE_FORM, 4),
-	L(route_default, REFUSE_DEFAULT_ROUTE, 4), L(route_default6, REFUSE_DEFAULT_ROUTE, 4),
-	L(route_half, REFUSE_DEFAULT_ROUTE, 4), L(route_global6, REFUSE_DEFAULT_ROUTE, 4),
-	L(route_loopback, REFUSE_ROUTE_SPECIAL, 4), L(route_link_local, REFUSE_ROUTE_SPECIAL, 4),
-	L(route_multicast, REFUSE_ROUTE_SPECIAL, 4), L(route_link_local6, REFUSE_ROUTE_SPECIAL, 4),
-	L(route_tailnet, REFUSE_ROUTE_TAILNET, 4), L(route_service, REFUSE_ROUTE_TAILNET, 4),
-	L(route_connected, REFUSE_ROUTE_CONNECTED, 4), L(route_connected_part, REFUSE_ROUTE_CONNECTED, 4),
-	L(route_gateway, REFUSE_ROUTE_GATEWAY, 4), L(route_lighthouse, REFUSE_ROUTE_IN_USE, 4),
-	L(route_resolver, REFUSE_ROUTE_IN_USE, 4), L(route_relay, REFUSE_ROUTE_IN_USE, 4),
-	L(route_twice, REFUSE_ROUTE_TWICE, 4), L(url_plain, REFUSE_LIGHTHOUSE_URL, 4), L(url_path, REFUSE_LIGHTHOUSE_URL, 4),
-	L(url_inside, REFUSE_LIGHTHOUSE_URL, 4), L(url_in_domain, REFUSE_LIGHTHOUSE_NAME, 4),
-	L(domain_single, REFUSE_DNS_DOMAIN, 4), L(domain_bad, REFUSE_DNS_DOMAIN, 4), L(domain_wpad, REFUSE_DNS_LABEL, 4),
-	L(domain_of_lighthouse, REFUSE_LIGHTHOUSE_NAME, 4), L(record_outside, REFUSE_DNS_ZONE, 4),
-	L(record_wpad, REFUSE_DNS_LABEL, 4), L(record_service, REFUSE_DNS_LABEL, 4), L(record_family, REFUSE_DNS_RECORD, 4),
-	L(record_type, REFUSE_DNS_RECORD, 4), L(record_loopback, REFUSE_DNS_RECORD, 4),
-	L(split_root, REFUSE_DNS_ROUTE_WIDE, 4), L(split_empty, REFUSE_DNS_ROUTE_WIDE, 4),
-	L(split_single, REFUSE_DNS_ROUTE_WIDE, 4), L(split_lighthouse, REFUSE_LIGHTHOUSE_NAME, 4),
-	L(split_no_resolver, REFUSE_DNS_ROUTE, 4), L(split_wpad, REFUSE_DNS_LABEL, 4),
-	L(resolver_loopback, REFUSE_DNS_RESOLVER, 4), L(resolver_text, REFUSE_DNS_RESOLVER, 4),
+#define L(name, kind, peers)             \
+	{                                \
+#name, name, kind, peers \
+	}
+	L(other_cluster, REFUSE_CLUSTER, 0),
+	L(no_cluster, REFUSE_CLUSTER, 0),
+	L(other_tailnet, REFUSE_TAILNET, 0),
+	L(other_node, REFUSE_NODE, 0),
+	L(other_self_key, REFUSE_SELF_KEY, 0),
+	L(tailnet_prefix_private, REFUSE_PREFIX, 4),
+	L(tailnet_prefix_wider, REFUSE_PREFIX, 4),
+	L(tailnet_prefix_all, REFUSE_PREFIX, 4),
+	L(tailnet_prefix_bits, REFUSE_PREFIX, 4),
+	L(own_public_address, REFUSE_OWN_ADDRESS, 4),
+	L(own_service_address, REFUSE_OWN_ADDRESS, 4),
+	L(peer_id_zero_big, REFUSE_PEER_ID, 3),
+	L(peer_is_me, REFUSE_PEER_ID, 3),
+	L(peer_key_short, REFUSE_PEER_KEY, 3),
+	L(peer_key_zero, REFUSE_PEER_KEY, 3),
+	L(own_key_as_peer, REFUSE_OWN_KEY, 3),
+	L(key_twice, REFUSE_KEY_TWICE, 3),
+	L(peer_address_public, REFUSE_PEER_ADDRESS, 4),
+	L(peer_address_private, REFUSE_PEER_ADDRESS, 4),
+	L(peer_address_service, REFUSE_PEER_ADDRESS, 4),
+	L(peer_address_service6, REFUSE_PEER_ADDRESS, 4),
+	L(peer_address_other_ula, REFUSE_PEER_ADDRESS, 4),
+	L(peer_address_mine, REFUSE_ADDRESS_TWICE, 4),
+	L(peer_address_others, REFUSE_ADDRESS_TWICE, 4),
+	L(peer_name_bad, REFUSE_PEER_NAME, 4),
+	L(peer_name_wpad, REFUSE_PEER_NAME, 4),
+	L(peer_name_localhost, REFUSE_PEER_NAME, 4),
+	L(peer_name_mine, REFUSE_NAME_TWICE, 4),
+	L(peer_name_others, REFUSE_NAME_TWICE, 4),
+	L(endpoint_no_port, REFUSE_ENDPOINT, 4),
+	L(endpoint_big_port, REFUSE_ENDPOINT, 4),
+	L(endpoint_loopback, REFUSE_ENDPOINT, 4),
+	L(endpoint_any, REFUSE_ENDPOINT, 4),
+	L(endpoint_multicast, REFUSE_ENDPOINT, 4),
+	L(endpoint_broadcast, REFUSE_ENDPOINT, 4),
+	L(endpoint_inside, REFUSE_ENDPOINT, 4),
+	L(endpoint_mapped_loopback, REFUSE_ENDPOINT, 4),
+	L(endpoint_odd, REFUSE_ENDPOINT, 4),
+	L(endpoints_many, REFUSE_LIMIT, 4),
+	L(route_nobody, REFUSE_ROUTE_PEER, 4),
+	L(route_bits, REFUSE_ROUTE_FORM, 4),
+	L(route_length, REFUSE_ROUTE_FORM, 4),
+	L(route_default, REFUSE_DEFAULT_ROUTE, 4),
+	L(route_default6, REFUSE_DEFAULT_ROUTE, 4),
+	L(route_half, REFUSE_DEFAULT_ROUTE, 4),
+	L(route_global6, REFUSE_DEFAULT_ROUTE, 4),
+	L(route_loopback, REFUSE_ROUTE_SPECIAL, 4),
+	L(route_link_local, REFUSE_ROUTE_SPECIAL, 4),
+	L(route_multicast, REFUSE_ROUTE_SPECIAL, 4),
+	L(route_link_local6, REFUSE_ROUTE_SPECIAL, 4),
+	L(route_tailnet, REFUSE_ROUTE_TAILNET, 4),
+	L(route_service, REFUSE_ROUTE_TAILNET, 4),
+	L(route_connected, REFUSE_ROUTE_CONNECTED, 4),
+	L(route_connected_part, REFUSE_ROUTE_CONNECTED, 4),
+	L(route_gateway, REFUSE_ROUTE_GATEWAY, 4),
+	L(route_lighthouse, REFUSE_ROUTE_IN_USE, 4),
+	L(route_resolver, REFUSE_ROUTE_IN_USE, 4),
+	L(route_relay, REFUSE_ROUTE_IN_USE, 4),
+	L(route_twice, REFUSE_ROUTE_TWICE, 4),
+	L(url_plain, REFUSE_LIGHTHOUSE_URL, 4),
+	L(url_path, REFUSE_LIGHTHOUSE_URL, 4),
+	L(url_inside, REFUSE_LIGHTHOUSE_URL, 4),
+	L(url_in_domain, REFUSE_LIGHTHOUSE_NAME, 4),
+	L(domain_single, REFUSE_DNS_DOMAIN, 4),
+	L(domain_bad, REFUSE_DNS_DOMAIN, 4),
+	L(domain_wpad, REFUSE_DNS_LABEL, 4),
+	L(domain_of_lighthouse, REFUSE_LIGHTHOUSE_NAME, 4),
+	L(record_outside, REFUSE_DNS_ZONE, 4),
+	L(record_wpad, REFUSE_DNS_LABEL, 4),
+	L(record_service, REFUSE_DNS_LABEL, 4),
+	L(record_family, REFUSE_DNS_RECORD, 4),
+	L(record_type, REFUSE_DNS_RECORD, 4),
+	L(record_loopback, REFUSE_DNS_RECORD, 4),
+	L(split_root, REFUSE_DNS_ROUTE_WIDE, 4),
+	L(split_empty, REFUSE_DNS_ROUTE_WIDE, 4),
+	L(split_single, REFUSE_DNS_ROUTE_WIDE, 4),
+	L(split_lighthouse, REFUSE_LIGHTHOUSE_NAME, 4),
+	L(split_no_resolver, REFUSE_DNS_ROUTE, 4),
+	L(split_wpad, REFUSE_DNS_LABEL, 4),
+	L(resolver_loopback, REFUSE_DNS_RESOLVER, 4),
+	L(resolver_text, REFUSE_DNS_RESOLVER, 4),
 	L(take_over, REFUSE_DNS_TAKE_OVER, 4),
 };
 const size_t n_lies = ARRAY_LEN(lies);

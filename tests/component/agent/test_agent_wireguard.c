@@ -30,7 +30,8 @@ static void shell(const char *command)
 
 static struct wg_uapi_opts wg_opts(void)
 {
-	return (struct wg_uapi_opts){.ifname = IFNAME, .program = "wireguard-go", .uapi_dir = "/var/run/wireguard"};
+	return (struct wg_uapi_opts){
+		.ifname = IFNAME, .program = "wireguard-go", .uapi_dir = "/var/run/wireguard"};
 }
 
 static struct prefix prefix(const char *text)
@@ -203,7 +204,8 @@ static void dead_daemon_is_replaced(void **state)
 	/* The process that holds the socket: in this network namespace there is one wireguard-go alone. */
 	shell("for p in $(ip netns pids 2>/dev/null; ls /proc | grep -E '^[0-9]+$'); do"
 	      " [ \"$(readlink /proc/$p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] &&"
-	      " tr '\\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q '^wireguard-go " IFNAME "' && kill -9 $p; done; true");
+	      " tr '\\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q '^wireguard-go " IFNAME
+	      "' && kill -9 $p; done; true");
 	for (int i = 0; i < 400 && wg_uapi_alive(opts.uapi_dir, opts.ifname); i++) {
 		usleep(5000);
 	}
@@ -253,7 +255,8 @@ static void host_facts_and_changes(void **state)
 	bool found = false;
 
 	(void)state;
-	shell("ip link add vt0 type veth peer name vt1 && ip addr add 198.51.100.5/24 dev vt0 && ip link set vt0 up && "
+	shell("ip link add vt0 type veth peer name vt1 && ip addr add 198.51.100.5/24 dev vt0 && "
+	      "ip link set vt0 up && "
 	      "ip link set vt1 up && ip route add default via 198.51.100.1");
 	assert_ok(host_netlink_new(IFNAME, &host, &e));
 	assert_ok(host->ops->watch(host, loop, on_change, NULL, &e));
@@ -302,7 +305,8 @@ static const char *why_skip(void)
 		return "needs wireguard-go and iproute2";
 	}
 	/* A network of our own, and a mount namespace so that the socket directory is ours too. */
-	if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
+	if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
 		return "cannot make namespaces";
 	}
 	if ((mkdir("/var/run/wireguard", 0700) != 0 && errno != EEXIST) ||
@@ -315,8 +319,10 @@ static const char *why_skip(void)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(everything_by_difference), cmocka_unit_test(taken_port_is_told),
-		cmocka_unit_test(dead_daemon_is_replaced),  cmocka_unit_test(missing_program_is_named),
+		cmocka_unit_test(everything_by_difference),
+		cmocka_unit_test(taken_port_is_told),
+		cmocka_unit_test(dead_daemon_is_replaced),
+		cmocka_unit_test(missing_program_is_named),
 		cmocka_unit_test(host_facts_and_changes),
 	};
 	const char *skip = why_skip();

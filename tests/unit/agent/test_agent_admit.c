@@ -48,9 +48,17 @@ static void begin(struct world *w)
 	w->in_use[3] = (struct in_use){addr("10.6.6.6"), IN_USE_RELAY};
 	w->hosts[0] = "lh.example.org";
 	w->consent = (struct consent){
-		.cluster_id = FAKE_CLUSTER, .tailnet_id = 3, .node_id = 1, .dns = ACCEPT_DNS_SERVE, .accept_routes = true,
-		.connected = w->connected, .n_connected = 1, .in_use = w->in_use, .n_in_use = 4,
-		.lighthouse_hosts = w->hosts, .n_lighthouse_hosts = 1,
+		.cluster_id = FAKE_CLUSTER,
+		.tailnet_id = 3,
+		.node_id = 1,
+		.dns = ACCEPT_DNS_SERVE,
+		.accept_routes = true,
+		.connected = w->connected,
+		.n_connected = 1,
+		.in_use = w->in_use,
+		.n_in_use = 4,
+		.lighthouse_hosts = w->hosts,
+		.n_lighthouse_hosts = 1,
 	};
 	memcpy(w->consent.node_key, own_key, 32);
 }
@@ -144,10 +152,11 @@ static void each_lie_is_refused_and_named(void **state)
 		begin(&w);
 		lie->tell(&w.map);
 		ok = judge(&w);
-		if (w.refusals.count[lie->kind] == 0 || w.refusals.n_lines == 0 || ok != (lie->kind > REFUSE_FATAL_LAST) ||
-		    w.out.n_peers != lie->peers) {
-			TEST_FAIL("%s: %d refusals of kind %s, ok %d, %zu peers, first line: %s", lie->name,
-				  (int)w.refusals.count[lie->kind], refuse_word(lie->kind), ok, w.out.n_peers,
+		if (w.refusals.count[lie->kind] == 0 || w.refusals.n_lines == 0 ||
+		    ok != (lie->kind > REFUSE_FATAL_LAST) || w.out.n_peers != lie->peers) {
+			TEST_FAIL("%s: %d refusals of kind %s, ok %d, %zu peers, first line: %s",
+				  lie->name, (int)w.refusals.count[lie->kind],
+				  refuse_word(lie->kind), ok, w.out.n_peers,
 				  w.refusals.n_lines > 0 ? w.refusals.lines[0].text : "none");
 		}
 		assert_true(w.refusals.lines[0].text[0] != '\0');
@@ -362,9 +371,13 @@ static void lines_are_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_good_netmap_passes_whole),	   cmocka_unit_test(each_lie_is_refused_and_named),
-		cmocka_unit_test(prefixes_do_not_change),	   cmocka_unit_test(parts_of_a_default_route),
-		cmocka_unit_test(chosen_exit_node), cmocka_unit_test(what_this_device_decides),		   cmocka_unit_test(local_settings_open_what_they_say),
+		cmocka_unit_test(a_good_netmap_passes_whole),
+		cmocka_unit_test(each_lie_is_refused_and_named),
+		cmocka_unit_test(prefixes_do_not_change),
+		cmocka_unit_test(parts_of_a_default_route),
+		cmocka_unit_test(chosen_exit_node),
+		cmocka_unit_test(what_this_device_decides),
+		cmocka_unit_test(local_settings_open_what_they_say),
 		cmocka_unit_test(lines_are_bounded),
 	};
 

@@ -24,7 +24,8 @@ static void random_mesh(struct test_rand *r, struct mesh *m)
 			prefix.addr.b[3] = key[0];
 			mesh_peer_allow(p, &prefix);
 		}
-		p->endpoint = (struct ipport){{4, {192, 0, 2, 1}}, (uint16_t)(1 + test_rand_next(r) % 3)};
+		p->endpoint =
+			(struct ipport){{4, {192, 0, 2, 1}}, (uint16_t)(1 + test_rand_next(r) % 3)};
 		p->move_endpoint = true;
 	}
 	for (size_t i = test_rand_next(r) % 4; i > 0; i--) {
@@ -38,7 +39,8 @@ static void random_mesh(struct test_rand *r, struct mesh *m)
 	mesh_sort(m);
 }
 
-static void apply(struct wg_fake *wg, struct host_fake *host, const struct mesh *wanted, size_t *ret_ops)
+static void apply(struct wg_fake *wg, struct host_fake *host, const struct mesh *wanted,
+		  size_t *ret_ops)
 {
 	struct mesh actual = {0};
 	struct mesh_ops ops = {0};
@@ -72,9 +74,11 @@ static void random_meshes_converge(void **state)
 			random_mesh(&r, &wanted);
 			apply(&wg, &host, &wanted, &n);
 			apply(&wg, &host, &wanted, &n);
-			if (n != 0 || wg.mesh.n_peers != wanted.n_peers || host.mesh.n_addrs != wanted.n_addrs ||
+			if (n != 0 || wg.mesh.n_peers != wanted.n_peers ||
+			    host.mesh.n_addrs != wanted.n_addrs ||
 			    host.mesh.n_routes != wanted.n_routes || host.mesh.up != wanted.up) {
-				TEST_FAIL("seed %d step %d: %d operations are left", (int)seed, step, (int)n);
+				TEST_FAIL("seed %d step %d: %d operations are left", (int)seed,
+					  step, (int)n);
 			}
 			mesh_done(&wanted);
 		}
@@ -135,7 +139,8 @@ static void uapi_text(void **state)
 	struct mesh wanted = {.listen_port = 7};
 	struct mesh_peer *p = mesh_add_peer(&wanted, (uint8_t[32]){0xab});
 	struct prefix prefix = {{4, {100, 64, 0, 1}}, 32};
-	struct mesh_op ops[] = {{.kind = MESH_SET_PORT}, {.kind = MESH_PEER_ADD, .peer = p},
+	struct mesh_op ops[] = {{.kind = MESH_SET_PORT},
+				{.kind = MESH_PEER_ADD, .peer = p},
 				{.kind = MESH_PEER_UPDATE, .peer = p, .touch = MESH_TOUCH_ENDPOINT},
 				{.kind = MESH_PEER_REMOVE, .peer = p}};
 	struct buf out = BUF_INIT;
@@ -145,10 +150,11 @@ static void uapi_text(void **state)
 	p->endpoint = (struct ipport){{6, {0x20, 1, 0xd, 0xb8}}, 99};
 	wg_uapi_format(&wanted, ops, ARRAY_LEN(ops), &out);
 #define KEY "public_key=ab00000000000000000000000000000000000000000000000000000000000000\n"
-	assert_string_equal(buf_str(&out), "set=1\nlisten_port=7\n" KEY
-					   "endpoint=[2001:db8::]:99\npersistent_keepalive_interval=0\n"
-					   "replace_allowed_ips=true\nallowed_ip=100.64.0.1/32\n" KEY
-					   "update_only=true\nendpoint=[2001:db8::]:99\n" KEY "remove=true\n\n");
+	assert_string_equal(buf_str(&out),
+			    "set=1\nlisten_port=7\n" KEY
+			    "endpoint=[2001:db8::]:99\npersistent_keepalive_interval=0\n"
+			    "replace_allowed_ips=true\nallowed_ip=100.64.0.1/32\n" KEY
+			    "update_only=true\nendpoint=[2001:db8::]:99\n" KEY "remove=true\n\n");
 	assert_null(strstr(buf_str(&out), "replace_peers"));
 	buf_done(&out);
 	mesh_done(&wanted);
@@ -162,9 +168,12 @@ static void uapi_answers(void **state)
 		size_t peers;
 	} cases[] = {
 		{"errno=0\n\n", 0, 0},
-		{"listen_port=5\n" KEY "endpoint=1.2.3.4:5\nlast_handshake_time_sec=2\nlast_handshake_time_nsec=500000000\n"
-		 "tx_bytes=1\nrx_bytes=2\npersistent_keepalive_interval=25\nallowed_ip=10.0.0.0/8\nprotocol_version=1\n"
-		 "new_thing=x\nerrno=0\n\n", 0, 1},
+		{"listen_port=5\n" KEY "endpoint=1.2.3.4:5\nlast_handshake_time_sec=2\nlast_"
+		 "handshake_time_nsec=500000000\n"
+		 "tx_bytes=1\nrx_bytes=2\npersistent_keepalive_interval=25\nallowed_ip=10.0.0.0/"
+		 "8\nprotocol_version=1\n"
+		 "new_thing=x\nerrno=0\n\n",
+		 0, 1},
 		{KEY "endpoint=[fe80::1%eth0]:5\nerrno=0\n\n", 0, 1},
 		{"", ERR_UNAVAILABLE, 0},
 		{KEY, ERR_UNAVAILABLE, 0},
@@ -198,8 +207,10 @@ static void uapi_answers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_meshes_converge), cmocka_unit_test(endpoints_are_left_alone),
-		cmocka_unit_test(removals_come_first),	  cmocka_unit_test(uapi_text),
+		cmocka_unit_test(random_meshes_converge),
+		cmocka_unit_test(endpoints_are_left_alone),
+		cmocka_unit_test(removals_come_first),
+		cmocka_unit_test(uapi_text),
 		cmocka_unit_test(uapi_answers),
 	};
 

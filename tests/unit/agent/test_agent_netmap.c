@@ -202,7 +202,8 @@ static void deltas_equal_a_fresh_map(void **state)
 			for (size_t i = 0; i < FAKE_PEERS; i++) {
 				switch (test_rand_next(&r) % 12) {
 				case 0: /* new or changed */
-					m.endpoint[i].port = (uint32_t)(test_rand_next(&r) % 60000 + 1);
+					m.endpoint[i].port =
+						(uint32_t)(test_rand_next(&r) % 60000 + 1);
 					here[i] = true;
 					changed[delta.n_peers++] = &m.peer[i];
 					break;
@@ -212,8 +213,7 @@ static void deltas_equal_a_fresh_map(void **state)
 					}
 					here[i] = false;
 					break;
-				default:
-					break;
+				default: break;
 				}
 				if (here[i]) {
 					visible[delta.n_visible++] = i + 2;
@@ -325,7 +325,8 @@ static void write_seeds(const char *dir)
 			netmap_move(&nm, &a.map);
 			buf_u8(&out, (uint8_t)(i * 3));
 			netmap_encode(&nm, false, &out);
-			snprintf(path, sizeof(path), "%s/%s", dir, i < n_lies ? lies[i].name : "good");
+			snprintf(path, sizeof(path), "%s/%s", dir,
+				 i < n_lies ? lies[i].name : "good");
 			IGNORE(file_write_atomic(path, out.data, out.len, 0644, NULL));
 		}
 		netmap_assembly_done(&a);
@@ -337,9 +338,12 @@ static void write_seeds(const char *dir)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(chunks_in_order),	       cmocka_unit_test(bad_chunks),
-		cmocka_unit_test(limits_are_reached),	       cmocka_unit_test(bad_deltas_change_nothing),
-		cmocka_unit_test(deltas_equal_a_fresh_map),    cmocka_unit_test(presence_is_beside),
+		cmocka_unit_test(chunks_in_order),
+		cmocka_unit_test(bad_chunks),
+		cmocka_unit_test(limits_are_reached),
+		cmocka_unit_test(bad_deltas_change_nothing),
+		cmocka_unit_test(deltas_equal_a_fresh_map),
+		cmocka_unit_test(presence_is_beside),
 		cmocka_unit_test(file_round_trip_and_damage),
 	};
 

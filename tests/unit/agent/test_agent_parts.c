@@ -55,7 +55,8 @@ static const char *look(struct paths_world *w, uint64_t later_ms)
 	bool known = w->actual.endpoint.addr.family != 0;
 
 	w->now += later_ms;
-	paths_choose(w->paths, &w->peer, known ? &w->actual : NULL, w->now, (int64_t)w->now, &wanted);
+	paths_choose(w->paths, &w->peer, known ? &w->actual : NULL, w->now, (int64_t)w->now,
+		     &wanted);
 	paths_sweep(w->paths);
 	if (wanted.endpoint.addr.family == 0) {
 		return "kept";
@@ -90,7 +91,8 @@ static void path_goes_on_when_nobody_answers(void **state)
 	w.peer.n_endpoints = 2;
 	assert_string_equal(look(&w, 0), "10.0.1.9:1");
 	for (int i = 0; i < 10; i++) {
-		assert_string_equal(look(&w, 2000), "kept"); /* nothing was sent: no reason to move */
+		assert_string_equal(look(&w, 2000),
+				    "kept"); /* nothing was sent: no reason to move */
 	}
 	w.actual.tx_bytes += 148;
 	assert_string_equal(look(&w, 2000), "kept");
@@ -218,7 +220,8 @@ static void config_defaults_and_errors(void **state)
 
 /* ---- Settings ------------------------------------------------------------------------------------------------------ */
 
-static int update(struct settings *s, const char *path, Skerry__Local__V1__Settings *from, bool root, struct err *e)
+static int update(struct settings *s, const char *path, Skerry__Local__V1__Settings *from,
+		  bool root, struct err *e)
 {
 	Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
 	char *paths[] = {(char *)path};
@@ -232,7 +235,8 @@ static void settings_change_what_is_named(void **state)
 {
 	Skerry__Local__V1__Settings from = SKERRY__LOCAL__V1__SETTINGS__INIT;
 	char dir[TEST_DIR], path[TEST_DIR + 32];
-	char *urls[] = {(char *)"https://192.0.2.1:8443"}, *bad[] = {(char *)"192.0.2.1"}, *tags[] = {(char *)"server"};
+	char *urls[] = {(char *)"https://192.0.2.1:8443"}, *bad[] = {(char *)"192.0.2.1"},
+	     *tags[] = {(char *)"server"};
 	struct agent_config config;
 	struct settings s, back;
 	struct err e = {0};
@@ -317,8 +321,10 @@ static void identity_lasts(void **state)
 	one.enrolment.pin[5] = 7;
 	one.enrolment.prefixes[0] = (struct prefix){{4, {100, 64}}, 10};
 	one.enrolment.n_prefixes = 1;
-	assert_true(enrolment_set_lighthouses(&one.enrolment, (char *[]){(char *)"https://a:1"}, 1));
-	assert_false(enrolment_set_lighthouses(&one.enrolment, (char *[]){(char *)"https://a:1"}, 1));
+	assert_true(
+		enrolment_set_lighthouses(&one.enrolment, (char *[]){(char *)"https://a:1"}, 1));
+	assert_false(
+		enrolment_set_lighthouses(&one.enrolment, (char *[]){(char *)"https://a:1"}, 1));
 	enrolment_set_last_good(&one.enrolment, "https://a:1");
 	assert_ok(identity_save_enrolment(&one, &e));
 
@@ -364,9 +370,12 @@ static void identity_lasts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(path_prefers_what_is_near),	   cmocka_unit_test(path_goes_on_when_nobody_answers),
-		cmocka_unit_test(path_follows_the_peer),	   cmocka_unit_test(endpoints_of_this_host),
-		cmocka_unit_test(config_defaults_and_errors),	   cmocka_unit_test(settings_change_what_is_named),
+		cmocka_unit_test(path_prefers_what_is_near),
+		cmocka_unit_test(path_goes_on_when_nobody_answers),
+		cmocka_unit_test(path_follows_the_peer),
+		cmocka_unit_test(endpoints_of_this_host),
+		cmocka_unit_test(config_defaults_and_errors),
+		cmocka_unit_test(settings_change_what_is_named),
 		cmocka_unit_test(identity_lasts),
 	};
 
