@@ -25,6 +25,8 @@
 #include "net/loop.h"
 #include "tailnet/query.h"
 
+unsigned node_election_ms;
+
 /* ---- the child ---- */
 
 struct child {
@@ -408,6 +410,7 @@ static int child_open(struct child *c, struct err *e)
 		.peer_address = peer,
 		.api_url = url,
 		.version = "test",
+		.election_ms = node_election_ms,
 	};
 
 	snprintf(listen, sizeof(listen), "127.0.0.1:%u", c->node->port);

@@ -17,6 +17,9 @@ struct node {
 	int exit_status; /* of the last process that was waited for */
 };
 
+/* Election timeout of nodes that are opened from now on; 0: the default. Longer ones suffer a busy machine better. */
+extern unsigned node_election_ms;
+
 /* A directory and a port of its own. `root` is the test's directory. */
 void node_prepare(struct node *n, const char *root, const char *name);
 /* Forks; the child waits for lines. The test process must have no threads. */

@@ -293,6 +293,15 @@ static inline void nodes_stop(struct nodes *t, size_t i)
 	cluster_free(c);
 }
 
+/* Its directory, below that of all. The copy: the compiler cannot see that the two do not overlap. */
+static inline void node_place(struct node *n, size_t i)
+{
+	char base[TEST_DIR];
+
+	memcpy(base, n->all->dir, sizeof(base));
+	snprintf(n->dir, sizeof(n->dir), "%s/%zu", base, i);
+}
+
 static inline void nodes_setup(struct nodes *t)
 {
 	char *recovery;
@@ -309,7 +318,8 @@ static inline void nodes_setup(struct nodes *t)
 	t->net = loop_new("net");
 	t->election_ms = 300;
 	assert_ok(loop_thread_start(t->net));
-	snprintf(t->node[0].dir, sizeof(t->node[0].dir), "%s/0", t->dir);
+	t->node[0].all = t;
+	node_place(&t->node[0], 0);
 	t->node[0].all = t;
 	o.dir = t->node[0].dir;
 	if (cluster_init(&o, &recovery, &err) != 0) {
@@ -508,6 +518,17 @@ static void nodes_on_change(void *arg, const struct err *err)
 	n->err = *err;
 }
 
+/* For cluster_call. */
+static inline void nodes_stats_of(void *arg)
+{
+	struct {
+		struct cluster *c;
+		struct consensus_stats s;
+	} *a = arg;
+
+	consensus_stats(a->c->cs, &a->s);
+}
+
 /* ---- a further member ---- */
 
 /* What a join leaves behind: an identity of the same cluster, with the CA taken from the state of node 0. */
@@ -619,7 +640,7 @@ static inline size_t nodes_join(struct nodes *t, size_t leader)
 
 	b->all = t;
 	b->id = rand_id63();
-	snprintf(b->dir, sizeof(b->dir), "%s/%zu", t->dir, i);
+	node_place(b, i);
 	nodes_identity(t, b, i, &k);
 	nodes_register(t, &k);
 	assert_int_equal(mkdir(b->dir, 0700), 0);

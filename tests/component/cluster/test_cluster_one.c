@@ -2,6 +2,8 @@
 /* LIBS: cluster */
 #include "tests/component/cluster/nodes.h"
 
+#include "cluster/consensus_int.h"
+
 static struct nodes t;
 
 #define shell(...)                                      \
@@ -115,16 +117,6 @@ static void reads(void **state)
 	assert_int_equal(r.err.code, ERR_DEADLINE);
 }
 
-static void stats_of(void *arg)
-{
-	struct {
-		struct cluster *c;
-		struct consensus_stats s;
-	} *a = arg;
-
-	consensus_stats(a->c->cs, &a->s);
-}
-
 static void groups(void **state)
 {
 	enum { N = 1000 };
@@ -140,7 +132,7 @@ static void groups(void **state)
 	nodes_start(&t, 0);
 	nodes_tailnet(&t, 0, "warm");
 	before.c = after.c = t.node[0].c;
-	cluster_call(t.node[0].c, stats_of, &before);
+	cluster_call(t.node[0].c, nodes_stats_of, &before);
 	for (int i = 0; i < N; i++) {
 		char name[32];
 
@@ -154,7 +146,7 @@ static void groups(void **state)
 		assert_int_equal(r[i].times, 1);
 		done++;
 	}
-	cluster_call(t.node[0].c, stats_of, &after);
+	cluster_call(t.node[0].c, nodes_stats_of, &after);
 	assert_int_equal(after.s.commands - before.s.commands >= N, 1);
 	print_message("%zu commands in %llu groups\n", done,
 		      (unsigned long long)(after.s.groups - before.s.groups));
@@ -172,7 +164,7 @@ static void groups(void **state)
 		NODES_WAIT(&t, r[i].done);
 		assert_int_equal(r[i].err.code, 0);
 	}
-	cluster_call(t.node[0].c, stats_of, &after);
+	cluster_call(t.node[0].c, nodes_stats_of, &after);
 	assert_true(after.s.groups - before.s.groups < N / 4);
 }
 
@@ -282,6 +274,84 @@ static void changes(void **state)
 	assert_true(seen_changes > 0);
 }
 
+/* ---- fullness ---- */
+
+static void fill_state(void *arg)
+{
+	struct cluster *c = arg;
+
+	c->cs->view.bytes = LIM_STATE_BYTES + 1;
+}
+
+static void fill_disk(void *arg)
+{
+	struct cluster *c = arg;
+
+	c->disk_low = true;
+}
+
+static void full(void **state)
+{
+	static const struct {
+		void (*fill)(void *arg);
+		const char *reason;
+	} cases[] = {{fill_state, "STATE_FULL"}, {fill_disk, "DISK_FULL"}};
+
+	(void)state;
+	nodes_start(&t, 0);
+	nodes_tailnet(&t, 0, "there");
+	TEST_TABLE(c, cases) {
+		struct nodes_result r = {0};
+
+		cluster_call(t.node[0].c, c->fill, t.node[0].c);
+		assert_ok(nodes_tailnet_create(&t, 0, "more", &r, NULL));
+		NODES_WAIT(&t, r.done);
+		assert_int_equal(r.err.code, ERR_LIMIT);
+		assert_string_equal(r.err.reason, c->reason);
+		/* What does not make it grow is taken. */
+		cluster_call(t.node[0].c, c->fill, t.node[0].c);
+		memset(&r, 0, sizeof(r));
+		assert_ok(nodes_marker(&t, 0, 1, &r, NULL));
+		NODES_WAIT(&t, r.done);
+		assert_int_equal(r.err.code, 0);
+	}
+}
+
+/* ---- sessions ---- */
+
+static void sessions(void **state)
+{
+	static const struct session_event events[] = {
+		{.tailnet = 1, .node = 50, .session = 5, .instance_id = "a"},
+		{.tailnet = 1, .node = 51, .session = 9, .instance_id = "b"},
+		{.tailnet = 1, .node = 50, .session = 4, .detach = true}, /* of an older session */
+		{.tailnet = 1, .node = 51, .session = 9, .detach = true, .clean = true},
+	};
+	struct nodes_result r[ARRAY_LEN(events)] = {0};
+	struct {
+		struct cluster *c;
+		struct consensus_stats s;
+	} before, after;
+
+	(void)state;
+	nodes_start(&t, 0);
+	nodes_tailnet(&t, 0, "warm");
+	before.c = after.c = t.node[0].c;
+	cluster_call(before.c, nodes_stats_of, &before);
+	for (size_t i = 0; i < ARRAY_LEN(events); i++) {
+		assert_ok(cluster_session(t.node[0].c, t.front, &events[i], nodes_on_result, &r[i],
+					  NULL));
+	}
+	for (size_t i = 0; i < ARRAY_LEN(events); i++) {
+		NODES_WAIT(&t, r[i].done);
+		assert_int_equal(r[i].err.code, 0);
+		assert_int_equal(r[i].times, 1);
+	}
+	/* One command for all of the turn. */
+	cluster_call(after.c, nodes_stats_of, &after);
+	assert_int_equal(after.s.commands - before.s.commands, 1);
+}
+
 /* The store is lost: it comes back from snapshot and log, the same. */
 static void rebuild(void **state)
 {
@@ -315,7 +385,7 @@ static void rebuild(void **state)
 			struct consensus_stats s;
 		} a = {.c = t.node[0].c};
 
-		cluster_call(t.node[0].c, stats_of, &a);
+		cluster_call(t.node[0].c, nodes_stats_of, &a);
 		assert_true(a.s.snapshots > 0);
 	}
 	before = nodes_view(&t, 0);
@@ -361,7 +431,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(init_open_write_restart), T(a_directory_is_used_once),
 		T(a_wide_directory_is_refused), T(reads), T(groups), T(queue_limits), T(too_long),
-		T(precheck), T(changes), T(rebuild), T(an_older_log),
+		T(precheck), T(changes), T(full), T(sessions), T(rebuild), T(an_older_log),
 	};
 
 	crypto_init();

@@ -207,6 +207,15 @@ static void a_newcomer_takes_a_snapshot(void **state)
 	nodes_join(&t, 0);
 	nodes_join(&t, 0);
 	NODES_WAIT(&t, nodes_has_tailnet(&t, 1, "old") && nodes_has_tailnet(&t, 2, "old"));
+	for (size_t i = 1; i < 3; i++) {
+		struct {
+			struct cluster *c;
+			struct consensus_stats s;
+		} a = {.c = t.node[i].c};
+
+		cluster_call(a.c, nodes_stats_of, &a);
+		assert_true(a.s.restores > 0);
+	}
 	NODES_WAIT(&t, nodes_agree(&t));
 	nodes_tailnet(&t, 2, "new");
 	NODES_WAIT(&t, nodes_agree(&t));
