@@ -213,7 +213,8 @@ static int ask(const struct cluster_join_options *o, const struct key *key, cons
 	q.version = (char *)(o->version != NULL ? o->version : "");
 	for (;;) {
 		uint64_t now = clock_mono_ms();
-		struct rpc_opts ro = {.deadline_ms = MIN(end > now ? end - now : 1, (uint64_t)TRY_MS)};
+		struct rpc_opts ro = {.deadline_ms =
+					      MIN(end > now ? end - now : 1, (uint64_t)TRY_MS)};
 		/* A connection takes one request: each try has its own. */
 		struct rpc_channel *ch = rpc_channel_new(loop, &co);
 
@@ -374,9 +375,10 @@ int cluster_join(const struct cluster_join_options *o, struct err *err)
 		return r;
 	}
 	if (key.kind != KEY_JOIN || key.role != KEY_ROLE_LIGHTHOUSE) {
-		r = err_field(err, ERR_INVALID, "token",
-			      "this key is not a join token for a lighthouse: make one with `skerry "
-			      "cluster token` on a lighthouse of the cluster");
+		r = err_field(
+			err, ERR_INVALID, "token",
+			"this key is not a join token for a lighthouse: make one with `skerry "
+			"cluster token` on a lighthouse of the cluster");
 	} else {
 		r = dir_ensure(o->dir, 0700, err);
 	}
@@ -384,10 +386,11 @@ int cluster_join(const struct cluster_join_options *o, struct err *err)
 		r = file_check_private(o->dir, err);
 	}
 	if (r >= 0 && keyfile_exists(o->dir)) {
-		r = err_reason(err, ERR_EXISTS, "ALREADY_INITIALISED",
-			       "%s already holds a lighthouse: start it with `skerryd run`, or join "
-			       "with an empty directory",
-			       o->dir);
+		r = err_reason(
+			err, ERR_EXISTS, "ALREADY_INITIALISED",
+			"%s already holds a lighthouse: start it with `skerryd run`, or join "
+			"with an empty directory",
+			o->dir);
 	}
 	if (r >= 0) {
 		r = join_dir(o, &key, err);

@@ -104,8 +104,7 @@ static int check_request(const join_request *q, struct err *err)
 	int r = name_valid_label(q->name, strlen(q->name), err);
 
 	if (r < 0) {
-		return err_field(err, r, "name", "the name of the lighthouse: %s",
-				 err_msg(err, r));
+		return err_field(err, r, "name", "the name of the lighthouse: %s", err_msg(err, r));
 	}
 	if (q->token_id == 0 || q->token_secret.len != 32 || q->box_key.len != CRYPTO_KEY) {
 		return err_set(err, ERR_INVALID, "the join request is not complete");
@@ -218,8 +217,9 @@ static void reply(struct join *j, struct rpc_call *call, const join_request *q, 
 	peer_table_refresh(p); /* it was applied here just now */
 	m = member_find(&p->table, id);
 	if (m == NULL || m->removed) {
-		rpc_call_fail(call, ERR_DENIED, m == NULL ? "the member is not in the table" :
-							    "the member was removed meanwhile");
+		rpc_call_fail(call, ERR_DENIED,
+			      m == NULL ? "the member is not in the table"
+					: "the member was removed meanwhile");
 		return;
 	}
 	r = seal_secrets(p, q, id, &sealed, &e);

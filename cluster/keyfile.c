@@ -201,8 +201,8 @@ int keyfile_write(const char *dir, const struct keyfile *k, struct err *err)
 		if (r >= 0 && (there.cluster_id != k->cluster_id ||
 			       there.lighthouse_id != k->lighthouse_id)) {
 			r = err_reason(err, ERR_EXISTS, "ALREADY_INITIALISED",
-				       "%s already holds lighthouse %" PRIu64
-				       " of cluster %" PRIu64 ": start it with `skerryd run`, or "
+				       "%s already holds lighthouse %" PRIu64 " of cluster %" PRIu64
+				       ": start it with `skerryd run`, or "
 				       "use an empty directory",
 				       dir, there.lighthouse_id, there.cluster_id);
 		}

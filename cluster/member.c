@@ -109,11 +109,12 @@ int member_table_read(const struct kv *kv, struct member_table *ret, struct err 
 			break;
 		}
 		after = m->id;
-		r = member_table_add(&t, m->id,
-				     m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED,
-				     m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER,
-				     m->incarnation, m->name, m->peer_address, m->api_url,
-				     m->public_key.data, m->public_key.len, err);
+		r = member_table_add(
+			&t, m->id,
+			m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED,
+			m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER,
+			m->incarnation, m->name, m->peer_address, m->api_url, m->public_key.data,
+			m->public_key.len, err);
 		if (r < 0) {
 			break;
 		}
@@ -122,8 +123,8 @@ int member_table_read(const struct kv *kv, struct member_table *ret, struct err 
 	arena_done(&a);
 	if (r != ERR_NOT_FOUND || t.n == 0) {
 		member_table_done(&t);
-		return r == ERR_NOT_FOUND ? ERR_NOT_FOUND :
-					    err_set(err, r, "the member table cannot be read: %s",
+		return r == ERR_NOT_FOUND ? ERR_NOT_FOUND
+					  : err_set(err, r, "the member table cannot be read: %s",
 						    err_text(r));
 	}
 	*ret = t;

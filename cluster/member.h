@@ -16,7 +16,7 @@ struct kv;
 struct member {
 	uint64_t id;
 	bool removed;
-	bool voter; /* the table's kind; raft's configuration is made to follow */
+	bool voter;           /* the table's kind; raft's configuration is made to follow */
 	uint64_t incarnation; /* 0: lost or never started */
 	char name[LIM_LABEL + 1];
 	char address[LIM_HOST_PORT + 1];
@@ -55,10 +55,10 @@ bool member_table_equal(const struct member_table *a, const struct member_table 
 
 enum member_action {
 	MEMBER_NOTHING,
-	MEMBER_REMOVE,	 /* out of raft's configuration */
+	MEMBER_REMOVE,    /* out of raft's configuration */
 	MEMBER_HAND_OVER, /* leadership: this lighthouse itself is removed */
-	MEMBER_ADD,	 /* as a standby */
-	MEMBER_PROMOTE,	 /* to voter */
+	MEMBER_ADD,       /* as a standby */
+	MEMBER_PROMOTE,   /* to voter */
 	MEMBER_SET_VOTER, /* say in the table what raft has done */
 	MEMBER_SET_STANDBY,
 };

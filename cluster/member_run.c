@@ -96,16 +96,10 @@ static void follow_table(struct peer *p, const struct link_state *s, uint64_t no
 	p->changing = true;
 	switch (todo.action) {
 	case MEMBER_NOTHING: break;
-	case MEMBER_REMOVE:
-		link_remove(p->cluster, p->loop, todo.id, on_change, p);
-		break;
+	case MEMBER_REMOVE: link_remove(p->cluster, p->loop, todo.id, on_change, p); break;
 	case MEMBER_HAND_OVER: link_transfer(p->cluster, p->loop, 0, on_change, p); break;
-	case MEMBER_ADD:
-		link_add(p->cluster, p->loop, todo.id, m->address, on_change, p);
-		break;
-	case MEMBER_PROMOTE:
-		link_promote(p->cluster, p->loop, todo.id, on_change, p);
-		break;
+	case MEMBER_ADD: link_add(p->cluster, p->loop, todo.id, m->address, on_change, p); break;
+	case MEMBER_PROMOTE: link_promote(p->cluster, p->loop, todo.id, on_change, p); break;
 	case MEMBER_SET_VOTER:
 		set_kind(p, todo.id, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER);
 		break;

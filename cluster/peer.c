@@ -63,9 +63,7 @@ static void on_op(void *arg)
 		return;
 	}
 	switch (m->op) {
-	case OP_CONNECT:
-		peer_raft_dial(p, m->request, m->id);
-		break;
+	case OP_CONNECT: peer_raft_dial(p, m->request, m->id); break;
 	case OP_CUT:
 		l = peer_link_find(p, m->id);
 		if (l != NULL) {
@@ -82,15 +80,11 @@ static void on_op(void *arg)
 		}
 		member_run(p);
 		break;
-	case OP_MEMBERS:
-		refresh_and_run(p);
-		break;
+	case OP_MEMBERS: refresh_and_run(p); break;
 	case OP_PROPOSE:
 		forward_propose(p, m->request, m->id, m->data, m->len, m->deadline_ms);
 		break;
-	case OP_READ_INDEX:
-		forward_read_index(p, m->request, m->id, m->deadline_ms);
-		break;
+	case OP_READ_INDEX: forward_read_index(p, m->request, m->id, m->deadline_ms); break;
 	}
 	mem_free(m);
 }
@@ -270,7 +264,8 @@ void peer_table_refresh(struct peer *p)
 	us = member_find(&p->table, p->self);
 	if (us != NULL && us->removed) {
 		peer_refuse(p,
-			    "this lighthouse (%" PRIu64 ") was removed from the cluster: empty %s and join "
+			    "this lighthouse (%" PRIu64
+			    ") was removed from the cluster: empty %s and join "
 			    "anew with a new token to bring this host back",
 			    p->self, p->dir);
 	}

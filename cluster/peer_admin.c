@@ -71,8 +71,7 @@ static int fill_addresses(struct peer *p, struct key *k, struct err *err)
 	for (int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; i < t.n && k->naddrs < LIM_KEY_ADDRS; i++) {
 			if (!t.m[i].removed && (t.m[i].id == p->self) == (pass == 0)) {
-				memcpy(k->addrs[k->naddrs++], t.m[i].address,
-				       sizeof(k->addrs[0]));
+				memcpy(k->addrs[k->naddrs++], t.m[i].address, sizeof(k->addrs[0]));
 			}
 		}
 	}
@@ -84,8 +83,7 @@ int peer_token_create(struct peer *p, struct loop *loop, const Skerry__Internal_
 		      uint64_t lifetime_ms, token_cb cb, void *arg, struct err *err)
 {
 	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
-	Skerry__Internal__V1__JoinTokenCreate body =
-		SKERRY__INTERNAL__V1__JOIN_TOKEN_CREATE__INIT;
+	Skerry__Internal__V1__JoinTokenCreate body = SKERRY__INTERNAL__V1__JOIN_TOKEN_CREATE__INIT;
 	Skerry__Internal__V1__Credential cred = SKERRY__INTERNAL__V1__CREDENTIAL__INIT;
 	struct propose_options o = {.class = PROPOSE_INTERNAL};
 	struct token *t = secret_alloc(sizeof(*t));

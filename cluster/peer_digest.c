@@ -124,7 +124,8 @@ static void ask_all(struct compare *c)
 		struct peer_link *l = peer_link_find(p, row->d.id);
 		digest_request q = SKERRY__INTERNAL__V1__GET_DIGEST_REQUEST__INIT;
 		uint64_t now = clock_mono_ms();
-		struct rpc_opts o = {.deadline_ms = c->deadline_ms > now ? c->deadline_ms - now : 1};
+		struct rpc_opts o = {.deadline_ms = c->deadline_ms > now ? c->deadline_ms - now
+									 : 1};
 
 		if (row->d.id == p->self) {
 			own = row;
@@ -133,9 +134,10 @@ static void ask_all(struct compare *c)
 			c->missing--;
 		} else {
 			q.marker = c->marker;
-			row->call = rpc_unary(l->channel, PATH_DIGEST, &q.base,
-					      &skerry__internal__v1__get_digest_response__descriptor,
-					      &o, on_digest, row);
+			row->call =
+				rpc_unary(l->channel, PATH_DIGEST, &q.base,
+					  &skerry__internal__v1__get_digest_response__descriptor,
+					  &o, on_digest, row);
 		}
 	}
 	if (own != NULL) {
@@ -144,7 +146,8 @@ static void ask_all(struct compare *c)
 	row_done(c);
 }
 
-static void on_marker(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
+static void on_marker(void *arg, const struct err *err,
+		      const Skerry__Internal__V1__CommandResult *r)
 {
 	struct compare *c = arg;
 

@@ -38,13 +38,13 @@ struct tls_slot;
 
 enum {
 	PEER_TICK_MS = 200,
-	PEER_ASK_MS = 1000,	    /* between two WhoAreYou on a link */
+	PEER_ASK_MS = 1000,          /* between two WhoAreYou on a link */
 	PEER_ASK_DEADLINE_MS = 2000, /* for its answer; without one the connection is made anew */
 	PEER_DIAL_MS = 2000,
-	PEER_LOST_MS = 5000,	 /* without a link: declared lost by the leader */
-	PEER_VET_MS = 2000,	 /* a raft link waits so long to be vetted */
+	PEER_LOST_MS = 5000,     /* without a link: declared lost by the leader */
+	PEER_VET_MS = 2000,      /* a raft link waits so long to be vetted */
 	PEER_ACK_AGE_MS = 10000, /* when what a peer said of itself counts as acknowledged */
-	PEER_SAVE_MS = 5000,	 /* between two writes of acknowledged.json */
+	PEER_SAVE_MS = 5000,     /* between two writes of acknowledged.json */
 	PEER_RENEW_MS = 3600 * 1000,
 	PEER_WAITING_MAX = 64, /* raft links of one member that wait to be vetted, or live */
 };
@@ -64,13 +64,13 @@ struct peer_link {
 	struct loop_timer timer; /* the next dial, or the next question */
 	struct backoff backoff;
 	uint64_t ask_seq, answer_seq; /* questions asked; the last one answered */
-	bool ask_again;		      /* another one as soon as this is answered */
+	bool ask_again;               /* another one as soon as this is answered */
 	uint64_t asked_ns;
 	int64_t asked_wall_ms;
 
 	/* what it said; valid while heard_ms != 0 */
 	bool vetted; /* a member in its running incarnation whose log holds what it had acknowledged */
-	bool stale;  /* it is not: a directory put back or wiped */
+	bool stale; /* it is not: a directory put back or wiped */
 	bool leads;
 	uint64_t vetted_incarnation;
 	uint64_t incarnation, term, last_index, applied_index, revision, devices;
@@ -132,7 +132,7 @@ struct peer {
 	uint64_t last_race_ms;
 
 	/* member.run */
-	bool changing;		 /* a step of member_next runs */
+	bool changing;           /* a step of member_next runs */
 	uint64_t change_hold_ms; /* not before this, after a failure */
 	uint64_t clocks_ms, transfer_ms;
 
@@ -148,7 +148,7 @@ struct peer {
 	/* what the directory lacks, as peers say (the second time it counts) */
 	uint64_t behind_ack, behind_ms;
 
-	struct list digests;	  /* comparisons under way */
+	struct list digests;      /* comparisons under way */
 	struct list digest_waits; /* calls of others that wait for a marker */
 
 	/* for other threads */

@@ -89,10 +89,13 @@ static void vet(struct peer_link *l, const who_response *a)
 {
 	if (a->incarnation != l->vetted_incarnation && a->last_index < l->ack) {
 		if (!l->stale) {
-			LOG_WARN("lighthouse %" PRIu64 " lacks entries that it had acknowledged (has %" PRIu64
-				 ", had %" PRIu64 "): it is refused. Its directory was put back from a "
-				 "copy or wiped: remove it and join it anew with an empty directory",
-				 l->id, a->last_index, l->ack);
+			LOG_WARN(
+				"lighthouse %" PRIu64
+				" lacks entries that it had acknowledged (has %" PRIu64
+				", had %" PRIu64
+				"): it is refused. Its directory was put back from a "
+				"copy or wiped: remove it and join it anew with an empty directory",
+				l->id, a->last_index, l->ack);
 		}
 		l->stale = true;
 		set_vetted(l, false);
@@ -119,12 +122,13 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 	if (status->code != 0) {
 		LOG_DEBUG("peer: WhoAreYou to %" PRIu64 ": %s", l->id, status->msg);
 		if (strcmp(status->reason, "MEMBER_REMOVED") == 0) {
-			peer_refuse(p,
-				    "lighthouse %" PRIu64
-				    " says that this lighthouse (%" PRIu64 ") was removed from the "
-				    "cluster: empty %s and join anew with a new token to bring this "
-				    "host back",
-				    l->id, p->self, p->dir);
+			peer_refuse(
+				p,
+				"lighthouse %" PRIu64 " says that this lighthouse (%" PRIu64
+				") was removed from the "
+				"cluster: empty %s and join anew with a new token to bring this "
+				"host back",
+				l->id, p->self, p->dir);
 		}
 		set_vetted(l, false);
 		peer_raft_vetted(l);

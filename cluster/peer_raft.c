@@ -22,7 +22,7 @@ struct raft_link {
 	struct list node;
 	struct peer_link *link;
 	bool outbound;
-	uint64_t request;   /* outbound: whose answer is due; 0: answered */
+	uint64_t request; /* outbound: whose answer is due; 0: answered */
 	struct dial *dial;
 	struct stream *stream; /* waits to be vetted */
 	uint64_t need_seq;     /* the question that vets it */
@@ -156,8 +156,8 @@ void peer_raft_vetted(struct peer_link *l)
 		if (l->vetted) {
 			hand_over(rl);
 		} else {
-			fail(rl, l->stale ? "its log lacks what it had acknowledged" :
-					    "the member was not vetted");
+			fail(rl, l->stale ? "its log lacks what it had acknowledged"
+					  : "the member was not vetted");
 		}
 	}
 }

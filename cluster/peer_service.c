@@ -193,7 +193,8 @@ static void check_own_log(struct peer *p, uint64_t from, uint64_t acknowledged, 
 		peer_refuse(p,
 			    "the log in %s ends at %" PRIu64 ", but lighthouse %" PRIu64
 			    " has seen this lighthouse acknowledge %" PRIu64
-			    ": the directory was put back from a copy or wiped. Remove this member (`skerry "
+			    ": the directory was put back from a copy or wiped. Remove this member "
+			    "(`skerry "
 			    "cluster remove %" PRIu64
 			    "` on another lighthouse), empty the directory and join anew",
 			    p->dir, last, from, acknowledged, p->self);

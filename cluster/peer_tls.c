@@ -76,7 +76,8 @@ int peer_tls_server(struct peer *p, struct tls_ctx **ret, struct err *err)
 	struct tls_server_opts o = {
 		.alpn = alpn,
 		.tls13_only = true,
-		.client_auth = TLS_CLIENT_AUTH_OPTIONAL, /* joiners have none; the others are asked in on_stream */
+		.client_auth =
+			TLS_CLIENT_AUTH_OPTIONAL, /* joiners have none; the others are asked in on_stream */
 		.client_ca_pem = p->keys->ca_cert_pem,
 		.verify = verify_caller,
 		.verify_arg = p,

@@ -12,7 +12,7 @@
 #include "net/dial.h"
 
 #define PEM_BEGIN "-----BEGIN CERTIFICATE-----"
-#define PEM_END	  "-----END CERTIFICATE-----"
+#define PEM_END   "-----END CERTIFICATE-----"
 #define PEM_LINE  64
 
 const char *pki_uri_peer(uint64_t cluster, uint64_t id, char out[PKI_URI_MAX])
@@ -79,9 +79,10 @@ int pki_peer_id(const struct x509_facts *facts, uint64_t cluster, uint64_t *ret_
 	*ret_id = id;
 	return 0;
 wrong:
-	return err_reason(err, ERR_DENIED, "WRONG_NAME",
-			  "the certificate's name %.100s is not that of a lighthouse of this cluster",
-			  facts->uris[0]);
+	return err_reason(
+		err, ERR_DENIED, "WRONG_NAME",
+		"the certificate's name %.100s is not that of a lighthouse of this cluster",
+		facts->uris[0]);
 }
 
 /* DER up to the key itself: SEQUENCE { SEQUENCE { algorithm }, BIT STRING without spare bits. RFC 5480, 8410. */
@@ -155,8 +156,7 @@ int pki_cert_der(const char *pem, struct buf *out, struct err *err)
 			buf_u8(&text, (uint8_t)*s);
 		}
 	}
-	r = text.len == 0 ? ERR_INVALID :
-			    base64_decode_buf((const char *)text.data, text.len, out);
+	r = text.len == 0 ? ERR_INVALID : base64_decode_buf((const char *)text.data, text.len, out);
 	buf_done(&text);
 	return r < 0 ? err_set(err, ERR_INVALID, "the certificate is not base64") : 0;
 }
@@ -378,8 +378,8 @@ int pki_verify_peer(const void *cert_der, size_t cert_len, const char *ca_pem, u
 	}
 	/* Judged at the moment it was made: the dates decide nothing here (see the header). */
 	pki_cert_pem(cert_der, cert_len, &pem);
-	is_signed = x509_signed_by(buf_str(&pem), ca_pem,
-				   MAX(facts.not_before_ms, ca.not_before_ms));
+	is_signed =
+		x509_signed_by(buf_str(&pem), ca_pem, MAX(facts.not_before_ms, ca.not_before_ms));
 	if (!is_signed) {
 		r = err_reason(err, ERR_DENIED, "FOREIGN_CA",
 			       "the certificate (%.100s) is not of this cluster's CA",
@@ -392,8 +392,8 @@ int pki_verify_peer(const void *cert_der, size_t cert_len, const char *ca_pem, u
 	}
 	if (id == self || (expect != 0 && id != expect)) {
 		r = err_reason(err, ERR_DENIED, "WRONG_NAME",
-			       id == self ? "lighthouse %" PRIu64 " is this lighthouse itself" :
-					    "lighthouse %" PRIu64 " answered for another one",
+			       id == self ? "lighthouse %" PRIu64 " is this lighthouse itself"
+					  : "lighthouse %" PRIu64 " answered for another one",
 			       id);
 		goto out;
 	}

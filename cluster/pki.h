@@ -88,7 +88,8 @@ MUST_CHECK int pki_pin(const char *cert_pem, uint8_t ret_pin[32], struct err *er
 
 /* A peer certificate for lighthouse `id` with public key `spki`, valid from now_ms; appends PEM. */
 MUST_CHECK int pki_issue_peer(const struct pki_ca *ca, uint64_t id, const void *spki,
-			      size_t spki_len, int64_t now_ms, struct buf *out_pem, struct err *err);
+			      size_t spki_len, int64_t now_ms, struct buf *out_pem,
+			      struct err *err);
 
 /* An API certificate; api_url is https://host[:port], ERR_INVALID (field api_url) else. Appends PEM. */
 MUST_CHECK int pki_issue_api(const struct pki_ca *ca, uint64_t id, const void *spki,

@@ -37,8 +37,7 @@ enum probe_verdict probe_observe(struct probe *p, enum probe_seen seen,
 		/* Of an older term than ours: it will learn; the timer decides. */
 		return PROBE_UNKNOWN;
 	case PROBE_TIMEOUT:
-	case PROBE_ERROR:
-		break;
+	case PROBE_ERROR: break;
 	}
 	return PROBE_UNKNOWN;
 }

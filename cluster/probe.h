@@ -13,20 +13,20 @@ enum probe_seen {
 	PROBE_REFUSED, /* nobody listens, or the connection was reset before an answer */
 	PROBE_ANSWER,  /* WhoAreYou was answered */
 	PROBE_TIMEOUT, /* no answer in time: the host or the network may be gone */
-	PROBE_ERROR,   /* anything else: another certificate, no descriptors, a name that does not resolve */
+	PROBE_ERROR, /* anything else: another certificate, no descriptors, a name that does not resolve */
 };
 
 enum probe_verdict {
-	PROBE_AGAIN,	   /* try once more, after PROBE_AGAIN_MS */
-	PROBE_LOST,	   /* the process that led is gone: race now */
+	PROBE_AGAIN,       /* try once more, after PROBE_AGAIN_MS */
+	PROBE_LOST,        /* the process that led is gone: race now */
 	PROBE_FALSE_ALARM, /* it lives and leads: only a link broke */
-	PROBE_UNKNOWN,	   /* leave it to the election timer */
+	PROBE_UNKNOWN,     /* leave it to the election timer */
 };
 
 enum {
 	PROBE_AGAIN_MS = 5,
 	PROBE_TIMEOUT_MS = 500, /* for one attempt */
-	PROBE_RACE_MS = 5000,	/* at most one forced race in this time */
+	PROBE_RACE_MS = 5000,   /* at most one forced race in this time */
 	PROBE_ATTEMPTS = 4,
 };
 

@@ -118,8 +118,7 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 
 static void on_dialled(void *arg, struct stream *stream, size_t which, const struct err *err)
 {
-	Skerry__Internal__V1__WhoAreYouRequest q =
-		SKERRY__INTERNAL__V1__WHO_ARE_YOU_REQUEST__INIT;
+	Skerry__Internal__V1__WhoAreYouRequest q = SKERRY__INTERNAL__V1__WHO_ARE_YOU_REQUEST__INIT;
 	struct rpc_opts o = {.deadline_ms = PROBE_TIMEOUT_MS};
 	struct peer *p = arg;
 	struct peer_link *l = peer_link_find(p, p->probe.leader);

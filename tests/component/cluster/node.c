@@ -84,7 +84,8 @@ static void say_error(struct child *c, const struct err *e)
 	say(c, "error %s %s", e->reason[0] != '\0' ? e->reason : err_name(e->code), e->msg);
 }
 
-static void on_result(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
+static void on_result(void *arg, const struct err *err,
+		      const Skerry__Internal__V1__CommandResult *r)
 {
 	struct child *c = arg;
 
@@ -358,8 +359,8 @@ static void on_digests(void *arg, const struct err *err, uint64_t revision, size
 	c->text[0] = '\0';
 	for (size_t i = 0; i < n; i++) {
 		len += (size_t)snprintf(c->text + len, sizeof(c->text) - len, " %s",
-					d[i].error[0] != '\0' ? "-" :
-								hex_encode(hex, d[i].digest, 32));
+					d[i].error[0] != '\0' ? "-"
+							      : hex_encode(hex, d[i].digest, 32));
 	}
 	answered(c);
 }
@@ -395,7 +396,8 @@ static void do_status(struct child *c)
 		lost += s.member[i].incarnation == 0;
 	}
 	say(c,
-	    "ok id=%" PRIu64 " leader=%" PRIu64 " term=%" PRIu64 " members=%zu voters=%zu linked=%zu "
+	    "ok id=%" PRIu64 " leader=%" PRIu64 " term=%" PRIu64
+	    " members=%zu voters=%zu linked=%zu "
 	    "applied=%" PRIu64 " revision=%" PRIu64 " quorum=%d lost=%zu races=%.0f alarms=%.0f",
 	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
 	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0);

@@ -12,8 +12,8 @@ struct node {
 	char dir[128];
 	char name[16];
 	uint16_t port;
-	pid_t pid; /* 0: not running */
-	int fd;	   /* control socket */
+	pid_t pid;       /* 0: not running */
+	int fd;          /* control socket */
 	int exit_status; /* of the last process that was waited for */
 };
 

@@ -45,9 +45,9 @@ __attribute__((format(printf, 1, 2))) static void shell(const char *fmt, ...)
 static bool settled(struct fixture *f, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		if (f->n[i].pid != 0 && (node_status(&f->n[i], "voters") != n ||
-					 node_status(&f->n[i], "leader") == 0 ||
-					 node_status(&f->n[i], "linked") != n - 1)) {
+		if (f->n[i].pid != 0 &&
+		    (node_status(&f->n[i], "voters") != n || node_status(&f->n[i], "leader") == 0 ||
+		     node_status(&f->n[i], "linked") != n - 1)) {
 			return false;
 		}
 	}
@@ -424,7 +424,7 @@ static void test_join_rate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_tokens),	   cmocka_unit_test(test_foreign_ca),
+		cmocka_unit_test(test_tokens),     cmocka_unit_test(test_foreign_ca),
 		cmocka_unit_test(test_other_key),  cmocka_unit_test(test_wiped),
 		cmocka_unit_test(test_old_copy),   cmocka_unit_test(test_removed),
 		cmocka_unit_test(test_join_again), cmocka_unit_test(test_join_rate),

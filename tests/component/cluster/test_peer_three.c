@@ -370,12 +370,9 @@ static void test_shrink(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forward),
-		cmocka_unit_test(test_kill_leader),
-		cmocka_unit_test(test_kill_all),
-		cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_silent_leader),
-		cmocka_unit_test(test_orderly_end),
+		cmocka_unit_test(test_forward),       cmocka_unit_test(test_kill_leader),
+		cmocka_unit_test(test_kill_all),      cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_silent_leader), cmocka_unit_test(test_orderly_end),
 		cmocka_unit_test(test_shrink),
 	};
 

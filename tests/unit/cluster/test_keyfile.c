@@ -31,7 +31,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	static const char *const files[] = {"identity.json", "cluster.key", "node.key", "node.crt",
-					    "api.key",	     "api.crt",	    "ca.crt"};
+					    "api.key",       "api.crt",     "ca.crt"};
 	struct fixture *f = *state;
 
 	TEST_TABLE(name, files)
@@ -106,8 +106,8 @@ static void spoil(const char *dir, const char *file, const char *text)
 
 static void test_damage(void **state)
 {
-	static const char *const files[] = {"cluster.key", "node.key", "node.crt", "api.key",
-					    "api.crt", "ca.crt"};
+	static const char *const files[] = {"cluster.key", "node.key", "node.crt",
+					    "api.key",     "api.crt",  "ca.crt"};
 	struct fixture *f = *state;
 	struct keyfile k = {0};
 	char path[128];
@@ -157,8 +157,8 @@ static void test_recovery(void **state)
 	copy = mem_strdup(text);
 	for (size_t i = 0, j = 0; i <= n; i++) {
 		if (text[i] != '-') {
-			copy[j++] = (char)(text[i] >= 'a' && text[i] <= 'z' ? text[i] - 32 :
-									      text[i]);
+			copy[j++] =
+				(char)(text[i] >= 'a' && text[i] <= 'z' ? text[i] - 32 : text[i]);
 		}
 	}
 	assert_ok(keyfile_recovery_parse(copy, back, NULL));

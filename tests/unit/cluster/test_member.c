@@ -26,8 +26,9 @@ static void make(struct world *w, const char *table, const char *raft)
 		uint64_t id = i + 1;
 
 		if (table[i] != '.') {
-			assert_ok(member_table_add(&w->table, id, table[i] == 'R', table[i] == 'V', 1,
-						   "n", "h:1", "https://h", &id, sizeof(id), NULL));
+			assert_ok(member_table_add(&w->table, id, table[i] == 'R', table[i] == 'V',
+						   1, "n", "h:1", "https://h", &id, sizeof(id),
+						   NULL));
 		}
 	}
 	for (size_t i = 0; raft[i] != '\0'; i++) {
@@ -174,8 +175,9 @@ static void test_table_file(void **state)
 	assert_true(member_table_equal(&a, &b));
 	b.m[1].voter = false;
 	assert_false(member_table_equal(&a, &b));
-	assert_err(member_table_add(&a, 1, false, false, 0, "n", "h:1", "https://h", key, 200, NULL),
-		   ERR_LIMIT);
+	assert_err(
+		member_table_add(&a, 1, false, false, 0, "n", "h:1", "https://h", key, 200, NULL),
+		ERR_LIMIT);
 	snprintf(path, sizeof(path), "%s/members.json", dir);
 	unlink(path);
 	rmdir(dir);

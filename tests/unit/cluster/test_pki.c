@@ -158,9 +158,9 @@ static void test_ca_seal(void **state)
 	/* Bound to cluster and generation. */
 	assert_err(pki_ca_open(CLUSTER, der.data, der.len, box.data, box.len, 2, key, &ca, NULL),
 		   ERR_CORRUPT);
-	assert_err(pki_ca_open(CLUSTER + 1, der.data, der.len, box.data, box.len, 1, key, &ca,
-			       NULL),
-		   ERR_CORRUPT);
+	assert_err(
+		pki_ca_open(CLUSTER + 1, der.data, der.len, box.data, box.len, 1, key, &ca, NULL),
+		ERR_CORRUPT);
 	/* Another CA's certificate beside the key. */
 	buf_reset(&der);
 	assert_ok(pki_cert_der(f->foreign.cert_pem, &der, NULL));

@@ -37,12 +37,12 @@ static void test_verdicts(void **state)
 		const char *seen;
 		enum probe_verdict verdict;
 	} cases[] = {
-		{"r", PROBE_AGAIN},	   {"rr", PROBE_LOST},	      {"L", PROBE_AGAIN},
-		{"LL", PROBE_FALSE_ALARM}, {"Lr", PROBE_AGAIN},	      {"Lrr", PROBE_LOST},
-		{"rL", PROBE_AGAIN},	   {"rLL", PROBE_FALSE_ALARM}, {"rLr", PROBE_LOST},
-		{"N", PROBE_LOST},	   {"rN", PROBE_LOST},	      {"LN", PROBE_LOST},
-		{"F", PROBE_LOST},	   {"t", PROBE_UNKNOWN},      {"rt", PROBE_UNKNOWN},
-		{"e", PROBE_UNKNOWN},	   {"Lt", PROBE_UNKNOWN},     {"O", PROBE_UNKNOWN},
+		{"r", PROBE_AGAIN},        {"rr", PROBE_LOST},         {"L", PROBE_AGAIN},
+		{"LL", PROBE_FALSE_ALARM}, {"Lr", PROBE_AGAIN},        {"Lrr", PROBE_LOST},
+		{"rL", PROBE_AGAIN},       {"rLL", PROBE_FALSE_ALARM}, {"rLr", PROBE_LOST},
+		{"N", PROBE_LOST},         {"rN", PROBE_LOST},         {"LN", PROBE_LOST},
+		{"F", PROBE_LOST},         {"t", PROBE_UNKNOWN},       {"rt", PROBE_UNKNOWN},
+		{"e", PROBE_UNKNOWN},      {"Lt", PROBE_UNKNOWN},      {"O", PROBE_UNKNOWN},
 		{"HH", PROBE_FALSE_ALARM},
 	};
 
