@@ -27,6 +27,25 @@ static int check_prefixes(const void *value, struct err *e)
 	return 0;
 }
 
+/* What a listener can be given: host:port, [v6]:port, :port, unix:/path. */
+static int check_listen(const void *value, struct err *e)
+{
+	const char *text = *(char *const *)value;
+	char host[256];
+	uint16_t port;
+
+	if (!text || !strncmp(text, "unix:/", 6))
+		return 0;
+	if (*text == ':') {
+		char *any = mem_printf("0.0.0.0%s", text);
+		int rc = hostport_parse(any, 0, host, sizeof(host), &port, e);
+
+		mem_free(any);
+		return rc;
+	}
+	return hostport_parse(text, 0, host, sizeof(host), &port, e);
+}
+
 static int check_url(const void *value, struct err *e)
 {
 	const char *url = *(char *const *)value;
@@ -38,7 +57,11 @@ static int check_url(const void *value, struct err *e)
 
 #define L(member) offsetof(struct lighthouse_listener, member)
 static const struct config_key listener_keys[] = {
-	{.path = "address", .type = CONFIG_STRING, .offset = L(address), .required = true},
+	{.path = "address",
+	 .type = CONFIG_STRING,
+	 .offset = L(address),
+	 .required = true,
+	 .check = check_listen},
 	{.path = "tls",
 	 .type = CONFIG_ENUM,
 	 .offset = L(tls),
@@ -82,7 +105,8 @@ static const struct config_key keys[] = {
 	{.path = "peer_listen",
 	 .type = CONFIG_STRING,
 	 .offset = C(peer_listen),
-	 .def = "0.0.0.0:8444"},
+	 .def = "0.0.0.0:8444",
+	 .check = check_listen},
 	{.path = "peer_address", .type = CONFIG_STRING, .offset = C(peer_address)},
 	{.path = "api_url", .type = CONFIG_STRING, .offset = C(api_url), .check = check_url},
 	{.path = "log_level",

@@ -23,7 +23,8 @@ enum { API_PORT = 8443, PEER_PORT = 8444, JOIN_MS = 30000 };
 int command_fail(const struct err *err)
 {
 	fprintf(stderr, "skerryd: %s", err_msg(err, err->code));
-	if (err->field[0])
+	/* A mistake in the file has its place in both. */
+	if (err->field[0] && !strstr(err_msg(err, err->code), err->field))
 		fprintf(stderr, " (%s)", err->field);
 	fputc('\n', stderr);
 	switch (err->code) {
