@@ -20,6 +20,8 @@
 #define LIM_MEMBERS 16
 /* Whole replicated state. */
 #define LIM_STATE_BYTES (1ull << 30)
+/* With less than that free below its state directory a leader takes no command that makes the state grow. */
+#define LIM_DISK_FREE_BYTES (64ull << 20)
 /* History kept per tailnet. */
 #define LIM_HISTORY_BYTES (64u << 20)
 #define LIM_HISTORY_MS    (30ll * 24 * 3600 * 1000)

@@ -109,8 +109,12 @@ void cluster_subscribe(struct cluster *c, struct loop *loop, changes_cb cb, void
 void changes_applied(struct cluster *c, const struct applied *a)
 {
 	struct batch *b;
+	bool nobody;
 
-	if (a->n_changes == 0 || list_empty(&c->subscribers)) {
+	pthread_mutex_lock(&c->changes_lock);
+	nobody = list_empty(&c->subscribers);
+	pthread_mutex_unlock(&c->changes_lock);
+	if (a->n_changes == 0 || nobody) {
 		return;
 	}
 	b = mem_zalloc(sizeof(*b) + a->n_changes * sizeof(struct cluster_change));

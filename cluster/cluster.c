@@ -1,7 +1,9 @@
 /* The façade: opens a directory, runs the raft thread, and what any thread asks of it. */
 #include "cluster/cluster.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -226,8 +228,23 @@ static void gauges_make(struct cluster *c)
 	c->metric.map = metrics_gauge("skerry_store_used_ratio", "Used part of the store's map.", NULL);
 	c->metric.oldest_read = metrics_gauge("skerry_store_oldest_read_seconds",
 					      "Age of the oldest read transaction.", NULL);
+	c->metric.disk_free = metrics_gauge("skerry_disk_free_bytes",
+					    "Free space below the state directory.", NULL);
 	c->metric.waiting = metrics_gauge("skerry_commands_waiting",
 					  "Commands of clients that wait for their apply.", NULL);
+}
+
+/* The log is written before anything else, in segments of 8 MiB: without room the lighthouse ends. */
+static void disk_judge(struct cluster *c)
+{
+	struct statvfs v;
+
+	if (statvfs(c->dir, &v) == 0) {
+		uint64_t available = (uint64_t)v.f_bavail * v.f_frsize;
+
+		c->disk_low = available < LIM_DISK_FREE_BYTES;
+		gauge_set(c->metric.disk_free, (double)available);
+	}
 }
 
 static void on_publish(void *arg)
@@ -238,6 +255,7 @@ static void on_publish(void *arg)
 	cluster_publish(c);
 	gauges(c);
 	if (!c->syncing && now >= c->synced_ms + SYNC_MS) {
+		disk_judge(c);
 		c->syncing = loop_work(c->loop, sync_work, sync_done, c) == 0;
 		c->synced_ms = now;
 	}
@@ -297,6 +315,8 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	struct cluster *c = MEM_NEW(struct cluster);
 	int r;
 
+	/* libraft writes through uv's pool, which look-ups of names and our own jobs share: four are too few. */
+	setenv("UV_THREADPOOL_SIZE", "8", 0);
 	c->lock_fd = -1;
 	c->dir = mem_strdup(o->dir);
 	c->version = mem_strdup(o->version != NULL ? o->version : "");

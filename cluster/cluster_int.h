@@ -99,11 +99,12 @@ struct cluster {
 	unsigned tick_vain;
 	bool announced; /* LighthouseStart was answered: commands of this incarnation count */
 	bool stopping, handing_over;
+	bool disk_low; /* the file system of the directory is nearly full */
 	bool syncing;
 	uint64_t synced_ms;
 	struct {
 		struct metric *term, *applied, *commit, *leads, *revision, *bytes, *map, *oldest_read,
-			*waiting;
+			*waiting, *disk_free;
 	} metric;
 };
 

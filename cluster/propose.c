@@ -255,6 +255,12 @@ int propose_admit(struct cluster *c, bool grows, struct err *err)
 				  "tailnets",
 				  (unsigned long long)consensus_state_bytes(c->cs), LIM_STATE_BYTES);
 	}
+	if (c->disk_low) {
+		return err_reason(err, ERR_LIMIT, "DISK_FULL",
+				  "the file system of %s on the leader has less than %llu MiB free: free "
+				  "space there",
+				  c->dir, LIM_DISK_FREE_BYTES >> 20);
+	}
 	if (consensus_map_permille(c->cs) > MAP_FULL_PERMILLE) {
 		return err_reason(err, ERR_LIMIT, "STORE_FULL",
 				  "the store of the leader is %u ‰ full: raise the size of its map",
@@ -440,7 +446,8 @@ void propose_applied(struct cluster *c, const struct applied *a)
 {
 	struct proposer *q = &c->prop;
 
-	for (size_t i = 0; i < a->n; i++) {
+	/* In an entry of ours what is our own is LOCAL, and answered by its done(). */
+	for (size_t i = 0; i < a->n && !a->own; i++) {
 		const struct applied_command *ac = &a->command[i];
 		struct proposal *p = NULL;
 
