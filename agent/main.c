@@ -137,17 +137,22 @@ int main(int argc, char **argv)
 		case 'k': check = true; break;
 		case 'v': printf("skerry-agent %s\n", SKERRY_VERSION); return EXIT_SUCCESS;
 		case 'h': fputs(usage, stdout); return EXIT_SUCCESS;
-		default: fputs(usage, stderr); return EXIT_USAGE;
+		default:
+			fprintf(stderr, "See skerry-agent --help.\n");
+			return EXIT_USAGE;
 		}
 	}
 	if (optind != argc) {
-		fprintf(stderr, "skerry-agent: unexpected argument %s\n%s", argv[optind], usage);
+		fprintf(stderr, "skerry-agent: unexpected argument %s\nSee skerry-agent --help.\n",
+			argv[optind]);
 		return EXIT_USAGE;
 	}
 	if (agent_config_load(path != NULL ? path : AGENT_CONFIG_DEFAULT, path != NULL, &config,
 			      &e) < 0) {
-		fprintf(stderr, "skerry-agent: %s%s%s\n", e.field, e.field[0] != '\0' ? ": " : "",
-			e.msg);
+		/* A mistake in the file has its place in both. */
+		fprintf(stderr, "skerry-agent: %s%s%s\n",
+			strstr(e.msg, e.field) == NULL ? e.field : "",
+			strstr(e.msg, e.field) == NULL ? ": " : "", e.msg);
 		return EXIT_CONFIG;
 	}
 	if (check) {

@@ -30,4 +30,6 @@ wait $up || {
 }
 within 10 "d2 sees its peer" sees_peers d2 1
 check "and reaches it" on_tailnet d2 d1
-refuse "a code is good once" "." in_host lh1 skerry node approve "$code"
+# Said twice it is the same device, not a second one.
+check "the same code again says the same" in_host lh1 skerry node approve "$code"
+check "and makes no second device" test "$(in_host lh1 skerry node list -o json | jq '.nodes | length')" -eq 2

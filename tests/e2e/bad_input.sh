@@ -58,7 +58,7 @@ bad_config()
 	fails any "$file: $pattern" "bad.yaml:$line.*($pattern)|($pattern).*bad.yaml:$line" in_host "$6" timeout 10 "$program" "${@:7}" --config /etc/skerry/bad.yaml
 }
 bad_config skerryd lighthouse $'log_level: info\nnonsense: 1\n' 2 nonsense lh1 run
-bad_config skerryd lighthouse $'listeners:\n  - address: 1.2.3.4:99999\n' 2 'port|address' lh1 run
+bad_config skerryd lighthouse $'listeners:\n  - address: 1.2.3.4:99999\n    serve: [web]\n' 2 'port|address' lh1 run
 bad_config skerryd lighthouse $'log_level: info\nlog_level: debug\n' 2 'twice|duplicate|again' lh1 run
 bad_config skerryd lighthouse $'name: "a\n' '[0-9]' 'quote|scalar|end|YAML|parse' lh1 run
 bad_config skerry-agent agent $'interface: skerry0\nnonsense: 1\n' 2 nonsense d1
@@ -71,7 +71,7 @@ post()
 	local body=$1 path=$2
 	shift 2
 	in_host d1 curl -sk --max-time 5 -o /run/answer -w '%{http_code}' -H "Content-Type: application/json" \
-		-H "Authorization: Bearer $(cat "$lab/api-key")" "$@" --data-binary "$body" "$url/$path"
+		-H "${1:-Authorization: Bearer $(cat "$lab/api-key")}" --data-binary "$body" "$url/$path"
 }
 answers()
 {
@@ -97,8 +97,8 @@ answers "no login name" 400 invalid_argument '{"parent":"tailnets/1","user":{}}'
 answers "a name of another kind" 400 invalid_argument '{"name":"tailnets/1/nodes/x"}' $users/GetUser
 answers "something that is not there" 404 not_found '{"name":"tailnets/1/users/999999"}' $users/GetUser
 answers "a method that is not there" 404 unimplemented '{}' $users/Nonsense
-answers "no credential" 401 unauthenticated '{"parent":"tailnets/1"}' $users/ListUsers -H 'Authorization:'
-answers "a credential that is none" 401 unauthenticated '{"parent":"tailnets/1"}' $users/ListUsers -H 'Authorization: Bearer x'
+answers "no credential" 401 unauthenticated '{"parent":"tailnets/1"}' $users/ListUsers 'Authorization:'
+answers "a credential that is none" 401 unauthenticated '{"parent":"tailnets/1"}' $users/ListUsers 'Authorization: Bearer x'
 check "lighthouse still serves" voters lh1 1
 check "device still attached" attached_to d1
 check "nothing has changed" test "$(cluster_json lh1 | jq -r .revision)" = "$revision"

@@ -6,6 +6,7 @@ set -u
 
 lab_begin
 cluster_of 3
+lab_go_on=1
 host_start lh4
 host_connect lh4 core 14
 device_hosts 2
@@ -21,11 +22,11 @@ undisturbed()
 }
 
 refuse "no token" "token" join
-refuse "nonsense as a token" "token" join nonsense
+refuse "nonsense as a token" "sk-join" join nonsense
 token=$(join_token lh1) || die "no token"
-refuse "a cut token" "cut|checksum|incomplete|shorter" join "${token%????}"
-refuse "a token with a wrong character" "checksum|character" join "$(sed 's/\(.*\)[0-9]/\1z/' <<<"$token")"
-refuse "an auth key as a token" "join|token|kind" join "$(auth_key lh1)"
+refuse "a cut token" "a character is missing|cut" join "${token%????}"
+refuse "a token with a wrong character" "wrong" join "$(sed 's/\(.*\)[0-9]/\1z/' <<<"$token")"
+refuse "an auth key as a token" "not a join token" join "$(auth_key lh1)"
 check "none of them left a state behind" test -z "$(ls "$lab/lh4/state/lighthouse" 2>/dev/null)"
 
 # A used one: a good join on lh4, then the same token elsewhere.
@@ -52,19 +53,18 @@ rm -rf "$lab"/lh4/state/lighthouse "$lab"/lh4/etc/lighthouse.yaml
 
 # Another cluster's lighthouse, whose certificate has another CA, knocks at every door of the peer port.
 lh_init lh4
-key4=$(find "$lab/lh4/state/lighthouse" -name 'node.key' | head -1)
+# knock ARG...: fails, as openssl does, if the other side says no or closes.
+knock()
+{
+	in_host lh4 bash -c '(sleep 1) | timeout 5 openssl s_client -connect 10.77.0.11:8444 -tls1_3 -ign_eof "$@" \
+		>/run/out 2>&1; cat /run/out; ! grep -qE "SSL alert number|unexpected eof" /run/out' knock "$@"
+}
+in_host lh4 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=x \
+	-addext 'subjectAltName=URI:skerry://lab/lighthouse/1' -keyout /run/k.pem -out /run/c.pem >/dev/null 2>&1
 for alpn in skerry-raft/1 skerry-peer/1; do
-	# No certificate, and a self-made one: neither gets an application byte through.
-	in_host lh4 bash -c "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=x \
-		-addext 'subjectAltName=URI:skerry://lab/lighthouse/1' -keyout /run/k.pem -out /run/c.pem" >/dev/null 2>&1
-	refuse "$alpn with a foreign CA" "alert|closed|error|errno|unexpected" \
-		in_host lh4 bash -c "(sleep 1) | timeout 5 openssl s_client -connect 10.77.0.11:8444 -alpn $alpn -tls1_3 \
-			-cert /run/c.pem -key /run/k.pem -verify_quiet -ign_eof 2>&1 | tee /run/out; ! grep -qiE 'alert|closed|error|errno|unexpected' /run/out"
-	refuse "$alpn without a certificate" "alert|closed|error|errno|unexpected" \
-		in_host lh4 bash -c "(sleep 1) | timeout 5 openssl s_client -connect 10.77.0.11:8444 -alpn $alpn -tls1_3 \
-			-verify_quiet -ign_eof 2>&1 | tee /run/out; ! grep -qiE 'alert|closed|error|errno|unexpected' /run/out"
+	refuse "$alpn with a foreign CA" "SSL alert number|unexpected eof" knock -alpn $alpn -cert /run/c.pem -key /run/k.pem
+	refuse "$alpn without a certificate" "SSL alert number|unexpected eof" knock -alpn $alpn
 done
-[ -n "$key4" ] || say "note: no node.key found in the state directory"
 
 # A device refuses a lighthouse with another pin, and sends it no key.
 foreign=$(auth_key lh4) || die "no key of the other cluster"
@@ -82,3 +82,4 @@ refuse "a wiped directory under an old id" "behind|wiped|older|missing|restored|
 	in_host lh3 timeout 20 skerryd run
 check "the two others go on" auth_key lh1
 check "the term is as before" test "$(cluster_json lh1 | jq -r .term)" = "$term_before"
+[ "$shortfalls" -eq 0 ]

@@ -457,13 +457,13 @@ agent_config()
 	[ -f "$lab/$1/etc/agent.yaml" ] || : >"$lab/$1/etc/agent.yaml"
 }
 
-# device_up HOST URLS KEY [ARG...]: starts the agent and registers the device.
+# device_up HOST URLS KEY [ARG...]: starts the agent, if it does not run, and registers the device.
 device_up()
 {
 	local host=$1 urls=$2 key=$3
 	shift 3
 	agent_config "$host"
-	agent_run "$host"
+	daemon_alive "$host" agent || agent_run "$host"
 	in_host "$host" env SKERRY_AUTH_KEY="$key" skerry up --lighthouse "$urls" --hostname "$host" \
 		--accept-dns=host "$@" >"$lab/$host/log/up.log" 2>&1 || {
 		cat "$lab/$host/log/up.log"
