@@ -65,11 +65,13 @@ void agent_device_remove(struct agent_service *s, struct agent_device *d);
 
 /* A call that is answered by what a command became. */
 struct agent_answer {
-	struct agent_service *service;
+	struct api_pending pending;
 	struct rpc_server *server;
 	struct rpc_ref ref;
 };
 struct agent_answer *agent_answer_new(struct agent_service *s, struct rpc_call *call);
+/* Nothing will come. */
+void agent_answer_free(struct agent_answer *a);
 /*
  * Frees the answer. The call to go on with when the command was accepted; NULL: it is over, or was answered with the
  * failure or refusal.

@@ -143,16 +143,23 @@ struct agent_answer *agent_answer_new(struct agent_service *s, struct rpc_call *
 {
 	struct agent_answer *a = mem_zalloc(sizeof(*a));
 
-	a->service = s;
+	api_pending_begin(s->api, &a->pending);
 	a->server = rpc_call_server(call);
 	a->ref = rpc_call_ref(call);
 	return a;
 }
 
+void agent_answer_free(struct agent_answer *a)
+{
+	IGNORE(api_pending_end(&a->pending));
+	mem_free(a);
+}
+
 struct rpc_call *agent_answer_take(struct agent_answer *a, const struct err *err,
 				   const CommandResult *r)
 {
-	struct rpc_call *call = rpc_call_find(a->server, a->ref);
+	struct api *api = api_pending_end(&a->pending);
+	struct rpc_call *call = api ? api_call_find(api, a->server, a->ref) : NULL;
 	struct err e = {0};
 
 	mem_free(a);
@@ -312,7 +319,7 @@ void agent_logout(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 		answer = agent_answer_new(s, call);
 		rc = cluster_propose(s->cluster, s->loop, &cmd, &o, logout_done, answer, &err);
 		if (rc < 0)
-			mem_free(answer);
+			agent_answer_free(answer);
 	}
 	arena_done(&arena);
 	if (rc < 0)

@@ -59,6 +59,10 @@ static void deliver(void *arg)
 	struct list queue;
 	bool told;
 
+	if (s->c == NULL) { /* the cluster was closed meanwhile */
+		mem_free(s);
+		return;
+	}
 	list_init(&queue);
 	pthread_mutex_lock(&s->c->changes_lock);
 	list_splice(&queue, &s->queue);
@@ -135,7 +139,8 @@ void changes_applied(struct cluster *c, const struct applied *a)
 		};
 	}
 	pthread_mutex_lock(&c->changes_lock);
-	LIST_FOREACH (&c->subscribers, it) {
+	LIST_FOREACH(&c->subscribers, it)
+	{
 		struct subscriber *s = LIST_ENTRY(it, struct subscriber, node);
 
 		s->epoch = a->epoch;
@@ -165,7 +170,8 @@ void changes_reset(struct cluster *c)
 	v = c->view;
 	pthread_mutex_unlock(&c->seen_lock);
 	pthread_mutex_lock(&c->changes_lock);
-	LIST_FOREACH (&c->subscribers, it) {
+	LIST_FOREACH(&c->subscribers, it)
+	{
 		struct subscriber *s = LIST_ENTRY(it, struct subscriber, node);
 
 		queue_clear(s);
@@ -183,7 +189,7 @@ void changes_init(struct cluster *c)
 	list_init(&c->subscribers);
 }
 
-/* No subscribed loop may run any more, or have posts left: they hold the subscribers. */
+/* No subscribed loop may run meanwhile; what it runs later (loop_free) finds that the cluster is gone. */
 void changes_done(struct cluster *c)
 {
 	while (!list_empty(&c->subscribers)) {
@@ -191,7 +197,11 @@ void changes_done(struct cluster *c)
 			LIST_ENTRY(list_pop(&c->subscribers), struct subscriber, node);
 
 		queue_clear(s);
-		mem_free(s);
+		if (s->posted) {
+			s->c = NULL; /* the post holds it */
+		} else {
+			mem_free(s);
+		}
 	}
 	pthread_mutex_destroy(&c->changes_lock);
 }
