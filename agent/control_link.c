@@ -123,8 +123,12 @@ static struct tls_ctx *tls_for(struct control *c, bool learning, struct err *e)
 
 	if (learning) {
 		/* A key is a secret: without a pin only a host that the system's roots vouch for may get it. */
-		opts.trust = c->login.key_without_pin ? TLS_TRUST_SYSTEM : TLS_TRUST_CALLBACK;
-		opts.verify = verify_first;
+		if (c->login.key_without_pin) {
+			opts.trust = TLS_TRUST_SYSTEM;
+		} else {
+			opts.trust = TLS_TRUST_CALLBACK;
+			opts.verify = verify_first;
+		}
 		return tls_client_new(&opts, &ctx, e) < 0 ? NULL : ctx;
 	}
 	if (c->tls == NULL || c->tls_cluster != en->cluster_id ||
@@ -279,35 +283,85 @@ static void on_channel_state(void *arg, enum rpc_channel_state state, const stru
 	}
 }
 
-/* Cluster and pin are taken from the first contact; they are written when the registration succeeds. */
-static void learn(struct link *l, struct stream *stream)
+/* Cluster and pin are known now (written when the registration succeeds): the real connection is made with them. */
+static void learnt(struct link *l, uint64_t cluster, const uint8_t pin[32], const char *how)
 {
 	struct control *c = l->c;
 	struct enrolment *en = &c->identity->enrolment;
-	const struct stream_tls *tls = stream_tls(stream);
-	uint64_t lighthouse;
 	char hex[65];
 
-	if (!peer_ids(tls->peer, &en->cluster_id, &lighthouse) || !tls->peer->has_ca) {
-		struct err e = {0};
-
-		err_set(&e, ERR_UNAUTHENTICATED, "%s does not say which cluster it is of", l->url);
-		stream_abort(stream);
-		control_link_ended(l, &e, true, false);
-		return;
-	}
-	memcpy(en->pin, tls->peer->ca_spki_sha256, 32);
+	en->cluster_id = cluster;
+	memcpy(en->pin, pin, 32);
 	en->has_pin = true;
-	LOG_WARN("cluster %" PRIu64
-		 " was taken on trust at the first contact with %s: pin sha256:%s",
-		 en->cluster_id, l->url, hex_encode(hex, en->pin, 32));
-	stream_abort(stream);
+	LOG_WARN("cluster %" PRIu64 " was taken %s %s: pin sha256:%s", cluster, how, l->url,
+		 hex_encode(hex, en->pin, 32));
 	link_kill(l);
 	l = link_new(c);
 	c->next = l;
 	if (!link_dial(l, NULL)) {
 		control_link_ended(l, NULL, false, false);
 	}
+}
+
+static void learn_failed(struct link *l)
+{
+	struct err e = {0};
+
+	err_set(&e, ERR_UNAUTHENTICATED, "%s does not say which cluster it is of", l->url);
+	control_link_ended(l, &e, true, false);
+}
+
+/* The answer to a call without proof: a refusal that names the cluster. */
+static void on_cluster_told(void *arg, const struct err *status, const ProtobufCMessage *reply)
+{
+	struct link *l = arg;
+	const char *cluster = rpc_response_trailer(l->call, "skerry-cluster");
+	const char *pin = rpc_response_trailer(l->call, "skerry-ca-pin");
+	uint8_t hash[32];
+	uint64_t id;
+	char *end;
+
+	(void)status;
+	(void)reply;
+	l->call = NULL;
+	if (l->dead) {
+		return;
+	}
+	id = cluster == NULL ? 0 : strtoull(cluster, &end, 10);
+	if (id == 0 || *end != '\0' || pin == NULL ||
+	    hex_decode(pin, strlen(pin), hash, 32) != 32) {
+		learn_failed(l);
+		return;
+	}
+	learnt(l, id, hash, "from a host that the system's roots vouch for,");
+}
+
+static void learn(struct link *l, struct stream *stream)
+{
+	struct control *c = l->c;
+	const struct stream_tls *tls = stream_tls(stream);
+	Skerry__V1__RegisterRequest msg = SKERRY__V1__REGISTER_REQUEST__INIT;
+	struct rpc_opts opts = {.deadline_ms = CONTROL_CALL_MS};
+	struct rpc_channel_opts channel = {.on_state = on_channel_state, .arg = l};
+	uint64_t cluster, lighthouse;
+	uint8_t pin[32];
+
+	if (c->login.key_without_pin) {
+		/* The certificate may be a public one, which knows no cluster: the lighthouse is asked, without the key. */
+		l->channel = rpc_channel_over(stream, &channel);
+		l->call = rpc_unary(l->channel, "/skerry.v1.AgentService/Register", &msg.base,
+				    &skerry__v1__register_response__descriptor, &opts,
+				    on_cluster_told, l);
+		return;
+	}
+	if (!peer_ids(tls->peer, &cluster, &lighthouse) || !tls->peer->has_ca) {
+		stream_abort(stream);
+		learn_failed(l);
+		return;
+	}
+	memcpy(pin, tls->peer->ca_spki_sha256, sizeof(pin));
+	stream_abort(stream);
+	learnt(l, cluster, pin, "on trust at the first contact with");
 }
 
 static void link_up(struct link *l, struct stream *stream)

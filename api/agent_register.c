@@ -8,6 +8,7 @@
  *
  * The command carries the key's id and the verdict on its secret, never the secret.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -582,6 +583,20 @@ static int check_request(const Skerry__V1__RegisterRequest *req, struct key *key
 	return rc;
 }
 
+/*
+ * A device whose key carries no pin came by a name that the system's roots vouch for, and cannot prove itself before it
+ * knows the cluster. What it needs is public: it comes again with the pin.
+ */
+static void tell_cluster(struct agent_service *s, struct rpc_call *call)
+{
+	char cluster[24], pin[65];
+
+	snprintf(cluster, sizeof(cluster), "%" PRIu64, cluster_id(s->cluster));
+	hex_encode(pin, cluster_ca_pin(s->cluster), 32);
+	rpc_call_add_trailer(call, "skerry-cluster", cluster, strlen(cluster));
+	rpc_call_add_trailer(call, "skerry-ca-pin", pin, strlen(pin));
+}
+
 void agent_register(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 {
 	const Skerry__V1__RegisterRequest *req = (const Skerry__V1__RegisterRequest *)msg;
@@ -612,6 +627,7 @@ void agent_register(void *arg, struct rpc_call *call, const ProtobufCMessage *ms
 	if (rc < 0) {
 		key_done(&key);
 		counter_add(s->refused, 1);
+		tell_cluster(s, call);
 		rpc_call_finish(call, &err);
 		return;
 	}

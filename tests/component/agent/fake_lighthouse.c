@@ -47,10 +47,11 @@ void fake_ca_done(struct fake_ca *ca)
 	mem_free(ca->pem);
 }
 
-static void make_tls(struct fake *f)
+/* A certificate of the CA for 127.0.0.1; `uri` and `name` may be NULL. */
+static struct tls_ctx *make_ctx(const struct fake_ca *ca, const char *uri, const char *name,
+				tls_sni_fn sni, void *arg)
 {
 	static const char *const alpn[] = {"h2", NULL};
-	char uri[96], name[64];
 	const char *const uris[] = {uri, NULL}, *const dns[] = {name, NULL};
 	struct ipaddr ip = {.family = 4, .b = {127, 0, 0, 1}};
 	struct x509_spec spec = {.subject = "fake lighthouse",
@@ -61,27 +62,49 @@ static void make_tls(struct fake *f)
 				 .not_before_ms = clock_wall_ms() - 3600000,
 				 .not_after_ms = clock_wall_ms() + 86400000,
 				 .server = true};
-	struct tls_server_opts opts = {.alpn = alpn};
+	struct tls_server_opts opts = {.alpn = alpn, .sni = sni, .sni_arg = arg};
 	struct buf chain = BUF_INIT, key_pem = BUF_INIT;
 	uint8_t pub[X509_PUB_MAX];
 	struct x509_key *key;
+	struct tls_ctx *ctx;
 	struct err e = {0};
 	size_t len;
 
-	snprintf(uri, sizeof(uri), "skerry://%u/api/%" PRIu64, FAKE_CLUSTER, f->id);
-	snprintf(name, sizeof(name), "%u.skerry.invalid", FAKE_CLUSTER);
 	must(x509_key_new(X509_KEY_P256, &key, &e), &e);
 	len = x509_key_pub(key, pub);
-	must(x509_issue(f->ca->key, f->ca->pem, X509_KEY_P256, pub, len, &spec, &chain, &e), &e);
-	buf_append_str(&chain, f->ca->pem);
+	must(x509_issue(ca->key, ca->pem, X509_KEY_P256, pub, len, &spec, &chain, &e), &e);
+	buf_append_str(&chain, ca->pem);
 	must(x509_key_pem(key, &key_pem), &e);
 	opts.cert.chain_pem = buf_str(&chain);
 	opts.cert.key_pem = buf_str(&key_pem);
-	must(tls_server_new(&opts, &f->tls, &e), &e);
-	f->slot = tls_slot_new(f->tls);
+	must(tls_server_new(&opts, &ctx, &e), &e);
 	x509_key_free(key);
 	buf_done(&chain);
 	buf_done(&key_pem);
+	return ctx;
+}
+
+static void make_tls(struct fake *f)
+{
+	char uri[96], name[64];
+
+	snprintf(uri, sizeof(uri), "skerry://%u/api/%" PRIu64, FAKE_CLUSTER, f->id);
+	snprintf(name, sizeof(name), "%u.skerry.invalid", FAKE_CLUSTER);
+	f->tls = make_ctx(f->ca, uri, name, NULL, NULL);
+	f->slot = tls_slot_new(f->tls);
+}
+
+static struct tls_ctx *choose(void *arg, const char *server_name)
+{
+	struct fake *f = arg;
+
+	return strstr(server_name, ".skerry.invalid") != NULL ? f->tls : NULL;
+}
+
+void fake_web(struct fake *f, const struct fake_ca *web_ca)
+{
+	f->web = make_ctx(web_ca, NULL, NULL, choose, f);
+	tls_slot_set(f->slot, f->web);
 }
 
 /* ---- Calls --------------------------------------------------------------------------------------------------------- */
@@ -102,6 +125,7 @@ static const uint8_t *check_proof(struct fake *f, struct rpc_call *call)
 	const uint8_t *proof = rpc_call_metadata_bin(call, "skerry-device-proof-bin", &proof_len);
 	struct buf msg = BUF_INIT;
 	uint8_t value[32];
+	char cluster[24], pin[65];
 	bool good = key != NULL && proof != NULL && key_len == 32 && proof_len == 64;
 
 	if (good) {
@@ -114,7 +138,10 @@ static const uint8_t *check_proof(struct fake *f, struct rpc_call *call)
 		buf_done(&msg);
 	}
 	if (!good) {
-		f->bad_proofs++;
+		snprintf(cluster, sizeof(cluster), "%u", FAKE_CLUSTER);
+		rpc_call_add_trailer(call, "skerry-cluster", cluster, strlen(cluster));
+		rpc_call_add_trailer(call, "skerry-ca-pin", hex_encode(pin, f->ca->pin, 32), 64);
+		f->bad_proofs += key != NULL;
 		rpc_call_fail(call, ERR_UNAUTHENTICATED, "no proof of the machine key");
 		return NULL;
 	}
@@ -351,6 +378,7 @@ void fake_done(struct fake *f)
 	fake_kill(f);
 	tls_slot_free(f->slot);
 	tls_unref(f->tls);
+	tls_unref(f->web);
 }
 
 /* ---- Netmaps ------------------------------------------------------------------------------------------------------- */

@@ -28,7 +28,8 @@ struct fake {
 	struct http_router *router;
 	struct http_server *http;
 	struct rpc_server *rpc;
-	struct tls_ctx *tls;
+	struct tls_ctx *tls; /* the cluster's certificate */
+	struct tls_ctx *web; /* for every other name, if fake_web() was called */
 	struct tls_slot *slot;
 	struct loop_timer beat;
 	uint8_t box_pub[32], box_sec[32];
@@ -62,6 +63,8 @@ void fake_start(struct fake *f, struct loop *loop, const struct fake_ca *ca, uin
 void fake_kill(struct fake *f);
 void fake_restart(struct fake *f);
 void fake_done(struct fake *f);
+/* From now on a certificate of another CA, without any cluster in it, answers for other names than the cluster's. */
+void fake_web(struct fake *f, const struct fake_ca *web_ca);
 
 /* Sends an event to the one watcher; false without one. */
 bool fake_send(struct fake *f, const Skerry__V1__WatchResponse *msg);

@@ -85,6 +85,44 @@ static void cut_key_is_refused_before_traffic(void **state)
 	}
 }
 
+/* A key without a pin goes to a host that the system's roots vouch for: there the pin is learnt, then all is as ever. */
+static void key_without_pin_learns_it(void **state)
+{
+	struct world *w = *state;
+	struct fake_ca web;
+	struct key key;
+	struct buf text = BUF_INIT;
+	char *roots = mem_printf("%s/roots.pem", w->dir);
+
+	fake_ca_init(&web);
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		fake_web(&w->lh[i], &web);
+	}
+	key_generate(&key, KEY_AUTH, 6);
+	key_format(&key, &text);
+	/* Roots that do not know the host: the key is not sent. */
+	setenv("SSL_CERT_FILE", "/nonexistent", 1);
+	up_start(w, buf_str(&text), 1500);
+	RUN_UNTIL(w, 5000, w->up_done);
+	assert_string_equal(w->up_status.reason, "LIGHTHOUSE_AWAY");
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		assert_int_equal(w->lh[i].registers, 0);
+		assert_string_equal(w->lh[i].last_key, "");
+	}
+	assert_ok(file_write_atomic(roots, web.pem, strlen(web.pem), 0644, NULL));
+	setenv("SSL_CERT_FILE", roots, 1);
+	up_start(w, buf_str(&text), 8000);
+	RUN_UNTIL(w, 9000, w->up_done);
+	assert_int_equal(w->up_status.code, 0);
+	assert_memory_equal(w->agent->identity.enrolment.pin, w->ca.pin, 32);
+	assert_int_equal(w->agent->identity.enrolment.cluster_id, FAKE_CLUSTER);
+	assert_string_equal(w->lh[attached_to(w)].last_key, buf_str(&text));
+	unsetenv("SSL_CERT_FILE");
+	mem_free(roots);
+	buf_done(&text);
+	fake_ca_done(&web);
+}
+
 static void waits_for_approval(void **state)
 {
 	struct world *w = *state;
@@ -301,6 +339,7 @@ int main(void)
 		T(refused_key_is_told),
 		T(wrong_pin_gets_no_key),
 		T(cut_key_is_refused_before_traffic),
+		T(key_without_pin_learns_it),
 		T(waits_for_approval),
 		T(approval_timeout_names_the_code),
 		T(killed_lighthouse_is_replaced),
