@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fileio.h"
@@ -222,10 +221,12 @@ static void gauges_make(struct cluster *c)
 					  "Last entry of the log in this store.", NULL);
 	c->metric.commit = metrics_gauge("skerry_raft_commit_index",
 					 "Last entry known to be committed.", NULL);
-	c->metric.leads = metrics_gauge("skerry_raft_leader", "1 while this lighthouse leads.", NULL);
+	c->metric.leads =
+		metrics_gauge("skerry_raft_leader", "1 while this lighthouse leads.", NULL);
 	c->metric.revision = metrics_gauge("skerry_state_revision", "Revision of the state.", NULL);
 	c->metric.bytes = metrics_gauge("skerry_state_bytes", "Bytes of the state.", NULL);
-	c->metric.map = metrics_gauge("skerry_store_used_ratio", "Used part of the store's map.", NULL);
+	c->metric.map =
+		metrics_gauge("skerry_store_used_ratio", "Used part of the store's map.", NULL);
 	c->metric.oldest_read = metrics_gauge("skerry_store_oldest_read_seconds",
 					      "Age of the oldest read transaction.", NULL);
 	c->metric.disk_free = metrics_gauge("skerry_disk_free_bytes",
@@ -300,7 +301,8 @@ static int store_begin(struct cluster *c, const struct cluster_options *o, struc
 		return r;
 	}
 	if (dropped) {
-		LOG_WARN("the store was not closed before the system went down: it is rebuilt from the log");
+		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "
+			 "the log");
 	}
 	r = store_read_begin(c->store, "open", &read, err);
 	if (r == 0) {
@@ -335,7 +337,8 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	}
 	c->id = c->keys.lighthouse_id;
 	c->cluster_id = c->keys.cluster_id;
-	c->peer_address = mem_strdup(o->peer_address != NULL ? o->peer_address : c->keys.peer_address);
+	c->peer_address =
+		mem_strdup(o->peer_address != NULL ? o->peer_address : c->keys.peer_address);
 	c->api_url = mem_strdup(o->api_url != NULL ? o->api_url : c->keys.api_url);
 	r = dirs_open(c, err);
 	if (r == 0) {
@@ -644,7 +647,8 @@ int cluster_precheck(struct cluster *c, const Command *cmd, struct arena *arena,
 	/* Without an origin: nothing of it is to be remembered. */
 	copy.lighthouse = copy.incarnation = copy.sequence = copy.lowest_unanswered = 0;
 	if (copy.random.len == 0) {
-		copy.random = (ProtobufCBinaryData){.data = (uint8_t *)random, .len = sizeof(random)};
+		copy.random =
+			(ProtobufCBinaryData){.data = (uint8_t *)random, .len = sizeof(random)};
 	}
 	overlay = kv_overlay_new(store_read_kv(read));
 	kv = kv_overlay_kv(overlay);
@@ -710,148 +714,4 @@ void cluster_status_self(struct cluster *c, struct cluster_status *ret)
 	pthread_mutex_unlock(&c->seen_lock);
 	ret->quorum_age_ms = heard == 0 ? now : now - MIN(heard, now);
 	ret->quorum = ret->leader_id != 0 && ret->quorum_age_ms < QUORUM_MS;
-}
-
-/* ---- events of the peer side ---- */
-
-struct link_event {
-	struct cluster *c;
-	enum { CONNECTED, ACCEPTED, LOST, CLOCKS, CHANGE } kind;
-	uint64_t request, id;
-	int fd;
-	bool agree;
-	char *address;
-	enum consensus_change change;
-	struct loop *loop;
-	link_change_cb cb;
-	void *arg;
-	struct err err;
-};
-
-static void event_free(struct link_event *e)
-{
-	mem_free(e->address);
-	mem_free(e);
-}
-
-static void change_fire(void *arg)
-{
-	struct link_event *e = arg;
-
-	e->cb(e->arg, &e->err);
-	event_free(e);
-}
-
-static void on_changed(void *arg, const struct err *err)
-{
-	struct link_event *e = arg;
-
-	e->err = *err;
-	loop_post_reply(e->loop, change_fire, e);
-}
-
-static void event_drop(struct link_event *e)
-{
-	if (e->kind == CONNECTED || e->kind == ACCEPTED) {
-		if (e->fd >= 0) {
-			close(e->fd);
-		}
-	} else if (e->kind == CHANGE) {
-		err_set(&e->err, ERR_NOT_LEADER, "this lighthouse stops");
-		loop_post_reply(e->loop, change_fire, e);
-		return;
-	}
-	event_free(e);
-}
-
-static void on_event(void *arg)
-{
-	struct link_event *e = arg;
-	struct cluster *c = e->c;
-
-	if (c->stopping || c->cs == NULL) {
-		event_drop(e);
-		return;
-	}
-	switch (e->kind) {
-	case CONNECTED:
-		consensus_connected(c->cs, e->request, e->fd);
-		break;
-	case ACCEPTED:
-		consensus_accepted(c->cs, e->id, e->address, e->fd);
-		break;
-	case LOST:
-		consensus_leader_lost(c->cs, e->id);
-		break;
-	case CLOCKS:
-		consensus_clocks_agree(c->cs, e->agree);
-		break;
-	case CHANGE:
-		consensus_change(c->cs, e->change, e->id, e->address, on_changed, e);
-		return;
-	}
-	event_free(e);
-}
-
-static void event_post(struct cluster *c, struct link_event event)
-{
-	struct link_event *e = mem_memdup(&event, sizeof(event));
-
-	e->c = c;
-	e->address = mem_strdup(event.address);
-	loop_post_reply(c->loop, on_event, e);
-}
-
-void link_connected(struct cluster *c, uint64_t request, int fd)
-{
-	event_post(c, (struct link_event){.kind = CONNECTED, .request = request, .fd = fd});
-}
-
-void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd)
-{
-	event_post(c, (struct link_event){
-			      .kind = ACCEPTED, .id = id, .address = (char *)address, .fd = fd});
-}
-
-void link_leader_lost(struct cluster *c, uint64_t id)
-{
-	event_post(c, (struct link_event){.kind = LOST, .id = id});
-}
-
-void link_clocks_agree(struct cluster *c, bool agree)
-{
-	event_post(c, (struct link_event){.kind = CLOCKS, .agree = agree});
-}
-
-static void change_post(struct cluster *c, enum consensus_change change, struct loop *loop,
-			uint64_t id, const char *address, link_change_cb cb, void *arg)
-{
-	event_post(c, (struct link_event){.kind = CHANGE,
-					  .change = change,
-					  .id = id,
-					  .address = (char *)address,
-					  .loop = loop,
-					  .cb = cb,
-					  .arg = arg});
-}
-
-void link_add(struct cluster *c, struct loop *loop, uint64_t id, const char *address,
-	      link_change_cb cb, void *arg)
-{
-	change_post(c, CONSENSUS_ADD, loop, id, address, cb, arg);
-}
-
-void link_promote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
-{
-	change_post(c, CONSENSUS_PROMOTE, loop, id, NULL, cb, arg);
-}
-
-void link_remove(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
-{
-	change_post(c, CONSENSUS_REMOVE, loop, id, NULL, cb, arg);
-}
-
-void link_transfer(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
-{
-	change_post(c, CONSENSUS_TRANSFER, loop, id, NULL, cb, arg);
 }

@@ -26,12 +26,12 @@ struct proposer {
 	pthread_mutex_t lock;
 	struct list all;      /* struct proposal, by sequence */
 	struct list incoming; /* struct proposal.in, not yet seen by the raft thread */
-	bool posted;	      /* a post to the raft thread is on its way */
+	bool posted;          /* a post to the raft thread is on its way */
 	bool closed;
 	uint64_t next_sequence;
-	size_t items, bytes;   /* of clients */
-	size_t share[3];       /* items per class */
-	struct map tailnets;   /* tailnet -> struct tailnet_share */
+	size_t items, bytes; /* of clients */
+	size_t share[3];     /* items per class */
+	struct map tailnets; /* tailnet -> struct tailnet_share */
 	/* raft thread */
 	struct map requests; /* forwarded: request -> struct proposal */
 	uint64_t next_request;
@@ -81,7 +81,7 @@ struct cluster {
 	/* What other threads see; written by the raft thread. */
 	pthread_mutex_t seen_lock;
 	pthread_cond_t closed_cond;
-	bool closed; /* consensus has ended */
+	bool closed;  /* consensus has ended */
 	bool running; /* the thread was started */
 	struct link_state state;
 	struct state_view view;
@@ -103,8 +103,8 @@ struct cluster {
 	bool syncing;
 	uint64_t synced_ms;
 	struct {
-		struct metric *term, *applied, *commit, *leads, *revision, *bytes, *map, *oldest_read,
-			*waiting, *disk_free;
+		struct metric *term, *applied, *commit, *leads, *revision, *bytes, *map,
+			*oldest_read, *waiting, *disk_free;
 	} metric;
 };
 
@@ -129,8 +129,9 @@ void cluster_call(struct cluster *c, void (*fn)(void *arg), void *arg);
 
 /* ---- raft thread: what happened ---- */
 void propose_applied(struct cluster *c, const struct applied *a);
-void propose_state(struct cluster *c);	  /* leader or term changed: what waits is sent */
-void propose_restored(struct cluster *c); /* also after applied entries: indexes that are waited for */
+void propose_state(struct cluster *c); /* leader or term changed: what waits is sent */
+void propose_restored(
+	struct cluster *c); /* also after applied entries: indexes that are waited for */
 void propose_init(struct cluster *c);
 void propose_close(struct cluster *c); /* raft thread: everything is answered ERR_CLOSED */
 void propose_done(struct cluster *c);
@@ -148,8 +149,9 @@ void changes_done(struct cluster *c);
 void sessions_init(struct cluster *c);
 void sessions_done(struct cluster *c);
 
-void ticker_start(struct cluster *c); /* announces this incarnation; before it no other command goes out */
-void ticker_run(struct cluster *c);   /* looks whether a Tick is due */
+void ticker_start(
+	struct cluster *c); /* announces this incarnation; before it no other command goes out */
+void ticker_run(struct cluster *c); /* looks whether a Tick is due */
 void ticker_stop(struct cluster *c);
 
 /* cluster_status without what peers tell. Any thread. */

@@ -8,14 +8,19 @@
 #include "base/mem.h"
 #include "cluster/consensus_int.h"
 
-enum { ELECTION_MS = 1000, HEARTBEAT_MS = 100, INSTALL_MS = 10000, CONNECT_RETRY_MS = 100,
-       DISK_RETRY_MS = 3600 * 1000 };
+enum {
+	ELECTION_MS = 1000,
+	HEARTBEAT_MS = 100,
+	INSTALL_MS = 10000,
+	CONNECT_RETRY_MS = 100,
+	DISK_RETRY_MS = 3600 * 1000
+};
 
 int consensus_error(struct err *err, int rv, const char *what, const char *detail)
 {
-	int code = rv == RAFT_CORRUPT || rv == RAFT_MALFORMED ? ERR_CORRUPT :
-		   rv == RAFT_CANTBOOTSTRAP		      ? ERR_EXISTS :
-							ERR_STORE;
+	int code = rv == RAFT_CORRUPT || rv == RAFT_MALFORMED ? ERR_CORRUPT
+		   : rv == RAFT_CANTBOOTSTRAP                 ? ERR_EXISTS
+							      : ERR_STORE;
 
 	return err_set(err, code, "raft log: %s: %s%s%s", what, raft_strerror(rv),
 		       detail != NULL && detail[0] != '\0' ? ": " : "",
@@ -42,7 +47,8 @@ static int restore(struct consensus *cs, const struct raft_buffer *buf, struct e
 		return r;
 	}
 	if (cs->cluster_id != 0 && h.cluster_id != cs->cluster_id && h.cluster_id != 0) {
-		return err_set(err, ERR_CORRUPT, "snapshot is of cluster %llu, this lighthouse belongs to %llu",
+		return err_set(err, ERR_CORRUPT,
+			       "snapshot is of cluster %llu, this lighthouse belongs to %llu",
 			       (unsigned long long)h.cluster_id,
 			       (unsigned long long)cs->cluster_id);
 	}
@@ -50,10 +56,11 @@ static int restore(struct consensus *cs, const struct raft_buffer *buf, struct e
 		return 0;
 	}
 	if (h.feature_level > FEATURE_LEVEL_MAX) {
-		return err_set(err, ERR_UNIMPLEMENTED,
-			       "snapshot has feature level %u, this build knows up to %d: install a newer "
-			       "build",
-			       h.feature_level, FEATURE_LEVEL_MAX);
+		return err_set(
+			err, ERR_UNIMPLEMENTED,
+			"snapshot has feature level %u, this build knows up to %d: install a newer "
+			"build",
+			h.feature_level, FEATURE_LEVEL_MAX);
 	}
 	r = snapshot_open(buf->base, buf->len, &h, err);
 	if (r == 0) {
@@ -119,8 +126,8 @@ static int fsm_op_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], uns
 		r = store_read_begin(cs->store, "snapshot", &read, &err);
 	}
 	if (r == 0) {
-		r = fsm_snapshot(store_read_kv(read), store_applied(cs->store), cs->raft.current_term,
-				 &cs->snapshot, &err);
+		r = fsm_snapshot(store_read_kv(read), store_applied(cs->store),
+				 cs->raft.current_term, &cs->snapshot, &err);
 		store_read_end(read);
 	}
 	if (r != 0) {
@@ -159,14 +166,14 @@ static void snapshot_judge(struct consensus *cs)
 
 	if (cs->log_bytes > bytes && !cs->snapshotting && cs->change == NULL &&
 	    !cs->raft.legacy.snapshot_install && !cs->shim.putting) {
-		uint64_t entries = cs->raft.last_applied > cs->raft.trail.snapshot.index ?
-					   cs->raft.last_applied - cs->raft.trail.snapshot.index :
-					   1;
+		uint64_t entries = cs->raft.last_applied > cs->raft.trail.snapshot.index
+					   ? cs->raft.last_applied - cs->raft.trail.snapshot.index
+					   : 1;
 		uint64_t keep = entries * cs->snapshot_bytes / (cs->log_bytes + 1);
 
 		/* What is kept for slow followers: no more than about as many bytes as lie between snapshots. */
-		raft_set_snapshot_trailing(&cs->raft,
-					   (unsigned)MIN(MAX(keep, 64u), (uint64_t)SNAPSHOT_TRAILING));
+		raft_set_snapshot_trailing(
+			&cs->raft, (unsigned)MIN(MAX(keep, 64u), (uint64_t)SNAPSHOT_TRAILING));
 		raft_set_snapshot_threshold(&cs->raft, 1);
 	}
 }
@@ -379,7 +386,8 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	cs->raft.tracer = NULL;
 	cs->raft.legacy.step_cb = on_step;
 	raft_set_election_timeout(&cs->raft, o->election_ms != 0 ? o->election_ms : ELECTION_MS);
-	raft_set_heartbeat_timeout(&cs->raft, o->heartbeat_ms != 0 ? o->heartbeat_ms : HEARTBEAT_MS);
+	raft_set_heartbeat_timeout(&cs->raft,
+				   o->heartbeat_ms != 0 ? o->heartbeat_ms : HEARTBEAT_MS);
 	raft_set_install_snapshot_timeout(&cs->raft, INSTALL_MS);
 	raft_set_pre_vote(&cs->raft, true);
 	raft_set_snapshot_threshold(&cs->raft, UINT32_MAX);
@@ -390,13 +398,14 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	rv = raft_start(&cs->raft);
 	if (rv != 0) {
 		r = consensus_error(err, rv, o->dir,
-				    cs->raft.errmsg[0] != '\0' ? cs->raft.errmsg :
-								 cs->shim.io.errmsg);
+				    cs->raft.errmsg[0] != '\0' ? cs->raft.errmsg
+							       : cs->shim.io.errmsg);
 		goto fail_raft;
 	}
 	if (store_applied(cs->store) > raft_last_index(&cs->raft)) {
 		r = err_set(err, ERR_CORRUPT,
-			    "the store holds entry %llu, the log in %s ends at %llu: it is an older copy; "
+			    "the store holds entry %llu, the log in %s ends at %llu: it is an "
+			    "older copy; "
 			    "remove this lighthouse from the cluster and join it anew",
 			    (unsigned long long)store_applied(cs->store), o->dir,
 			    (unsigned long long)raft_last_index(&cs->raft));
@@ -549,9 +558,9 @@ void consensus_state(const struct consensus *cs, struct link_state *ret)
 		raft_index match = 0;
 
 		l->id = s->id;
-		l->role = s->role == RAFT_VOTER	  ? LINK_VOTER :
-			  s->role == RAFT_STANDBY ? LINK_STANDBY :
-						    LINK_SPARE;
+		l->role = s->role == RAFT_VOTER     ? LINK_VOTER
+			  : s->role == RAFT_STANDBY ? LINK_STANDBY
+						    : LINK_SPARE;
 		strncpy(l->address, s->address, sizeof(l->address) - 1);
 		if (r->state == RAFT_LEADER && raft_match_index(r, s->id, &match) == 0) {
 			l->match_index = match;
@@ -578,8 +587,7 @@ static void on_race(void *arg)
 {
 	struct consensus *cs = arg;
 
-	if (!cs->closing && cs->shim.lost_leader != 0 &&
-	    cs->raft.state == RAFT_FOLLOWER &&
+	if (!cs->closing && cs->shim.lost_leader != 0 && cs->raft.state == RAFT_FOLLOWER &&
 	    cs->raft.follower_state.current_leader.id == cs->shim.lost_leader) {
 		cs->stats.races++;
 		raft_shim_force_election(&cs->shim);

@@ -52,7 +52,7 @@ struct consensus_options {
 	struct store *store; /* borrowed; written by consensus alone */
 	uint64_t cluster_id;
 	unsigned election_ms, heartbeat_ms; /* 0: 1000, 100 */
-	uint64_t snapshot_bytes;	    /* 0: 16 MiB */
+	uint64_t snapshot_bytes;            /* 0: 16 MiB */
 	const struct consensus_events *events;
 	void *arg;
 };

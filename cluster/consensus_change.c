@@ -22,9 +22,7 @@ static void finish(struct change_request *q, int rv)
 
 	switch (rv) {
 	case 0:
-	case RAFT_BADROLE: /* it has the role already */
-		err_clear(&q->err);
-		break;
+	case RAFT_BADROLE: /* it has the role already */ err_clear(&q->err); break;
 	case RAFT_NOTLEADER:
 		err_set(&q->err, ERR_NOT_LEADER, "this lighthouse does not lead");
 		break;
@@ -78,9 +76,9 @@ static void on_transfer(struct raft_transfer *req)
 	const char *address;
 
 	raft_leader(&q->cs->raft, &leader, &address);
-	finish(q, q->cs->raft.state != RAFT_LEADER && (q->id == 0 || leader == q->id || leader == 0) ?
-			  0 :
-			  RAFT_CANCELED);
+	finish(q, q->cs->raft.state != RAFT_LEADER && (q->id == 0 || leader == q->id || leader == 0)
+			  ? 0
+			  : RAFT_CANCELED);
 }
 
 void consensus_change(struct consensus *cs, enum consensus_change kind, uint64_t id,
@@ -118,14 +116,11 @@ void consensus_change(struct consensus *cs, enum consensus_change kind, uint64_t
 	case CONSENSUS_PROMOTE:
 		rv = raft_assign(&cs->raft, &q->change, id, RAFT_VOTER, on_change);
 		break;
-	case CONSENSUS_REMOVE:
-		rv = raft_remove(&cs->raft, &q->change, id, on_change);
-		break;
+	case CONSENSUS_REMOVE: rv = raft_remove(&cs->raft, &q->change, id, on_change); break;
 	case CONSENSUS_TRANSFER:
 		rv = raft_transfer(&cs->raft, &q->transfer, id, on_transfer);
 		break;
-	default:
-		IMPOSSIBLE("kind of a change");
+	default: IMPOSSIBLE("kind of a change");
 	}
 	if (rv != 0) {
 		finish(q, rv);

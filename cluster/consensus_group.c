@@ -93,7 +93,8 @@ static size_t group_gather(struct consensus *cs, size_t *ret_count)
 		count++;
 	}
 	list_splice(&g->markers, &cs->markers);
-	done_error(&late, ERR_DEADLINE, "", "the deadline passed while the command waited for the log");
+	done_error(&late, ERR_DEADLINE, "",
+		   "the deadline passed while the command waited for the log");
 	*ret_count = count;
 	return bytes;
 }
@@ -143,15 +144,16 @@ void group_pump(struct consensus *cs)
 	buf.base = raft_malloc(buf.len);
 	PRE(buf.base != NULL);
 	entry_begin(&w, buf.base, buf.len);
-	LIST_FOREACH (&g->commands, it) {
+	LIST_FOREACH(&g->commands, it)
+	{
 		struct consensus_command *c = LIST_ENTRY(it, struct consensus_command, node);
 
 		entry_add(&w, c->data, c->len);
 	}
 	h = (struct entry_header){
 		.flags = cs->first_group && count > 0 ? ENTRY_LEADER_GAP : 0,
-		.feature_level = cs->view.feature_level != 0 ? cs->view.feature_level :
-							      FEATURE_LEVEL_MAX,
+		.feature_level = cs->view.feature_level != 0 ? cs->view.feature_level
+							     : FEATURE_LEVEL_MAX,
 		.cluster_id = cs->cluster_id,
 		.epoch = cs->view.epoch,
 		.time_ms = stamp(cs),
@@ -180,7 +182,8 @@ void group_pump(struct consensus *cs)
 		done_error(&g->commands, ERR_LIMIT, "DISK_FULL",
 			   "the disks of most lighthouses are full: free space in their state "
 			   "directories");
-		done_error(&g->markers, ERR_NO_QUORUM, "", "the disks of most lighthouses are full");
+		done_error(&g->markers, ERR_NO_QUORUM, "",
+			   "the disks of most lighthouses are full");
 		return;
 	}
 	/* The core has counted the entry; the buffer is no longer ours. */
@@ -363,7 +366,8 @@ void consensus_submit(struct consensus *cs, struct consensus_command *cmd)
 
 bool consensus_withdraw(struct consensus *cs, struct consensus_command *cmd)
 {
-	LIST_FOREACH (&cs->queue, it) {
+	LIST_FOREACH(&cs->queue, it)
+	{
 		if (it == &cmd->node) {
 			list_remove(it);
 			return true;

@@ -63,21 +63,22 @@ struct consensus {
 	bool started, closing, raft_closed;
 	void (*close_cb)(void *arg);
 	void *close_arg;
-	struct flush_hook wake; /* makes the loop turn when something was queued outside of its callbacks */
+	struct flush_hook
+		wake; /* makes the loop turn when something was queued outside of its callbacks */
 
 	/* groups */
 	struct list queue;   /* commands that wait */
 	struct list markers; /* read markers that wait */
 	struct list refused; /* to be told ERR_NOT_LEADER in the next turn */
 	struct group group;
-	struct list applied; /* struct applied, not yet in a committed transaction */
+	struct list applied;       /* struct applied, not yet in a committed transaction */
 	struct list done_commands; /* commands of applied entries of ours, in the same order */
-	struct state_view view; /* of the last applied entry */
-	uint64_t view_index;	/* committed to the store */
-	uint64_t stamp_mono_ms; /* when the last entry was applied */
-	uint64_t ready_index;	/* leader: proposes nothing before this is applied */
+	struct state_view view;    /* of the last applied entry */
+	uint64_t view_index;       /* committed to the store */
+	uint64_t stamp_mono_ms;    /* when the last entry was applied */
+	uint64_t ready_index;      /* leader: proposes nothing before this is applied */
 	uint64_t pushed_commit, pushed_index; /* what followers were told of, see group_push() */
-	bool first_group;	/* leader: the next group carries the gap flag */
+	bool first_group;                     /* leader: the next group carries the gap flag */
 	bool clocks_agree;
 	bool restored;
 

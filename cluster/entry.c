@@ -9,8 +9,19 @@
 
 static const uint8_t magic[4] = {'S', 'K', 'E', '1'};
 
-enum { AT_FORMAT = 4, AT_FLAGS = 6, AT_LEVEL = 8, AT_COUNT = 12, AT_CLUSTER = 16, AT_EPOCH = 24,
-       AT_TIME = 32, AT_BODY = 40, AT_ZERO = 44, AT_SUM = 48, SUM_LEN = 16 };
+enum {
+	AT_FORMAT = 4,
+	AT_FLAGS = 6,
+	AT_LEVEL = 8,
+	AT_COUNT = 12,
+	AT_CLUSTER = 16,
+	AT_EPOCH = 24,
+	AT_TIME = 32,
+	AT_BODY = 40,
+	AT_ZERO = 44,
+	AT_SUM = 48,
+	SUM_LEN = 16
+};
 
 static size_t pad8(size_t n)
 {
@@ -81,21 +92,23 @@ int entry_open(struct entry_reader *r, const void *data, size_t len, struct err 
 	size_t body, at;
 
 	if (len < ENTRY_HEADER || len % 8 != 0) {
-		return err_set(err, ERR_CORRUPT, "log entry of %zu bytes is cut: its header alone has %d",
-			       len, ENTRY_HEADER);
+		return err_set(err, ERR_CORRUPT,
+			       "log entry of %zu bytes is cut: its header alone has %d", len,
+			       ENTRY_HEADER);
 	}
 	if (memcmp(d, magic, sizeof(magic)) != 0) {
 		return err_set(err, ERR_CORRUPT, "log entry does not begin with SKE1");
 	}
 	if (be_get16(d + AT_FORMAT) != ENTRY_FORMAT) {
-		return err_set(err, ERR_UNIMPLEMENTED,
-			       "log entry has format %u, this build reads %d: install the newer build",
-			       be_get16(d + AT_FORMAT), ENTRY_FORMAT);
+		return err_set(
+			err, ERR_UNIMPLEMENTED,
+			"log entry has format %u, this build reads %d: install the newer build",
+			be_get16(d + AT_FORMAT), ENTRY_FORMAT);
 	}
 	body = be_get32(d + AT_BODY);
 	if (pad8(ENTRY_HEADER + body) != len) {
-		return err_set(err, ERR_CORRUPT, "log entry of %zu bytes says its body has %zu", len,
-			       body);
+		return err_set(err, ERR_CORRUPT, "log entry of %zu bytes says its body has %zu",
+			       len, body);
 	}
 	checksum(d, body, sum);
 	if (memcmp(sum, d + AT_SUM, SUM_LEN) != 0) {
@@ -107,10 +120,11 @@ int entry_open(struct entry_reader *r, const void *data, size_t len, struct err 
 		}
 	}
 	if ((be_get16(d + AT_FLAGS) & ~ENTRY_FLAGS_KNOWN) != 0 || be_get32(d + AT_ZERO) != 0) {
-		return err_set(err, ERR_UNIMPLEMENTED,
-			       "log entry has flags 0x%x that this build does not know: install the newer "
-			       "build",
-			       be_get16(d + AT_FLAGS));
+		return err_set(
+			err, ERR_UNIMPLEMENTED,
+			"log entry has flags 0x%x that this build does not know: install the newer "
+			"build",
+			be_get16(d + AT_FLAGS));
 	}
 	r->header = (struct entry_header){
 		.flags = be_get16(d + AT_FLAGS),

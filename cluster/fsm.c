@@ -76,13 +76,15 @@ static int admit(const struct entry_header *h, uint64_t cluster_id, const struct
 	}
 	if (h->epoch != v->epoch) {
 		return err_set(err, ERR_CORRUPT,
-			       "log entry is of epoch %llu, the state of %llu: log and state do not belong "
+			       "log entry is of epoch %llu, the state of %llu: log and state do "
+			       "not belong "
 			       "together; remove the lighthouse and join it anew",
 			       (unsigned long long)h->epoch, (unsigned long long)v->epoch);
 	}
 	if (h->feature_level < FEATURE_LEVEL_MIN || h->feature_level > FEATURE_LEVEL_MAX) {
 		return err_set(err, ERR_UNIMPLEMENTED,
-			       "log entry has feature level %u, this build knows %d to %d: install a build "
+			       "log entry has feature level %u, this build knows %d to %d: install "
+			       "a build "
 			       "that knows it",
 			       h->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
 	}

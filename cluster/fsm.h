@@ -17,7 +17,7 @@
 /* One command of an applied entry. */
 struct applied_command {
 	uint64_t lighthouse, incarnation, sequence; /* its origin */
-	uint64_t marker; /* id of a DigestMarker, else 0 */
+	uint64_t marker;                            /* id of a DigestMarker, else 0 */
 	const Skerry__Internal__V1__CommandResult *result;
 };
 
@@ -65,5 +65,5 @@ MUST_CHECK int fsm_decode_command(const void *data, size_t len, struct arena *ar
 				  Skerry__Internal__V1__Command **ret, struct err *err);
 
 /* A snapshot of the state in kv, as of raft index `index` of `term`. */
-MUST_CHECK int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term, struct snapshot *ret,
-			    struct err *err);
+MUST_CHECK int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term,
+			    struct snapshot *ret, struct err *err);

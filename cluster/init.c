@@ -148,8 +148,8 @@ static int boot_pack(const struct cluster_init_options *o, const struct keyfile 
 	Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
 	struct buf der = BUF_INIT, box = BUF_INIT;
 	uint8_t random[32], spki[PKI_SPKI_MAX];
-	char *domain = o->base_domain != NULL ? mem_strdup(o->base_domain) :
-						mem_printf("%s.internal", o->cluster_name);
+	char *domain = o->base_domain != NULL ? mem_strdup(o->base_domain)
+					      : mem_printf("%s.internal", o->cluster_name);
 	uint64_t now = (uint64_t)clock_wall_ms();
 	int r = pki_cert_der(k->ca_cert_pem, &der, err);
 
@@ -215,17 +215,19 @@ int cluster_init(const struct cluster_init_options *o, char **ret_recovery, stru
 		r = dir_check_private(o->dir, err);
 	}
 	if (r == 0 && (keyfile_exists(o->dir) || file_exists(raft) || file_exists(store))) {
-		r = err_reason(err, ERR_EXISTS, "ALREADY_INITIALISED",
-			       "%s already holds a lighthouse: start it with `skerryd run`, or make "
-			       "another one with another --dir",
-			       o->dir);
+		r = err_reason(
+			err, ERR_EXISTS, "ALREADY_INITIALISED",
+			"%s already holds a lighthouse: start it with `skerryd run`, or make "
+			"another one with another --dir",
+			o->dir);
 	}
 	if (r == 0) {
 		fd = file_lock(lock, err);
 		r = MIN(fd, 0);
 	}
 	if (r == 0) {
-		r = keyfile_new(o->name, o->peer_address, o->api_url, clock_wall_ms(), &k, &ca, err);
+		r = keyfile_new(o->name, o->peer_address, o->api_url, clock_wall_ms(), &k, &ca,
+				err);
 	}
 	if (r == 0) {
 		r = boot_pack(o, &k, &ca, &cmd, err);

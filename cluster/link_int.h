@@ -34,8 +34,8 @@ struct peer_ops {
 	 * Hand a packed Command to the leader; answer by link_proposed(c, request, ...) exactly once, at
 	 * deadline_ms (clock_mono_ms()) at the latest.
 	 */
-	void (*propose)(void *impl, uint64_t request, uint64_t leader, const void *command, size_t len,
-			uint64_t deadline_ms);
+	void (*propose)(void *impl, uint64_t request, uint64_t leader, const void *command,
+			size_t len, uint64_t deadline_ms);
 	/* Ask the leader for a read index; answer by link_read_index(c, request, ...), exactly once. */
 	void (*read_index)(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms);
 };

@@ -27,8 +27,8 @@
 
 enum {
 	DEADLINE_MS = 30000,
-	RETRY_MS = 20,	 /* after "not leader" without a newer leader in sight */
-	WATCH_MS = 20,	 /* how often deadlines are looked at */
+	RETRY_MS = 20, /* after "not leader" without a newer leader in sight */
+	WATCH_MS = 20, /* how often deadlines are looked at */
 	MAP_FULL_PERMILLE = 800,
 };
 
@@ -40,7 +40,7 @@ struct tailnet_share {
 
 struct proposal {
 	struct list node; /* proposer.all */
-	struct list in;	  /* proposer.incoming */
+	struct list in;   /* proposer.incoming */
 	struct consensus_command cmd;
 	struct cluster *c;
 	enum proposal_state state;
@@ -48,11 +48,11 @@ struct proposal {
 	uint64_t tailnet, sequence, deadline_ms;
 	bool grows;
 	bool first; /* LighthouseStart: before it commands of this incarnation are refused */
-	bool sent; /* a copy may be in some log */
+	bool sent;  /* a copy may be in some log */
 	uint8_t *data;
-	size_t len, room; /* packed; what it takes in the queue */
+	size_t len, room;     /* packed; what it takes in the queue */
 	uint64_t request;     /* FORWARDED */
-	uint64_t index;	      /* COMMITTED */
+	uint64_t index;       /* COMMITTED */
 	CommandResult *early; /* COMMITTED: what the leader answered */
 	uint64_t retry_ms;
 	struct loop *loop;
@@ -85,25 +85,28 @@ static int place_take(struct proposer *q, enum propose_class class, uint64_t tai
 
 	if (class != PROPOSE_CLIENT) {
 		if (q->share[class] >= LIM_CMD_QUEUE_SYSTEM_ITEMS) {
-			return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
-					  "%u commands of this lighthouse wait for the log: try later",
-					  LIM_CMD_QUEUE_SYSTEM_ITEMS);
+			return err_reason(
+				err, ERR_LIMIT, "QUEUE_FULL",
+				"%u commands of this lighthouse wait for the log: try later",
+				LIM_CMD_QUEUE_SYSTEM_ITEMS);
 		}
 		q->share[class]++;
 		return 0;
 	}
 	if (q->items >= LIM_CMD_QUEUE_ITEMS || q->bytes + len > LIM_CMD_QUEUE_BYTES) {
 		return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
-				  "%zu commands with %zu bytes wait for the log on this lighthouse: try later",
+				  "%zu commands with %zu bytes wait for the log on this "
+				  "lighthouse: try later",
 				  q->items, q->bytes);
 	}
 	t = map_get_u64(&q->tailnets, tailnet);
 	if (t != NULL && (t->items >= LIM_CMD_QUEUE_ITEMS / LIM_CMD_QUEUE_TAILNET_SHARE ||
 			  t->bytes + len > LIM_CMD_QUEUE_BYTES / LIM_CMD_QUEUE_TAILNET_SHARE)) {
-		return err_reason(err, ERR_LIMIT, "QUEUE_FULL",
-				  "%zu commands of tailnet %llu wait for the log on this lighthouse: try "
-				  "later",
-				  t->items, (unsigned long long)tailnet);
+		return err_reason(
+			err, ERR_LIMIT, "QUEUE_FULL",
+			"%zu commands of tailnet %llu wait for the log on this lighthouse: try "
+			"later",
+			t->items, (unsigned long long)tailnet);
 	}
 	if (t == NULL) {
 		t = MEM_NEW(struct tailnet_share);
@@ -175,12 +178,15 @@ static void finish_late(struct proposal *p)
 
 	if (p->sent) {
 		err_reason(&err, ERR_UNAVAILABLE, "FATE_UNKNOWN",
-			   "the answer did not come in time: the command may have been carried out or not");
+			   "the answer did not come in time: the command may have been carried out "
+			   "or not");
 	} else if (consensus_leader(p->c->cs) == 0) {
-		err_reason(&err, ERR_NO_QUORUM, "NO_QUORUM",
-			   "there is no leader: most of the lighthouses are not reachable from here");
+		err_reason(
+			&err, ERR_NO_QUORUM, "NO_QUORUM",
+			"there is no leader: most of the lighthouses are not reachable from here");
 	} else {
-		err_set(&err, ERR_DEADLINE, "the deadline passed while the command waited for the log");
+		err_set(&err, ERR_DEADLINE,
+			"the deadline passed while the command waited for the log");
 	}
 	finish(p, &err, NULL);
 }
@@ -205,21 +211,11 @@ static void on_local_done(struct consensus_command *cmd, const struct err *err, 
 
 	(void)index;
 	switch (err->code) {
-	case 0:
-		finish_ok(p, r);
-		break;
-	case ERR_UNAVAILABLE:
-		p->sent = true;
-		__attribute__((fallthrough));
-	case ERR_NOT_LEADER:
-		retry(p, 0);
-		break;
-	case ERR_DEADLINE:
-		finish_late(p);
-		break;
-	default:
-		finish(p, err, NULL);
-		break;
+	case 0: finish_ok(p, r); break;
+	case ERR_UNAVAILABLE: p->sent = true; __attribute__((fallthrough));
+	case ERR_NOT_LEADER: retry(p, 0); break;
+	case ERR_DEADLINE: finish_late(p); break;
+	default: finish(p, err, NULL); break;
 	}
 }
 
@@ -237,10 +233,8 @@ bool propose_grows(int body_case)
 	case SKERRY__INTERNAL__V1__COMMAND__BODY_API_KEY_DELETE:
 	case SKERRY__INTERNAL__V1__COMMAND__BODY_NODE_DELETE:
 	case SKERRY__INTERNAL__V1__COMMAND__BODY_NODE_LOGOUT:
-	case SKERRY__INTERNAL__V1__COMMAND__BODY_SESSION_BATCH:
-		return false;
-	default:
-		return true;
+	case SKERRY__INTERNAL__V1__COMMAND__BODY_SESSION_BATCH: return false;
+	default: return true;
 	}
 }
 
@@ -250,16 +244,18 @@ int propose_admit(struct cluster *c, bool grows, struct err *err)
 		return 0;
 	}
 	if (consensus_state_bytes(c->cs) > LIM_STATE_BYTES) {
-		return err_reason(err, ERR_LIMIT, "STATE_FULL",
-				  "the state holds %llu bytes, its limit is %llu: delete nodes, keys or "
-				  "tailnets",
-				  (unsigned long long)consensus_state_bytes(c->cs), LIM_STATE_BYTES);
+		return err_reason(
+			err, ERR_LIMIT, "STATE_FULL",
+			"the state holds %llu bytes, its limit is %llu: delete nodes, keys or "
+			"tailnets",
+			(unsigned long long)consensus_state_bytes(c->cs), LIM_STATE_BYTES);
 	}
 	if (c->disk_low) {
-		return err_reason(err, ERR_LIMIT, "DISK_FULL",
-				  "the file system of %s on the leader has less than %llu MiB free: free "
-				  "space there",
-				  c->dir, LIM_DISK_FREE_BYTES >> 20);
+		return err_reason(
+			err, ERR_LIMIT, "DISK_FULL",
+			"the file system of %s on the leader has less than %llu MiB free: free "
+			"space there",
+			c->dir, LIM_DISK_FREE_BYTES >> 20);
 	}
 	if (consensus_map_permille(c->cs) > MAP_FULL_PERMILLE) {
 		return err_reason(err, ERR_LIMIT, "STORE_FULL",
@@ -379,7 +375,9 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 	/* In the log it would end every lighthouse: no way in may let it pass. */
 	r = tailnet_command_known(cmd, err);
 	if (r != 0) {
-		return err_set(err, ERR_INVALID, "the command holds a field or value that this version does not know");
+		return err_set(
+			err, ERR_INVALID,
+			"the command holds a field or value that this version does not know");
 	}
 	if (cmd->random.len == 0) {
 		rand_bytes(random, sizeof(random));
@@ -398,8 +396,8 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 	p->c = c;
 	p->state = NEW;
 	p->class = o != NULL ? o->class : PROPOSE_CLIENT;
-	p->deadline_ms = o != NULL && o->deadline_ms != 0 ? o->deadline_ms :
-							    clock_mono_ms() + DEADLINE_MS;
+	p->deadline_ms = o != NULL && o->deadline_ms != 0 ? o->deadline_ms
+							  : clock_mono_ms() + DEADLINE_MS;
 	p->tailnet = cmd->tailnet;
 	p->grows = propose_grows((int)cmd->body_case);
 	p->first = cmd->body_case == SKERRY__INTERNAL__V1__COMMAND__BODY_LIGHTHOUSE_START;
@@ -410,8 +408,8 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 	p->arg = arg;
 
 	pthread_mutex_lock(&q->lock);
-	r = q->closed ? err_set(err, ERR_CLOSED, "this lighthouse stops") :
-			place_take(q, p->class, p->tailnet, len, err);
+	r = q->closed ? err_set(err, ERR_CLOSED, "this lighthouse stops")
+		      : place_take(q, p->class, p->tailnet, len, err);
 	if (r != 0) {
 		pthread_mutex_unlock(&q->lock);
 		if (r == ERR_LIMIT) {
@@ -426,8 +424,8 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 	p->sequence = ++q->next_sequence;
 	stamped.sequence = p->sequence;
 	stamped.lowest_unanswered =
-		list_empty(&q->all) ? p->sequence :
-				      LIST_ENTRY(q->all.next, struct proposal, node)->sequence;
+		list_empty(&q->all) ? p->sequence
+				    : LIST_ENTRY(q->all.next, struct proposal, node)->sequence;
 	p->len = skerry__internal__v1__command__pack(&stamped, p->data);
 	POST(p->len <= len);
 	list_push(&q->all, &p->node);
@@ -455,7 +453,8 @@ void propose_applied(struct cluster *c, const struct applied *a)
 			continue;
 		}
 		pthread_mutex_lock(&q->lock);
-		LIST_FOREACH (&q->all, it) {
+		LIST_FOREACH(&q->all, it)
+		{
 			struct proposal *x = LIST_ENTRY(it, struct proposal, node);
 
 			if (x->sequence >= ac->sequence) {
@@ -477,7 +476,8 @@ void propose_state(struct cluster *c)
 
 	/* Another leader: nobody waits for his pause any more. */
 	pthread_mutex_lock(&q->lock);
-	LIST_FOREACH (&q->all, it) {
+	LIST_FOREACH(&q->all, it)
+	{
 		LIST_ENTRY(it, struct proposal, node)->retry_ms = 0;
 	}
 	pthread_mutex_unlock(&q->lock);

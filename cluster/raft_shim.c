@@ -238,7 +238,8 @@ static void vote_keep(struct raft_shim *s, const struct raft_message *message)
 {
 	struct shim_vote *v;
 
-	LIST_FOREACH_SAFE (&s->votes, it, tmp) {
+	LIST_FOREACH_SAFE(&s->votes, it, tmp)
+	{
 		v = LIST_ENTRY(it, struct shim_vote, node);
 		if (v->message.server_id == message->server_id) {
 			vote_forget(v);
@@ -252,7 +253,8 @@ static void vote_keep(struct raft_shim *s, const struct raft_message *message)
 
 static bool install_running(const struct raft_shim *s, raft_id id)
 {
-	LIST_FOREACH (&s->installs, it) {
+	LIST_FOREACH(&s->installs, it)
+	{
 		if (LIST_ENTRY(it, struct shim_send, node)->message.server_id == id) {
 			return true;
 		}
@@ -292,19 +294,15 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 	int rv;
 
 	switch (message->type) {
-	case RAFT_REQUEST_VOTE:
-		vote_keep(s, message);
-		__attribute__((fallthrough));
+	case RAFT_REQUEST_VOTE: vote_keep(s, message); __attribute__((fallthrough));
 	case RAFT_REQUEST_VOTE_RESULT:
 		rv = send_copy(s, message, message->type == RAFT_REQUEST_VOTE);
 		if (rv == 0) {
 			answer_later(s, req, cb);
 		}
 		return rv;
-	case RAFT_INSTALL_SNAPSHOT:
-		return send_install(s, req, message, cb);
-	default:
-		return s->inner.send(io, req, message, cb);
+	case RAFT_INSTALL_SNAPSHOT: return send_install(s, req, message, cb);
+	default: return s->inner.send(io, req, message, cb);
 	}
 }
 
@@ -326,7 +324,8 @@ static void votes_repeat(struct raft_shim *s)
 		return;
 	}
 	s->last_repeat_ms = now;
-	LIST_FOREACH_SAFE (&s->votes, it, tmp) {
+	LIST_FOREACH_SAFE(&s->votes, it, tmp)
+	{
 		struct shim_vote *v = LIST_ENTRY(it, struct shim_vote, node);
 
 		if (!vote_current(s, &v->message.request_vote)) {
@@ -363,9 +362,10 @@ static void appends_watch(struct raft_shim *s)
 			IGNORE(raft_transfer(s->raft, &s->transfer, 0, transfer_done));
 		}
 	} else if (now >= s->handover_ms + SHIM_HANDOVER_MS) {
-		cluster_fail("raft log: a write has not ended for %d s; check disk, free space and file "
-			     "system of the state directory, then start again",
-			     SHIM_APPEND_STUCK_MS / 1000);
+		cluster_fail(
+			"raft log: a write has not ended for %d s; check disk, free space and file "
+			"system of the state directory, then start again",
+			SHIM_APPEND_STUCK_MS / 1000);
 	}
 }
 
@@ -439,13 +439,13 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 		break;
 	case RAFT_REQUEST_VOTE:
 		if (r->state == RAFT_FOLLOWER &&
-		    ((s->lost_leader != 0 && s->lost_leader == r->follower_state.current_leader.id) ||
+		    ((s->lost_leader != 0 &&
+		      s->lost_leader == r->follower_state.current_leader.id) ||
 		     s->io.time(io) >= r->election_timer_start + r->election_timeout)) {
 			m->request_vote.disrupt_leader = true;
 		}
 		break;
-	default:
-		break;
+	default: break;
 	}
 	s->recv(io, m);
 }

@@ -36,10 +36,10 @@ struct raft_shim {
 	struct list answered; /* struct shim_answer: callbacks that are due */
 	uint64_t last_repeat_ms;
 	uint64_t handover_ms; /* when leadership was given away because of a stuck append */
-	bool putting;	      /* an own snapshot is being written */
+	bool putting;         /* an own snapshot is being written */
 	bool closing;
 	raft_id lost_leader; /* its process is known to be gone */
-	uint64_t heard_ms;   /* last AppendEntries or InstallSnapshot of the leader; clock_mono_ms */
+	uint64_t heard_ms; /* last AppendEntries or InstallSnapshot of the leader; clock_mono_ms */
 	struct raft_transfer transfer;
 	/* counters */
 	uint64_t votes_repeated, installs_dropped, messages_dropped;

@@ -90,7 +90,8 @@ static void op_close(struct raft_uv_transport *ut, raft_uv_transport_close_cb cb
 	t->closing = true;
 	t->close_cb = cb;
 	while (!list_empty(&t->pending)) {
-		pending_fire(LIST_ENTRY(t->pending.next, struct pending, node), NULL, RAFT_CANCELED);
+		pending_fire(LIST_ENTRY(t->pending.next, struct pending, node), NULL,
+			     RAFT_CANCELED);
 	}
 	uv_close((uv_handle_t *)&t->closer, on_closed);
 }
@@ -114,7 +115,8 @@ void raft_transport_init(struct raft_transport *t, uv_loop_t *loop,
 
 void raft_transport_connected(struct raft_transport *t, uint64_t request, int fd)
 {
-	LIST_FOREACH (&t->pending, it) {
+	LIST_FOREACH(&t->pending, it)
+	{
 		struct pending *p = LIST_ENTRY(it, struct pending, node);
 		uv_stream_t *stream;
 

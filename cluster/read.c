@@ -143,7 +143,8 @@ static void ask(struct cluster *c)
 		return;
 	}
 	list_splice(&q->asking, &q->waiting);
-	LIST_FOREACH (&q->asking, it) {
+	LIST_FOREACH(&q->asking, it)
+	{
 		deadline = MAX(deadline, LIST_ENTRY(it, struct read, node)->want.deadline_ms);
 	}
 	q->request = ++c->prop.next_request;
@@ -192,7 +193,8 @@ void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
 
 static void judge_late(struct list *l)
 {
-	LIST_FOREACH_SAFE (l, it, tmp) {
+	LIST_FOREACH_SAFE(l, it, tmp)
+	{
 		struct read *r = LIST_ENTRY(it, struct read, node);
 
 		if (late(r)) {
@@ -209,7 +211,8 @@ static void on_watch(void *arg)
 	judge_late(&c->reads.index);
 	judge_late(&c->reads.asking);
 	judge_late(&c->reads.waiting);
-	LIST_FOREACH (&c->reads.marks, it) {
+	LIST_FOREACH(&c->reads.marks, it)
+	{
 		judge_late(&LIST_ENTRY(it, struct mark, node)->reads);
 	}
 	ask(c);
@@ -297,14 +300,16 @@ void read_progress(struct cluster *c)
 {
 	uint64_t applied = consensus_applied(c->cs);
 
-	LIST_FOREACH_SAFE (&c->reads.index, it, tmp) {
+	LIST_FOREACH_SAFE(&c->reads.index, it, tmp)
+	{
 		struct read *r = LIST_ENTRY(it, struct read, node);
 
 		if (r->index <= applied) {
 			finish(r);
 		}
 	}
-	LIST_FOREACH_SAFE (&c->reads.revision, it2, tmp2) {
+	LIST_FOREACH_SAFE(&c->reads.revision, it2, tmp2)
+	{
 		struct read *r = LIST_ENTRY(it2, struct read, node);
 
 		if (settled(c, r)) {

@@ -93,7 +93,8 @@ static struct gatherer *gatherer_of(struct cluster *c, struct loop *loop)
 	struct gatherer *g = NULL;
 
 	pthread_mutex_lock(&c->sessions_lock);
-	LIST_FOREACH (&c->gatherers, it) {
+	LIST_FOREACH(&c->gatherers, it)
+	{
 		struct gatherer *x = LIST_ENTRY(it, struct gatherer, node);
 
 		if (x->loop == loop) {

@@ -10,9 +10,22 @@
 
 static const uint8_t magic[8] = {'S', 'K', 'R', 'Y', 'S', 'N', 'A', 'P'};
 
-enum { AT_FORMAT = 8, AT_LEVEL = 12, AT_CLUSTER = 16, AT_EPOCH = 24, AT_REVISION = 32,
-       AT_INDEX = 40, AT_TERM = 48, AT_COUNT = 56, AT_BODY = 64, AT_HASH = 72,
-       RECORD_HEADER = 8, KEY_MAX = 400, VALUE_MAX = 1 << 20, CHUNK = 8 << 20 };
+enum {
+	AT_FORMAT = 8,
+	AT_LEVEL = 12,
+	AT_CLUSTER = 16,
+	AT_EPOCH = 24,
+	AT_REVISION = 32,
+	AT_INDEX = 40,
+	AT_TERM = 48,
+	AT_COUNT = 56,
+	AT_BODY = 64,
+	AT_HASH = 72,
+	RECORD_HEADER = 8,
+	KEY_MAX = 400,
+	VALUE_MAX = 1 << 20,
+	CHUNK = 8 << 20
+};
 
 static const uint8_t zero_hash[CRYPTO_HASH];
 
@@ -116,12 +129,14 @@ int snapshot_peek(const void *data, size_t len, struct snapshot_header *ret, str
 	const uint8_t *d = data;
 
 	if (len < SNAPSHOT_HEADER || memcmp(d, magic, sizeof(magic)) != 0) {
-		return err_set(err, ERR_CORRUPT, "snapshot of %zu bytes does not begin with SKRYSNAP", len);
+		return err_set(err, ERR_CORRUPT,
+			       "snapshot of %zu bytes does not begin with SKRYSNAP", len);
 	}
 	if (be_get32(d + AT_FORMAT) != SNAPSHOT_FORMAT) {
-		return err_set(err, ERR_UNIMPLEMENTED,
-			       "snapshot has format %u, this build reads %d: install the newer build",
-			       be_get32(d + AT_FORMAT), SNAPSHOT_FORMAT);
+		return err_set(
+			err, ERR_UNIMPLEMENTED,
+			"snapshot has format %u, this build reads %d: install the newer build",
+			be_get32(d + AT_FORMAT), SNAPSHOT_FORMAT);
 	}
 	if (be_get64(d + AT_BODY) != len - SNAPSHOT_HEADER) {
 		return err_set(err, ERR_CORRUPT, "snapshot of %zu bytes is cut", len);

@@ -63,7 +63,8 @@ static int fail(struct err *err, int rc, const char *what)
 		return err_set(err, ERR_CORRUPT, "store: %s: %s", what, mdb_strerror(rc));
 	}
 	if (rc == MDB_MAP_FULL) {
-		return err_set(err, ERR_STORE, "store: %s: the map is full; raise store.map_size", what);
+		return err_set(err, ERR_STORE, "store: %s: the map is full; raise store.map_size",
+			       what);
 	}
 	return err_set(err, ERR_STORE, "store: %s: %s", what, mdb_strerror(rc));
 }
@@ -504,8 +505,8 @@ unsigned store_used_permille(const struct store *s)
 	MDB_envinfo info;
 	MDB_stat st;
 
-	if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &st) != MDB_SUCCESS ||
-	    info.me_mapsize == 0) {
+	if (mdb_env_info(s->env, &info) != MDB_SUCCESS ||
+	    mdb_env_stat(s->env, &st) != MDB_SUCCESS || info.me_mapsize == 0) {
 		return 1000;
 	}
 	return (unsigned)((uint64_t)info.me_last_pgno * st.ms_psize / (info.me_mapsize / 1000 + 1));

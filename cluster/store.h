@@ -24,7 +24,7 @@ struct store_options {
 	const char *dir;     /* made 0700 when missing */
 	uint64_t map_bytes;  /* 0: 16 GiB */
 	const char *boot_id; /* NULL: the kernel's */
-	bool read_only;	     /* for the offline check: no mark is changed, no write accepted */
+	bool read_only;      /* for the offline check: no mark is changed, no write accepted */
 };
 
 /* *ret_dropped (may be NULL): the data was not trusted and is empty now. ERR_CORRUPT, -errno, ERR_STORE. */

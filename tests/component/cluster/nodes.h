@@ -37,7 +37,7 @@ struct node {
 	char dir[TEST_DIR + 16];
 	uint64_t id;
 	struct cluster *c; /* NULL: down */
-	unsigned start;	   /* counts the starts: an answer for an earlier one is dropped */
+	unsigned start;    /* counts the starts: an answer for an earlier one is dropped */
 	atomic_bool cut_off;
 };
 
@@ -172,8 +172,8 @@ static void nodes_call(struct node *a, uint64_t request, uint64_t leader, const 
 	} else if (k->read) {
 		r = read_local_index(b->c, a->all->net, deadline_ms, nodes_on_read, k, &err);
 	} else {
-		r = propose_local(b->c, a->all->net, command, len, deadline_ms, nodes_on_proposed, k,
-				  &err);
+		r = propose_local(b->c, a->all->net, command, len, deadline_ms, nodes_on_proposed,
+				  k, &err);
 	}
 	pthread_mutex_unlock(&a->all->lock);
 	if (r != 0) {
@@ -228,19 +228,19 @@ static void nodes_no_more(void *arg)
 }
 
 /* Runs the front loop until the condition holds. */
-#define NODES_WAIT(t, condition)                                                               \
-	do {                                                                                   \
-		uint64_t end_ = clock_mono_ms() + NODES_WAIT_MS;                               \
-		while (!(condition)) {                                                         \
-			struct loop_timer timer_ = {0};                                        \
-			bool fired_ = false;                                                   \
-			if (clock_mono_ms() > end_) {                                          \
-				TEST_FAIL("waited %d ms for %s", NODES_WAIT_MS, #condition);   \
-			}                                                                      \
-			loop_timer_start(&timer_, (t)->front, 2, nodes_no_more, &fired_);      \
-			loop_turn((t)->front, true);                                           \
-			loop_timer_stop(&timer_);                                              \
-		}                                                                              \
+#define NODES_WAIT(t, condition)                                                             \
+	do {                                                                                 \
+		uint64_t end_ = clock_mono_ms() + NODES_WAIT_MS;                             \
+		while (!(condition)) {                                                       \
+			struct loop_timer timer_ = {0};                                      \
+			bool fired_ = false;                                                 \
+			if (clock_mono_ms() > end_) {                                        \
+				TEST_FAIL("waited %d ms for %s", NODES_WAIT_MS, #condition); \
+			}                                                                    \
+			loop_timer_start(&timer_, (t)->front, 2, nodes_no_more, &fired_);    \
+			loop_turn((t)->front, true);                                         \
+			loop_timer_stop(&timer_);                                            \
+		}                                                                            \
 	} while (0)
 
 /* ---- life ---- */
@@ -433,7 +433,8 @@ static inline struct nodes_result nodes_tailnet(struct nodes *t, size_t i, const
 	assert_ok(nodes_tailnet_create(t, i, name, &r, NULL));
 	NODES_WAIT(t, r.done);
 	if (r.err.code != 0 || r.code != 0) {
-		TEST_FAIL("tailnet %s: %d %s / %d %s", name, r.err.code, r.err.msg, r.code, r.message);
+		TEST_FAIL("tailnet %s: %d %s / %d %s", name, r.err.code, r.err.msg, r.code,
+			  r.message);
 	}
 	return r;
 }

@@ -6,11 +6,11 @@
 
 static struct nodes t;
 
-#define shell(...)                                      \
-	do {                                            \
-		char *cmd_ = mem_printf(__VA_ARGS__);   \
-		assert_int_equal(system(cmd_), 0);      \
-		mem_free(cmd_);                         \
+#define shell(...)                                    \
+	do {                                          \
+		char *cmd_ = mem_printf(__VA_ARGS__); \
+		assert_int_equal(system(cmd_), 0);    \
+		mem_free(cmd_);                       \
 	} while (0)
 
 static int setup(void **state)
@@ -101,19 +101,20 @@ static void reads(void **state)
 	v = nodes_view(&t, 0);
 	assert_int_equal(nodes_read(&t, 0, (struct read_want){.level = READ_LOCAL}).err.code, 0);
 	assert_int_equal(nodes_read(&t, 0, (struct read_want){.level = READ_LEADER}).err.code, 0);
-	assert_int_equal(nodes_read(&t, 0, (struct read_want){.level = READ_REVISION,
-							     .epoch = v.epoch,
-							     .revision = r.revision})
+	assert_int_equal(nodes_read(&t, 0,
+				    (struct read_want){.level = READ_REVISION,
+						       .epoch = v.epoch,
+						       .revision = r.revision})
 				 .err.code,
 			 0);
-	r = nodes_read(&t, 0,
-		       (struct read_want){.level = READ_REVISION, .epoch = v.epoch + 1});
+	r = nodes_read(&t, 0, (struct read_want){.level = READ_REVISION, .epoch = v.epoch + 1});
 	assert_int_equal(r.err.code, ERR_PRECONDITION);
 	assert_string_equal(r.err.reason, "EPOCH_CHANGED");
-	r = nodes_read(&t, 0, (struct read_want){.level = READ_REVISION,
-						.epoch = v.epoch,
-						.revision = v.revision + 1000,
-						.deadline_ms = clock_mono_ms() + 60});
+	r = nodes_read(&t, 0,
+		       (struct read_want){.level = READ_REVISION,
+					  .epoch = v.epoch,
+					  .revision = v.revision + 1000,
+					  .deadline_ms = clock_mono_ms() + 60});
 	assert_int_equal(r.err.code, ERR_DEADLINE);
 }
 
@@ -158,7 +159,8 @@ static void groups(void **state)
 		struct read_want w = {.level = READ_LEADER,
 				      .deadline_ms = clock_mono_ms() + NODES_WAIT_MS};
 
-		assert_ok(cluster_read_wait(t.node[0].c, t.front, &w, nodes_on_read_done, &r[i], NULL));
+		assert_ok(cluster_read_wait(t.node[0].c, t.front, &w, nodes_on_read_done, &r[i],
+					    NULL));
 	}
 	for (int i = 0; i < N; i++) {
 		NODES_WAIT(&t, r[i].done);
@@ -300,7 +302,8 @@ static void full(void **state)
 	(void)state;
 	nodes_start(&t, 0);
 	nodes_tailnet(&t, 0, "there");
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		struct nodes_result r = {0};
 
 		cluster_call(t.node[0].c, c->fill, t.node[0].c);
@@ -429,9 +432,19 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(init_open_write_restart), T(a_directory_is_used_once),
-		T(a_wide_directory_is_refused), T(reads), T(groups), T(queue_limits), T(too_long),
-		T(precheck), T(changes), T(full), T(sessions), T(rebuild), T(an_older_log),
+		T(init_open_write_restart),
+		T(a_directory_is_used_once),
+		T(a_wide_directory_is_refused),
+		T(reads),
+		T(groups),
+		T(queue_limits),
+		T(too_long),
+		T(precheck),
+		T(changes),
+		T(full),
+		T(sessions),
+		T(rebuild),
+		T(an_older_log),
 	};
 
 	crypto_init();

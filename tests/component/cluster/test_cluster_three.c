@@ -39,10 +39,11 @@ static void each_writes_all_read(void **state)
 	/* The answer comes after the own apply. */
 	assert_true(nodes_has_tailnet(&t, 2, "by-two"));
 	for (size_t i = 0; i < 3; i++) {
-		struct nodes_result read = nodes_read(
-			&t, i, (struct read_want){.level = READ_REVISION,
-						  .epoch = nodes_view(&t, 0).epoch,
-						  .revision = r.revision});
+		struct nodes_result read =
+			nodes_read(&t, i,
+				   (struct read_want){.level = READ_REVISION,
+						      .epoch = nodes_view(&t, 0).epoch,
+						      .revision = r.revision});
 
 		assert_int_equal(read.err.code, 0);
 		assert_true(nodes_has_tailnet(&t, i, "by-leader"));
@@ -331,9 +332,16 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(each_writes_all_read), T(leader_reads), T(the_leader_dies), T(failover_is_fast),
-		T(a_newcomer_takes_a_snapshot), T(no_quorum), T(a_leader_is_cut_off),
-		T(a_planned_stop), T(a_member_leaves), T(digests_at_a_marker),
+		T(each_writes_all_read),
+		T(leader_reads),
+		T(the_leader_dies),
+		T(failover_is_fast),
+		T(a_newcomer_takes_a_snapshot),
+		T(no_quorum),
+		T(a_leader_is_cut_off),
+		T(a_planned_stop),
+		T(a_member_leaves),
+		T(digests_at_a_marker),
 	};
 
 	crypto_init();

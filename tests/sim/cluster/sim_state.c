@@ -22,7 +22,7 @@
 enum {
 	SERVERS = 3,
 	ROUNDS = 120,
-	OPEN_MAX = 64,	    /* commands of the client on their way */
+	OPEN_MAX = 64, /* commands of the client on their way */
 	INDEX_MAX = 4096,
 	SEQUENCE_MAX = 2048,
 	TERMS_MAX = 1024,
@@ -77,10 +77,10 @@ static uint64_t draw(struct sim *s, uint64_t below)
 	return world_random(&s->w) % below;
 }
 
-#define SIM_FAIL(s, ...)                                                                  \
-	do {                                                                              \
-		print_error("SKERRY_SIM_SEED=%llu\n", (unsigned long long)(s)->seed);     \
-		TEST_FAIL(__VA_ARGS__);                                                   \
+#define SIM_FAIL(s, ...)                                                              \
+	do {                                                                          \
+		print_error("SKERRY_SIM_SEED=%llu\n", (unsigned long long)(s)->seed); \
+		TEST_FAIL(__VA_ARGS__);                                               \
 	} while (0)
 
 /* ---- a replica ---- */
@@ -98,10 +98,11 @@ static void judge_answer(struct sim *s, const struct applied_command *c)
 			return;
 		}
 		s->repeated++;
-		if (s->cmd[seq].unique &&
-		    (c->result->code != s->cmd[seq].code ||
-		     c->result->revision != s->cmd[seq].revision)) {
-			SIM_FAIL(s, "command %llu was answered %d at revision %llu, then %d at %llu: %s",
+		if (s->cmd[seq].unique && (c->result->code != s->cmd[seq].code ||
+					   c->result->revision != s->cmd[seq].revision)) {
+			SIM_FAIL(s,
+				 "command %llu was answered %d at revision %llu, then %d at %llu: "
+				 "%s",
 				 (unsigned long long)seq, s->cmd[seq].code,
 				 (unsigned long long)s->cmd[seq].revision, c->result->code,
 				 (unsigned long long)c->result->revision, c->result->message);
@@ -369,7 +370,8 @@ static void fault_of_follower(struct sim *s)
 
 static void fault(struct sim *s)
 {
-	unsigned i = (unsigned)draw(s, SERVERS), j = (i + 1 + (unsigned)draw(s, SERVERS - 1)) % SERVERS;
+	unsigned i = (unsigned)draw(s, SERVERS),
+		 j = (i + 1 + (unsigned)draw(s, SERVERS - 1)) % SERVERS;
 
 	switch (draw(s, 14)) {
 	case 0:
@@ -378,33 +380,20 @@ static void fault(struct sim *s)
 			s->dead[i] = true;
 		}
 		break;
-	case 1:
-		raft_fixture_disconnect(&s->f, i, j);
-		break;
+	case 1: raft_fixture_disconnect(&s->f, i, j); break;
 	case 2:
 		raft_fixture_disconnect(&s->f, i, j);
 		raft_fixture_disconnect(&s->f, j, i);
 		break;
-	case 3:
-		raft_fixture_saturate(&s->f, i, j);
-		break;
+	case 3: raft_fixture_saturate(&s->f, i, j); break;
 	case 4:
-	case 5:
-		raft_fixture_set_network_latency(&s->f, i, 1 + (unsigned)draw(s, 80));
-		break;
-	case 6:
-		raft_fixture_set_disk_latency(&s->f, i, 1 + (unsigned)draw(s, 60));
-		break;
-	case 7:
-		s->server[i].skew_ms = (int64_t)draw(s, 8000);
-		break;
+	case 5: raft_fixture_set_network_latency(&s->f, i, 1 + (unsigned)draw(s, 80)); break;
+	case 6: raft_fixture_set_disk_latency(&s->f, i, 1 + (unsigned)draw(s, 60)); break;
+	case 7: s->server[i].skew_ms = (int64_t)draw(s, 8000); break;
 	case 8:
 	case 9:
-	case 10:
-		heal(s);
-		break;
-	default:
-		break;
+	case 10: heal(s); break;
+	default: break;
 	}
 }
 

@@ -228,12 +228,9 @@ static void snapshot_empty(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(entry_round_trip),
-		cmocka_unit_test(entry_damage),
-		cmocka_unit_test(entry_newer),
-		cmocka_unit_test(snapshot_round_trip),
-		cmocka_unit_test(snapshot_damage),
-		cmocka_unit_test(snapshot_empty),
+		cmocka_unit_test(entry_round_trip), cmocka_unit_test(entry_damage),
+		cmocka_unit_test(entry_newer),      cmocka_unit_test(snapshot_round_trip),
+		cmocka_unit_test(snapshot_damage),  cmocka_unit_test(snapshot_empty),
 	};
 
 	crypto_init();

@@ -7,8 +7,8 @@
 #include "cluster/raft_shim.h"
 
 static struct {
-	int rv;	      /* what the back end returns */
-	int calls;    /* of it */
+	int rv;    /* what the back end returns */
+	int calls; /* of it */
 	struct raft_io_append *append;
 	raft_io_append_cb append_cb;
 	struct raft_io_snapshot_put *put;
@@ -224,12 +224,13 @@ static void faults_at_once(void **state)
 		const char *text;
 	} cases[] = {
 		{do_set_term, "storing the term"}, {do_set_vote, "storing the vote"},
-		{do_truncate, "truncating"},	   {do_append, "appending"},
+		{do_truncate, "truncating"},       {do_append, "appending"},
 		{do_put, "storing a snapshot"},
 	};
 
 	(void)state;
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		seen.failed = 0;
 		be.rv = RAFT_IOERR;
 		assert_int_equal(c->call(), RAFT_IOERR);
@@ -247,7 +248,8 @@ static void faults_later(void **state)
 	} cases[] = {{0, 0}, {RAFT_IOERR, 1}, {RAFT_NOSPACE, 1}, {RAFT_CANCELED, 0}};
 
 	(void)state;
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		seen.failed = seen.answered = 0;
 		assert_int_equal(do_append(), 0);
 		be.append_cb(be.append, c->status);
@@ -373,14 +375,15 @@ static void disrupting(void **state)
 		uint64_t silent_ms;
 		bool disrupt;
 	} cases[] = {
-		{3, 0, 10, false},   /* a leader that is heard */
-		{3, 3, 10, true},    /* its process is gone */
-		{3, 0, 1000, true},  /* silent for the election timeout */
+		{3, 0, 10, false},  /* a leader that is heard */
+		{3, 3, 10, true},   /* its process is gone */
+		{3, 0, 1000, true}, /* silent for the election timeout */
 		{3, 0, 999, false},
 	};
 
 	(void)state;
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		struct raft_message m = vote(1, 6, true);
 
 		shim.lost_leader = 0;
@@ -461,7 +464,8 @@ static void crooked_entries(void **state)
 	} cases[] = {{16, RAFT_COMMAND, 1}, {13, RAFT_COMMAND, 0}, {16, 9, 0}, {16, 0, 0}};
 
 	(void)state;
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
 		struct raft_entry *e = raft_calloc(1, sizeof(*e));
 
@@ -496,9 +500,15 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(faults_at_once),	   T(faults_later),	    T(a_stuck_append),
-		T(votes_are_repeated),	   T(results_are_repeated_thrice), T(disrupting),
-		T(one_snapshot_per_peer),  T(no_install_while_putting), T(crooked_entries),
+		T(faults_at_once),
+		T(faults_later),
+		T(a_stuck_append),
+		T(votes_are_repeated),
+		T(results_are_repeated_thrice),
+		T(disrupting),
+		T(one_snapshot_per_peer),
+		T(no_install_while_putting),
+		T(crooked_entries),
 		T(a_forced_election),
 	};
 

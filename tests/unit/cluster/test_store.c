@@ -241,7 +241,8 @@ static void marks(void **state)
 	};
 
 	(void)state;
-	TEST_TABLE(c, cases) {
+	TEST_TABLE(c, cases)
+	{
 		struct store *s = open_store("boot-one", NULL);
 		bool dropped = true;
 

@@ -1,0 +1,137 @@
+/* Events of the peer side, posted to the raft thread. */
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "cluster/cluster_int.h"
+
+struct link_event {
+	struct cluster *c;
+	enum { CONNECTED, ACCEPTED, LOST, CLOCKS, CHANGE } kind;
+	uint64_t request, id;
+	int fd;
+	bool agree;
+	char *address;
+	enum consensus_change change;
+	struct loop *loop;
+	link_change_cb cb;
+	void *arg;
+	struct err err;
+};
+
+static void event_free(struct link_event *e)
+{
+	mem_free(e->address);
+	mem_free(e);
+}
+
+static void change_fire(void *arg)
+{
+	struct link_event *e = arg;
+
+	e->cb(e->arg, &e->err);
+	event_free(e);
+}
+
+static void on_changed(void *arg, const struct err *err)
+{
+	struct link_event *e = arg;
+
+	e->err = *err;
+	loop_post_reply(e->loop, change_fire, e);
+}
+
+static void event_drop(struct link_event *e)
+{
+	if (e->kind == CONNECTED || e->kind == ACCEPTED) {
+		if (e->fd >= 0) {
+			close(e->fd);
+		}
+	} else if (e->kind == CHANGE) {
+		err_set(&e->err, ERR_NOT_LEADER, "this lighthouse stops");
+		loop_post_reply(e->loop, change_fire, e);
+		return;
+	}
+	event_free(e);
+}
+
+static void on_event(void *arg)
+{
+	struct link_event *e = arg;
+	struct cluster *c = e->c;
+
+	if (c->stopping || c->cs == NULL) {
+		event_drop(e);
+		return;
+	}
+	switch (e->kind) {
+	case CONNECTED: consensus_connected(c->cs, e->request, e->fd); break;
+	case ACCEPTED: consensus_accepted(c->cs, e->id, e->address, e->fd); break;
+	case LOST: consensus_leader_lost(c->cs, e->id); break;
+	case CLOCKS: consensus_clocks_agree(c->cs, e->agree); break;
+	case CHANGE: consensus_change(c->cs, e->change, e->id, e->address, on_changed, e); return;
+	}
+	event_free(e);
+}
+
+static void event_post(struct cluster *c, struct link_event event)
+{
+	struct link_event *e = mem_memdup(&event, sizeof(event));
+
+	e->c = c;
+	e->address = mem_strdup(event.address);
+	loop_post_reply(c->loop, on_event, e);
+}
+
+void link_connected(struct cluster *c, uint64_t request, int fd)
+{
+	event_post(c, (struct link_event){.kind = CONNECTED, .request = request, .fd = fd});
+}
+
+void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd)
+{
+	event_post(c, (struct link_event){
+			      .kind = ACCEPTED, .id = id, .address = (char *)address, .fd = fd});
+}
+
+void link_leader_lost(struct cluster *c, uint64_t id)
+{
+	event_post(c, (struct link_event){.kind = LOST, .id = id});
+}
+
+void link_clocks_agree(struct cluster *c, bool agree)
+{
+	event_post(c, (struct link_event){.kind = CLOCKS, .agree = agree});
+}
+
+static void change_post(struct cluster *c, enum consensus_change change, struct loop *loop,
+			uint64_t id, const char *address, link_change_cb cb, void *arg)
+{
+	event_post(c, (struct link_event){.kind = CHANGE,
+					  .change = change,
+					  .id = id,
+					  .address = (char *)address,
+					  .loop = loop,
+					  .cb = cb,
+					  .arg = arg});
+}
+
+void link_add(struct cluster *c, struct loop *loop, uint64_t id, const char *address,
+	      link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_ADD, loop, id, address, cb, arg);
+}
+
+void link_promote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_PROMOTE, loop, id, NULL, cb, arg);
+}
+
+void link_remove(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_REMOVE, loop, id, NULL, cb, arg);
+}
+
+void link_transfer(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_TRANSFER, loop, id, NULL, cb, arg);
+}
