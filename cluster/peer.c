@@ -319,6 +319,11 @@ void peer_fill_status(struct peer *p, struct cluster_status *s)
 	memcpy(s->member, p->rows, p->n_rows * sizeof(p->rows[0]));
 	s->n_members = p->n_rows;
 	pthread_mutex_unlock(&p->lock);
+	for (size_t i = 0; i < s->n_members; i++) {
+		if (s->member[i].self) {
+			s->member[i].devices = atomic_load(&p->devices);
+		}
+	}
 }
 
 void peer_set_devices(struct peer *p, uint64_t devices)
