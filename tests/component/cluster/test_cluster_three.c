@@ -121,6 +121,7 @@ static void the_leader_dies(void **state)
 }
 
 static atomic_uint_fast64_t ahead_ns;
+static atomic_int_fast64_t wall_off_ms;
 
 static uint64_t clock_ahead(void *arg)
 {
@@ -137,7 +138,7 @@ static int64_t clock_wall(void *arg)
 
 	(void)arg;
 	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + atomic_load(&wall_off_ms);
 }
 
 static const struct clock_source moved = {.mono_ns = clock_ahead, .wall_ms = clock_wall};
@@ -309,6 +310,37 @@ static void a_member_leaves(void **state)
 	nodes_tailnet(&t, 1, "two-left");
 }
 
+/* State time goes by the leader's clock, but no jump of it is believed before a majority's clocks agree. */
+static void time_steps(void **state)
+{
+	enum { HOUR_MS = 3600 * 1000, STEP_MS = 10000, SLACK_MS = 5000 };
+	struct nodes_result r = {0};
+	uint64_t before, after;
+
+	(void)state;
+	three();
+	before = nodes_view(&t, 0).time_ms;
+	atomic_store(&wall_off_ms, HOUR_MS);
+	assert_ok(nodes_marker(&t, 0, 1, &r, NULL));
+	NODES_WAIT(&t, r.done);
+	after = nodes_view(&t, 0).time_ms;
+	assert_true(after - before >= STEP_MS && after - before < STEP_MS + SLACK_MS);
+
+	link_clocks_agree(t.node[0].c, true);
+	memset(&r, 0, sizeof(r));
+	assert_ok(nodes_marker(&t, 0, 2, &r, NULL));
+	NODES_WAIT(&t, r.done);
+	after = nodes_view(&t, 0).time_ms;
+	assert_true(after - before >= HOUR_MS);
+
+	/* It never falls. */
+	atomic_store(&wall_off_ms, 0);
+	memset(&r, 0, sizeof(r));
+	assert_ok(nodes_marker(&t, 0, 3, &r, NULL));
+	NODES_WAIT(&t, r.done);
+	assert_int_equal(nodes_view(&t, 0).time_ms, after);
+}
+
 static void digests_at_a_marker(void **state)
 {
 	struct nodes_result r = {0};
@@ -341,6 +373,7 @@ int main(void)
 		T(a_leader_is_cut_off),
 		T(a_planned_stop),
 		T(a_member_leaves),
+		T(time_steps),
 		T(digests_at_a_marker),
 	};
 
