@@ -2,11 +2,6 @@
  * process. Skips without root, /dev/net/tun or wireguard-go. */
 #include "tests/lib/test.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/host.h"
@@ -16,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/loop.h"
+#include "tests/component/agent/lab.h"
 
 #define IFNAME "skt0"
 
@@ -201,11 +197,7 @@ static void dead_daemon_is_replaced(void **state)
 	(void)state;
 	assert_ok(wg_uapi_new(&opts, &wg, &adopted, &e));
 	assert_true(adopted);
-	/* The process that holds the socket: in this network namespace there is one wireguard-go alone. */
-	shell("for p in $(ip netns pids 2>/dev/null; ls /proc | grep -E '^[0-9]+$'); do"
-	      " [ \"$(readlink /proc/$p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] &&"
-	      " tr '\\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q '^wireguard-go " IFNAME
-	      "' && kill -9 $p; done; true");
+	assert_int_equal(lab_kill_wireguard(IFNAME), 0);
 	for (int i = 0; i < 400 && wg_uapi_alive(opts.uapi_dir, opts.ifname); i++) {
 		usleep(5000);
 	}
@@ -293,29 +285,6 @@ static void host_facts_and_changes(void **state)
 	loop_free(loop);
 }
 
-static const char *why_skip(void)
-{
-	if (geteuid() != 0) {
-		return "needs root";
-	}
-	if (access("/dev/net/tun", R_OK | W_OK) != 0) {
-		return "needs /dev/net/tun";
-	}
-	if (system("command -v wireguard-go >/dev/null && command -v ip >/dev/null") != 0) {
-		return "needs wireguard-go and iproute2";
-	}
-	/* A network of our own, and a mount namespace so that the socket directory is ours too. */
-	if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
-		return "cannot make namespaces";
-	}
-	if ((mkdir("/var/run/wireguard", 0700) != 0 && errno != EEXIST) ||
-	    mount("none", "/var/run/wireguard", "tmpfs", 0, "size=1m") != 0) {
-		return "cannot mount over /var/run/wireguard";
-	}
-	return NULL;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -325,7 +294,7 @@ int main(void)
 		cmocka_unit_test(missing_program_is_named),
 		cmocka_unit_test(host_facts_and_changes),
 	};
-	const char *skip = why_skip();
+	const char *skip = lab_enter();
 	int failed;
 
 	if (skip != NULL) {
@@ -334,7 +303,6 @@ int main(void)
 	}
 	crypto_init();
 	test_dir_make(dir);
-	shell("ip link set lo up");
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	IGNORE(system("ip link del " IFNAME " 2>/dev/null"));
 	test_dir_remove(dir);

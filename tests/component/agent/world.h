@@ -30,6 +30,7 @@ struct world {
 	struct host_fake host;
 	struct agent_config config;
 	struct agent *agent;
+	bool real; /* wireguard-go, rtnetlink and names instead of the fakes */
 	struct rpc_channel *local;
 	char key[512];
 	/* of the last Up */
@@ -42,10 +43,14 @@ struct world {
 
 static UNUSED void agent_begin(struct world *w)
 {
-	struct agent_opts opts = {
-		.config = &w->config, .wg = &w->wg.wg, .host = &w->host.host, .no_dns = true};
+	struct agent_opts opts = {.config = &w->config};
 	struct err e = {0};
 
+	if (!w->real) {
+		opts.wg = &w->wg.wg;
+		opts.host = &w->host.host;
+		opts.no_dns = true;
+	}
 	if (agent_new(w->loop, &opts, &w->agent, &e) < 0) {
 		TEST_FAIL("agent_new: %s", e.msg);
 	}
@@ -73,12 +78,13 @@ static UNUSED void make_key(struct world *w, const uint8_t pin[32], uint64_t clu
 	buf_done(&text);
 }
 
-static UNUSED int setup(void **state)
+static UNUSED int setup_world(void **state, bool real)
 {
 	struct world *w = MEM_NEW(struct world);
 	char yaml[1024];
 	struct err e = {0};
 
+	w->real = real;
 	test_dir_make(w->dir);
 	w->loop = loop_new("test");
 	fake_ca_init(&w->ca);
@@ -90,10 +96,9 @@ static UNUSED int setup(void **state)
 	host_fake_addr(&w->host, "192.0.2.1/24", "eth0");
 	w->host.mesh.mtu = 1420;
 	snprintf(yaml, sizeof(yaml),
-		 "state_dir: %s/state\nsocket: %s/agent.sock\nuapi_dir: %s\nmachine_id: "
-		 "%s/machine-id\n"
-		 "resolv_conf: %s/resolv.conf\n",
-		 w->dir, w->dir, w->dir, w->dir, w->dir);
+		 "state_dir: %s/state\nsocket: %s/agent.sock\nuapi_dir: %s\n"
+		 "machine_id: %s/machine-id\nresolv_conf: %s/resolv.conf\ninterface: skt1\n",
+		 w->dir, w->dir, real ? "/var/run/wireguard" : w->dir, w->dir, w->dir);
 	if (agent_config_parse(yaml, strlen(yaml), "agent.yaml", &w->config, &e) < 0) {
 		TEST_FAIL("config: %s", e.msg);
 	}
@@ -105,6 +110,16 @@ static UNUSED int setup(void **state)
 	}
 	*state = w;
 	return 0;
+}
+
+static UNUSED int setup(void **state)
+{
+	return setup_world(state, false);
+}
+
+static UNUSED int setup_real(void **state)
+{
+	return setup_world(state, true);
 }
 
 static UNUSED int teardown(void **state)
