@@ -260,7 +260,8 @@ struct peer_link *peer_link_new(struct peer *p, const struct member *m)
 	list_init(&l->raft);
 	backoff_init(&l->backoff, 50, 1000);
 	l->http = http_server_new(p->loop, p->peer_router);
-	http_server_set_opts(l->http, &(struct http_server_opts){.max_streams = 4096});
+	http_server_set_opts(l->http,
+			     &(struct http_server_opts){.max_streams = 4096, .trusted = true});
 	loop_timer_start(&l->timer, p->loop, 0, on_timer, l);
 	return l;
 }

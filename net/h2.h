@@ -35,6 +35,7 @@ struct h2_server_opts {
 	uint32_t max_streams;     /* 0 = LIM_H2_STREAMS */
 	uint64_t ping_ms;         /* keepalive ping after that much silence; 0 = LIM_H2_PING_MS */
 	uint64_t ping_timeout_ms; /* 0 = LIM_H2_PING_TIMEOUT_MS */
+	bool trusted;             /* as http_server_opts.trusted */
 };
 
 /* The engine of one server connection; requests go to conn->router. Limits of base/limits.h

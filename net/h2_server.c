@@ -378,7 +378,7 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, 
 		break;
 	default: cheap = true; break; /* PRIORITY, WINDOW_UPDATE, SETTINGS, RST_STREAM, unknown */
 	}
-	if (cheap && !bucket_take(&s->glitches, 1, h2_now(s))) {
+	if (cheap && !s->opts.trusted && !bucket_take(&s->glitches, 1, h2_now(s))) {
 		h2_abuse(s, "too_many_frames");
 	}
 	return 0;
@@ -388,6 +388,9 @@ static void on_ping(struct h2_server *s)
 {
 	uint64_t now = h2_now(s);
 
+	if (s->opts.trusted) {
+		return;
+	}
 	if (s->last_ping_in != 0 && now - s->last_ping_in < LIM_H2_PING_MIN_MS) {
 		if (++s->strikes > LIM_H2_PING_STRIKES) {
 			h2_abuse(s, "too_many_pings");
@@ -555,6 +558,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 
 static nghttp2_session_callbacks *server_callbacks;
 static nghttp2_option *server_option;
+static nghttp2_option *trusted_option; /* without a rate of resets */
 
 __attribute__((constructor)) static void h2_server_make(void)
 {
@@ -568,12 +572,17 @@ __attribute__((constructor)) static void h2_server_make(void)
 	nghttp2_session_callbacks_set_on_frame_send_callback(server_callbacks, on_frame_send);
 	nghttp2_session_callbacks_set_send_data_callback(server_callbacks, on_send_data);
 	nghttp2_option_new(&server_option);
-	nghttp2_option_set_no_auto_window_update(server_option, 1);
-	nghttp2_option_set_no_closed_streams(server_option, 1);
-	nghttp2_option_set_max_outbound_ack(server_option, LIM_H2_ACK_QUEUE);
+	nghttp2_option_new(&trusted_option);
+	nghttp2_option *const both[] = {server_option, trusted_option};
+	for (size_t i = 0; i < ARRAY_LEN(both); i++) {
+		nghttp2_option_set_no_auto_window_update(both[i], 1);
+		nghttp2_option_set_no_closed_streams(both[i], 1);
+		nghttp2_option_set_max_outbound_ack(both[i], LIM_H2_ACK_QUEUE);
+		nghttp2_option_set_max_continuations(both[i], LIM_H2_CONTINUATIONS);
+	}
 	nghttp2_option_set_stream_reset_rate_limit(server_option, LIM_H2_RESET_BURST,
 						   LIM_H2_RESET_PER_SEC);
-	nghttp2_option_set_max_continuations(server_option, LIM_H2_CONTINUATIONS);
+	nghttp2_option_set_stream_reset_rate_limit(trusted_option, 1u << 20, 1u << 20);
 }
 
 /* ---- Engine ---------------------------------------------------------------------------------- */
@@ -773,7 +782,8 @@ struct http_engine *h2_server_new(struct http_conn *conn, const struct h2_server
 	s->last_in = s->started;
 	bucket_init(&s->glitches, LIM_H2_GLITCH_BURST,
 		    1000ull * LIM_H2_GLITCH_BURST / LIM_H2_GLITCH_PER_SEC, s->started);
-	if (nghttp2_session_server_new2(&s->session, server_callbacks, s, server_option) != 0) {
+	if (nghttp2_session_server_new2(&s->session, server_callbacks, s,
+					s->opts.trusted ? trusted_option : server_option) != 0) {
 		IMPOSSIBLE("nghttp2_session_server_new2 without memory");
 	}
 	nghttp2_submit_settings(s->session, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings));

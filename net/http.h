@@ -258,6 +258,9 @@ struct http_server_opts {
 	uint64_t ping_timeout_ms;
 	uint64_t stall_ms;   /* output waits and not a byte leaves */
 	uint64_t max_age_ms; /* then a graceful end (+-10 %); 0 = never */
+	/* The other ends are our own kind (lighthouses): resets, pings and cheap frames are not
+	 * rated, since a stalled leader rightly brings a burst of cancelled calls. */
+	bool trusted;
 };
 void http_server_set_opts(struct http_server *server, const struct http_server_opts *opts);
 

@@ -153,6 +153,7 @@ static void conn_start_engine(struct conn *c, bool h2)
 		.max_streams = o->max_streams,
 		.ping_ms = o->ping_ms,
 		.ping_timeout_ms = o->ping_timeout_ms,
+		.trusted = o->trusted,
 	};
 
 	c->pub.engine = h2 ? h2_server_new(&c->pub, &opts) : http1_server_new(&c->pub);

@@ -473,6 +473,51 @@ static void test_shutdown(void **state)
 	rig_done(&r);
 }
 
+/* A burst of cancelled requests ends a stranger's connection, not one of our own kind. */
+static void test_bursts_of_resets(void **state)
+{
+	(void)state;
+	for (int trusted = 0; trusted < 2; trusted++) {
+		const struct h2_server_opts opts = {.trusted = trusted == 1, .max_streams = 1000};
+		struct http_conn conn = {0};
+		struct buf out = BUF_INIT, bytes = BUF_INIT;
+		struct http_router *router = http_router_new();
+		struct err err = {0};
+		struct client c;
+
+		opened = closed = cut = 0;
+		http_mount(router, HTTP_MATCH_PREFIX, "/echo", echo, NULL);
+		conn.router = router;
+		conn.test_out = &out;
+		conn.engine = h2_server_new(&conn, &opts);
+		client_init(&c);
+		client_take(&c, &bytes);
+		for (uint32_t id = 1; id < 1001; id += 2) {
+			static const uint8_t head[] = {0, 0, 12, NGHTTP2_HEADERS, 4};
+			static const uint8_t block[] = {0x83, 0x86, 0x04, 5,    '/', 'e',
+							'c',  'h',  'o',  0x01, 1,   'x'};
+			static const uint8_t rst[] = {0, 0, 4, NGHTTP2_RST_STREAM, 0};
+
+			buf_append(&bytes, head, sizeof(head));
+			buf_u32be(&bytes, id);
+			buf_append(&bytes, block, sizeof(block));
+			buf_append(&bytes, rst, sizeof(rst));
+			buf_u32be(&bytes, id);
+			buf_u32be(&bytes, NGHTTP2_CANCEL);
+		}
+		IGNORE(conn.engine->ops->feed(conn.engine, bytes.data, bytes.len, &err));
+		conn.engine->ops->drain(conn.engine);
+		assert_int_equal(conn.engine->ops->finished(conn.engine), trusted == 0);
+		assert_int_equal(opened, 500);
+		conn.engine->ops->destroy(conn.engine, &err);
+		assert_int_equal(opened, closed);
+		http_router_free(router);
+		buf_done(&out);
+		buf_done(&bytes);
+		client_done(&c);
+	}
+}
+
 static uint64_t fake_ns;
 
 static uint64_t fake_mono(void *arg)
@@ -544,6 +589,7 @@ int main(void)
 		cmocka_unit_test(test_many_requests_at_once),
 		cmocka_unit_test(test_shutdown),
 		cmocka_unit_test(test_timeouts),
+		cmocka_unit_test(test_bursts_of_resets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
