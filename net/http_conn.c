@@ -129,10 +129,15 @@ static void conn_flush(void *arg)
 	struct conn *c = arg;
 	struct err err = {0};
 
-	if (c->over || c->pub.engine == NULL || c->pub.stream == NULL) {
+	if (c->over || c->pub.engine == NULL) {
 		return;
 	}
 	c->busy++;
+	if (c->pub.stream == NULL) {
+		conn_end(c, &err, false); /* handed over */
+		conn_leave(c);
+		return;
+	}
 	c->pub.drain_asked = false;
 	c->pub.engine->ops->drain(c->pub.engine);
 	if (!c->over && c->pub.stream != NULL && gather_flush(&c->out, c->pub.stream) != 0) {
@@ -286,6 +291,9 @@ struct stream *http_conn_take_stream(struct http_conn *conn)
 
 	if (conn->test_out == NULL && stream != NULL) {
 		IGNORE(gather_flush(&conn_of(conn)->out, stream));
+		stream_set_handler(stream, NULL, NULL);
+		/* The connection ends at the latest in its next flush: a handler may upgrade later. */
+		loop_flush_add(conn->loop, &conn_of(conn)->flush);
 	}
 	conn->stream = NULL;
 	return stream;

@@ -2,6 +2,7 @@
 #include "tests/lib/test.h"
 
 #include <arpa/inet.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -326,6 +327,44 @@ static void test_bind_errors(void **state)
 	loop_free(loop);
 }
 
+/* Without descriptors accepting pauses, and goes on when there are some. */
+static void test_out_of_descriptors(void **state)
+{
+	enum { CLIENTS = 12 };
+	struct loop *loop = loop_new("l");
+	struct accepted a = {.n = 0};
+	const struct listener_opts opts = {.address = "127.0.0.1:0"};
+	struct listener *l = listen_on(loop, &opts, &a);
+	struct rlimit old, few;
+	int fds[CLIENTS], lowest;
+
+	(void)state;
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = raw_connect(listener_port(l)); /* they wait in the backlog */
+	}
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	lowest = dup(0);
+	close(lowest);
+	few = old;
+	few.rlim_cur = (rlim_t)lowest + 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (!(metrics_value("skerry_listen_no_descriptors_total", NULL) >= 1)) {
+		loop_turn(loop, true);
+	}
+	assert_true(a.n <= 3);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	/* Those that the spare descriptor did not have to drop are served. */
+	while (a.n < CLIENTS - 4) {
+		loop_turn(loop, true);
+	}
+	for (int i = 0; i < CLIENTS; i++) {
+		close(fds[i]);
+	}
+	accepted_done(&a);
+	listener_free(l);
+	loop_free(loop);
+}
+
 static void test_unix_socket(void **state)
 {
 	struct loop *loop = loop_new("l");
@@ -611,6 +650,7 @@ int main(void)
 		cmocka_unit_test(test_proxied_source_is_judged),
 		cmocka_unit_test(test_bind_errors),
 		cmocka_unit_test(test_unix_socket),
+		cmocka_unit_test(test_out_of_descriptors),
 		cmocka_unit_test(test_race),
 		cmocka_unit_test(test_names_resolve),
 		cmocka_unit_test(test_tls_renewal),

@@ -224,6 +224,98 @@ static void test_drain_with_grace(void **state)
 	rig_done(&r);
 }
 
+/* ---- Upgrades -------------------------------------------------------------------------------- */
+
+static struct http_request *waiting;
+static struct buf raw_in;
+static bool raw_closed;
+
+static void upgrade_close(void *arg, struct http_request *req, const struct err *err)
+{
+	(void)arg;
+	(void)req;
+	assert_null(err);
+	waiting = NULL;
+}
+
+static const struct http_request_handler upgrade_handler = {
+	.on_body = big_body,
+	.on_end = big_end,
+	.on_close = upgrade_close,
+};
+
+static void upgrade(void *arg, struct http_request *req)
+{
+	(void)arg;
+	waiting = req;
+	http_set_handler(req, &upgrade_handler, NULL);
+}
+
+static void raw_data(void *arg, const uint8_t *data, size_t len)
+{
+	(void)arg;
+	buf_append(&raw_in, data, len);
+}
+
+static void raw_close(void *arg, const struct err *err)
+{
+	(void)arg;
+	(void)err;
+	raw_closed = true;
+}
+
+static const struct stream_handler raw_handler = {.on_data = raw_data, .on_close = raw_close};
+
+/* A handler may think before it takes the connection; bytes sent meanwhile are not lost. */
+static void test_upgrade_later(void **state)
+{
+	static const char head[] = "GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+				   "Upgrade: DERP\r\n\r\nearly ";
+	const struct http_header answer[] = {{"connection", "Upgrade"}, {"upgrade", "DERP"}};
+	struct rig r;
+	struct stream *stream;
+	char got[256] = "";
+	size_t n = 0;
+
+	(void)state;
+	rig_init(&r, NULL);
+	http_mount(r.router, HTTP_MATCH_EXACT, "/up", upgrade, NULL);
+	int fd = connect_to(&r);
+	say(fd, head, sizeof(head) - 1);
+	while (waiting == NULL) {
+		loop_turn(r.loop, true);
+	}
+	for (int i = 0; i < 3; i++) {
+		loop_turn(r.loop, false);
+	}
+	assert_int_equal(http_server_conns(r.http), 1);
+	assert_ok(http_upgrade(waiting, 101, answer, 2, &stream));
+	assert_null(waiting);
+	say(fd, "late", 4);
+	for (int i = 0; i < 3; i++) {
+		loop_turn(r.loop, false); /* no handler yet */
+	}
+	assert_int_equal(http_server_conns(r.http), 0);
+	stream_set_handler(stream, &raw_handler, NULL);
+	while (raw_in.len < 10) {
+		loop_turn(r.loop, true);
+	}
+	assert_memory_equal(raw_in.data, "early late", 10);
+	assert_ok(stream_write(stream, "hi", 2));
+	while (n < 4 || memcmp(got + n - 2, "hi", 2) != 0) {
+		loop_turn(r.loop, false);
+		ssize_t k = recv(fd, got + n, sizeof(got) - n - 1, MSG_DONTWAIT);
+		n += k > 0 ? (size_t)k : 0;
+	}
+	assert_contains(got, "HTTP/1.1 101 ");
+	close(fd);
+	while (!raw_closed) {
+		loop_turn(r.loop, true);
+	}
+	buf_done(&raw_in);
+	rig_done(&r);
+}
+
 /* ---- Routes and per-connection data, without sockets ------------------------------------------ */
 
 static const char *routed;
@@ -299,7 +391,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_idle_and_silent),  cmocka_unit_test(test_stalled),
 		cmocka_unit_test(test_drain_with_grace), cmocka_unit_test(test_routes),
-		cmocka_unit_test(test_connection_data),
+		cmocka_unit_test(test_upgrade_later),    cmocka_unit_test(test_connection_data),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
