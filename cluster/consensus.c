@@ -219,7 +219,9 @@ static void state_tell(struct consensus *cs)
 static void turn(struct consensus *cs)
 {
 	raft_shim_flush(&cs->shim);
-	group_commit(cs);
+	if (!group_held(cs)) {
+		group_commit(cs);
+	}
 	if (!cs->closing) {
 		state_tell(cs);
 		snapshot_judge(cs);

@@ -301,6 +301,17 @@ static void answer(struct consensus *cs, struct applied *a)
 	}
 }
 
+/*
+ * libraft hands out what a majority has committed, perhaps before our own disk has it. The store waits for our log: were it
+ * ahead after a crash, it could not be told from one beside which an older copy of the log was put. The end of the append
+ * is a turn of its own.
+ */
+bool group_held(const struct consensus *cs)
+{
+	return store_writing(cs->store) && !cs->restored &&
+	       store_applied(cs->store) > cs->raft.last_stored;
+}
+
 void group_commit(struct consensus *cs)
 {
 	struct err err = {0};

@@ -102,6 +102,7 @@ struct consensus {
 
 /* consensus_group.c */
 int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index);
+bool group_held(const struct consensus *cs);
 void group_commit(struct consensus *cs);
 void group_pump(struct consensus *cs);
 void group_push(struct consensus *cs);
