@@ -364,8 +364,7 @@ static void on_tick(void *arg)
 	peer_ack_tick(p, now);
 	peer_rows_update(p);
 	if (now >= p->renew_ms) {
-		p->renew_ms = now + PEER_RENEW_MS;
-		peer_tls_renew(p);
+		p->renew_ms = now + (peer_tls_renew(p) < 0 ? PEER_RENEW_AGAIN_MS : PEER_RENEW_MS);
 	}
 }
 

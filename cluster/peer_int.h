@@ -46,7 +46,8 @@ enum {
 	PEER_ACK_AGE_MS = 10000, /* when what a peer said of itself counts as acknowledged */
 	PEER_SAVE_MS = 5000,     /* between two writes of acknowledged.json */
 	PEER_RENEW_MS = 3600 * 1000,
-	PEER_WAITING_MAX = 64, /* raft links of one member that wait to be vetted, or live */
+	PEER_RENEW_AGAIN_MS = 2000, /* after a failure, such as no state yet */
+	PEER_WAITING_MAX = 64,      /* raft links of one member that wait to be vetted, or live */
 };
 
 /* One other member. Lives on the peer thread, from its entry in the table to its removal or the end. */
@@ -176,8 +177,8 @@ MUST_CHECK int peer_tls_who(struct peer *p, const struct stream *s, uint64_t *re
 			    struct err *err);
 /* The CA with its key, from the state. The caller ends it by pki_ca_done. */
 MUST_CHECK int peer_tls_ca(struct peer *p, struct pki_ca *ret, struct err *err);
-/* New certificates when half of their time is over. */
-void peer_tls_renew(struct peer *p);
+/* New certificates when half of their time is over. Negative: not yet, to be tried again. */
+MUST_CHECK int peer_tls_renew(struct peer *p);
 
 /* peer_link.c */
 struct peer_link *peer_link_new(struct peer *p, const struct member *m);

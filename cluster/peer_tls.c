@@ -160,7 +160,7 @@ int peer_tls_ca(struct peer *p, struct pki_ca *ret, struct err *err)
 	return r;
 }
 
-void peer_tls_renew(struct peer *p)
+int peer_tls_renew(struct peer *p)
 {
 	int64_t now = clock_wall_ms();
 	bool node = pki_needs_renewal(p->keys->node_cert_pem, now);
@@ -173,7 +173,7 @@ void peer_tls_renew(struct peer *p)
 	int r;
 
 	if (!node && !api) {
-		return;
+		return 0;
 	}
 	r = peer_tls_ca(p, &ca, &e);
 	if (r >= 0 && node) {
@@ -197,12 +197,16 @@ void peer_tls_renew(struct peer *p)
 			tls_unref(ctx);
 		}
 	}
-	if (r < 0) {
-		LOG_WARN("certificates of this lighthouse are not renewed yet: %s", err_msg(&e, r));
+	if (r == ERR_NOT_FOUND) {
+		LOG_DEBUG("certificates of this lighthouse wait for the state to be renewed");
+	} else if (r < 0) {
+		LOG_WARN("certificates of this lighthouse are not renewed yet: %s",
+			 err_msg(&e, r));
 	} else {
 		LOG_INFO("certificates of this lighthouse renewed: peer=%d api=%d", node, api);
 	}
 	pki_ca_done(&ca);
 	buf_done(&node_pem);
 	buf_done(&api_pem);
+	return r;
 }

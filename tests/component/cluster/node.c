@@ -126,12 +126,36 @@ static int propose_user(struct child *c, const char *name, propose_cb cb, struct
 	return cluster_propose(c->cluster, c->loop, &cmd, &o, cb, c, err);
 }
 
-/*
- * A thief's certificate: of the cluster's own CA and with the right name, but for another key. It goes with that key
- * into the directory, whose lighthouse must not run.
- */
-static int forge(struct child *c, const char *dir, struct err *e)
+/* A peer certificate whose time was over an hour ago. */
+static int issue_expired(const struct pki_ca *ca, uint64_t id, const void *spki, size_t len,
+			 int64_t now, struct buf *out, struct err *e)
 {
+	char uri[PKI_URI_MAX];
+	const char *uris[] = {pki_uri_peer(ca->cluster, id, uri), NULL};
+	struct x509_spec spec = {
+		.subject = "expired",
+		.uris = uris,
+		.not_before_ms = now - PKI_BACKDATE_MS,
+		.not_after_ms = now - 3600000,
+		.server = true,
+		.client = true,
+	};
+	uint8_t pub[X509_PUB_MAX];
+	enum x509_key_type type;
+	size_t n;
+	int r = pki_spki_parse(spki, len, &type, pub, &n, e);
+
+	return r < 0 ? r : x509_issue(ca->key, ca->cert_pem, type, pub, n, &spec, out, e);
+}
+
+/*
+ * "DIR expired": a certificate for the same key that has expired. "DIR": a thief's, of the cluster's own CA and with the
+ * right name, but for another key, which goes with it into the directory.
+ */
+static int forge(struct child *c, char *dir, struct err *e)
+{
+	char *expired = strchr(dir, ' ');
+	int64_t now = clock_wall_ms();
 	struct keyfile mine = {0}, k = {0};
 	struct cluster_read *read = NULL;
 	struct buf pem = BUF_INIT;
@@ -141,6 +165,10 @@ static int forge(struct child *c, const char *dir, struct err *e)
 	CaRecord *record;
 	struct arena a;
 	int r = keyfile_read(c->node->dir, &mine, e);
+
+	if (expired != NULL) {
+		*expired = '\0';
+	}
 
 	arena_init(&a, 1 << 16);
 	if (r >= 0) {
@@ -160,18 +188,19 @@ static int forge(struct child *c, const char *dir, struct err *e)
 				record->certificate_der.len, box->box.data, box->box.len,
 				box->generation, mine.cluster_key, &ca, e);
 	}
-	if (r >= 0) {
+	if (r >= 0 && expired == NULL) {
 		x509_key_free(k.node_key);
-		mem_free(k.node_cert_pem);
 		k.node_key = NULL;
-		k.node_cert_pem = NULL;
 		r = x509_key_new(X509_KEY_P256, &k.node_key, e);
 	}
 	if (r >= 0) {
-		r = pki_issue_peer(&ca, k.lighthouse_id, spki, pki_spki(k.node_key, spki),
-				   clock_wall_ms(), &pem, e);
+		size_t n = pki_spki(k.node_key, spki);
+
+		r = expired != NULL ? issue_expired(&ca, k.lighthouse_id, spki, n, now, &pem, e)
+				    : pki_issue_peer(&ca, k.lighthouse_id, spki, n, now, &pem, e);
 	}
 	if (r >= 0) {
+		mem_free(k.node_cert_pem);
 		k.node_cert_pem = buf_take(&pem, NULL);
 		r = keyfile_write(dir, &k, e);
 	}

@@ -29,6 +29,7 @@ void node_spawn(struct node *n);
  *   init | join TOKEN | open          set up and start
  *   token [MS] | remove ID | digests  administration
  *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA
+ *   forge DIR expired                 gives DIR a peer certificate that has expired, for the key it has
  *   user NAME                         proposes a user of the tailnet "default"
  *   has NAME                          "ok 1" when the user is in this lighthouse's state
  *   load PREFIX [WIDTH]               starts proposing users PREFIX1, PREFIX2…, WIDTH (1) at a time
