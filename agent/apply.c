@@ -179,7 +179,8 @@ static int do_wg(struct agent *a, struct mesh *wanted, struct mesh_ops *ops, str
 		}
 		wanted->listen_port++;
 	}
-	if (r >= 0 && wanted->listen_port != a->listen_port) {
+	/* Without a port wanted (down, or not set up yet) the chosen one stays chosen. */
+	if (r >= 0 && wanted->listen_port != 0 && wanted->listen_port != a->listen_port) {
 		LOG_WARN("UDP port %u is taken, WireGuard listens on %u", a->listen_port,
 			 wanted->listen_port);
 		a->listen_port = wanted->listen_port;

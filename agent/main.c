@@ -131,19 +131,23 @@ int main(int argc, char **argv)
 	bool check = false;
 	int c, code;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		switch (c) {
 		case 'c': path = optarg; break;
 		case 'k': check = true; break;
 		case 'v': printf("skerry-agent %s\n", SKERRY_VERSION); return EXIT_SUCCESS;
 		case 'h': fputs(usage, stdout); return EXIT_SUCCESS;
 		default:
-			fprintf(stderr, "See skerry-agent --help.\n");
+			fprintf(stderr, "skerry-agent: %s %s; see skerry-agent --help\n",
+				argv[optind - 1],
+				c == ':' ? "lacks its value" : "is not an option of it");
 			return EXIT_USAGE;
 		}
 	}
 	if (optind != argc) {
-		fprintf(stderr, "skerry-agent: unexpected argument %s\nSee skerry-agent --help.\n",
+		fprintf(stderr,
+			"skerry-agent: %s: it takes no arguments; see skerry-agent --help\n",
 			argv[optind]);
 		return EXIT_USAGE;
 	}

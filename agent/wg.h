@@ -36,7 +36,8 @@ struct wg_uapi_opts {
 /*
  * Takes over a running wireguard-go whose socket answers, or starts one that outlives us (own session, no descriptors of
  * ours). *ret_adopted tells which. A socket file that nobody answers is left for wireguard-go to replace. Blocks for at
- * most the timeout. Errors name the remedy: ERR_NOT_FOUND no program, ERR_UNAVAILABLE it did not come up.
+ * most the timeout. Errors name the remedy: ERR_NOT_FOUND no program, ERR_UNAVAILABLE it did not come up,
+ * ERR_PRECONDITION it serves the interface in another directory than uapi_dir.
  */
 MUST_CHECK int wg_uapi_new(const struct wg_uapi_opts *opts, struct wg **ret_wg, bool *ret_adopted,
 			   struct err *e);

@@ -31,6 +31,9 @@ enum {
 	START_MS = 3000, /* for wireguard-go to come up; it takes 20 to 40 ms */
 };
 
+/* Where wireguard-go puts its sockets, unless it was built otherwise: no option of it changes that. */
+#define BUILT_IN_DIR "/var/run/wireguard"
+
 struct wg_uapi {
 	struct wg wg;
 	char *path;
@@ -546,10 +549,29 @@ static int daemon_spawn(const struct wg_uapi_opts *opts, struct err *e)
 	return 0;
 }
 
+/* The program serves the interface, but in its own directory instead of the one that we look in. */
+static bool serves_elsewhere(const struct wg_uapi_opts *opts)
+{
+	return strcmp(opts->uapi_dir, BUILT_IN_DIR) != 0 &&
+	       wg_uapi_alive(BUILT_IN_DIR, opts->ifname);
+}
+
+static int tell_elsewhere(const struct wg_uapi_opts *opts, struct err *e)
+{
+	return err_set(e, ERR_PRECONDITION,
+		       "%s serves %s at " BUILT_IN_DIR
+		       ", which is built into it, not in %s: set uapi_dir to that",
+		       opts->program, opts->ifname, opts->uapi_dir);
+}
+
 static int daemon_start(const struct wg_uapi_opts *opts, struct err *e)
 {
 	uint64_t deadline = clock_mono_ms() + START_MS;
 	int r;
+
+	if (serves_elsewhere(opts)) {
+		return tell_elsewhere(opts, e);
+	}
 
 	if (strlen(opts->ifname) > 15) {
 		return err_set(e, ERR_INVALID, "interface name %s has more than 15 characters",
@@ -560,6 +582,14 @@ static int daemon_start(const struct wg_uapi_opts *opts, struct err *e)
 		return r;
 	}
 	while (!wg_uapi_alive(opts->uapi_dir, opts->ifname)) {
+		if (serves_elsewhere(opts)) {
+			/* We started it, so we end it: it goes with its socket. */
+			char *path = mem_printf(BUILT_IN_DIR "/%s.sock", opts->ifname);
+
+			IGNORE(unlink(path) < 0);
+			mem_free(path);
+			return tell_elsewhere(opts, e);
+		}
 		if (clock_mono_ms() >= deadline) {
 			return err_set(
 				e, ERR_UNAVAILABLE,

@@ -118,9 +118,10 @@ static int check_request(const join_request *q, struct err *err)
 		return r;
 	}
 	if (strlen(q->peer_address) > LIM_HOST_PORT ||
-	    hostport_parse(q->peer_address, 0, host, sizeof(host), &port, NULL) < 0) {
+	    hostport_parse(q->peer_address, 0, host, sizeof(host), &port, NULL) < 0 || port == 0) {
 		return err_field(err, ERR_INVALID, "peer_address",
-				 "the peer address \"%.100s\" is not of the form host:port",
+				 "the peer address \"%.100s\" is not of the form host:port that "
+				 "others can dial",
 				 q->peer_address);
 	}
 	if (strlen(q->api_url) > LIM_HOST_PORT || strncmp(q->api_url, "https://", 8) != 0 ||

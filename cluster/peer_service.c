@@ -168,7 +168,7 @@ static void note_address(struct peer *p, uint64_t from, const char *address)
 	uint16_t port;
 
 	if (l != NULL && strlen(address) <= LIM_HOST_PORT &&
-	    hostport_parse(address, 0, host, sizeof(host), &port, NULL) >= 0) {
+	    hostport_parse(address, 0, host, sizeof(host), &port, NULL) >= 0 && port != 0) {
 		peer_link_set_address(l, address, true);
 	}
 }

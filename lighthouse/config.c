@@ -7,6 +7,7 @@
 #include "base/fileio.h"
 #include "base/mem.h"
 #include "base/prefix.h"
+#include "net/dial.h"
 
 static const char *const tls_choices[] = {"cluster", "file", "none", NULL};
 static const char *const serve_choices[] = {"agent", "admin",   "web", "relay",
@@ -46,12 +47,34 @@ static int check_listen(const void *value, struct err *e)
 	return hostport_parse(text, 0, host, sizeof(host), &port, e);
 }
 
+/* Where others dial us: host:port, and a port that is one. */
+static int check_peer_address(const void *value, struct err *e)
+{
+	const char *text = *(char *const *)value;
+	char host[256];
+	uint16_t port;
+	int rc = hostport_parse(text, 0, host, sizeof(host), &port, e);
+
+	if (rc >= 0 && port == 0)
+		return err_set(e, ERR_INVALID, "\"%s\": nobody can reach port 0", text);
+	return rc;
+}
+
 static int check_url(const void *value, struct err *e)
 {
 	const char *url = *(char *const *)value;
 
-	if (url && strncmp(url, "https://", 8) != 0)
+	if (strncmp(url, "https://", 8) != 0)
 		return err_set(e, ERR_INVALID, "\"%s\" is not an https:// URL", url);
+	return dial_parse(url, NULL, NULL, NULL, e);
+}
+
+static int check_path(const void *value, struct err *e)
+{
+	const char *path = *(char *const *)value;
+
+	if (*path != '/')
+		return err_set(e, ERR_INVALID, "must be an absolute path, not \"%s\"", path);
 	return 0;
 }
 
@@ -96,18 +119,23 @@ static const struct config_key keys[] = {
 	{.path = "state_dir",
 	 .type = CONFIG_STRING,
 	 .offset = C(state_dir),
-	 .def = "/var/lib/skerry/lighthouse"},
+	 .def = "/var/lib/skerry/lighthouse",
+	 .check = check_path},
 	{.path = "socket",
 	 .type = CONFIG_STRING,
 	 .offset = C(socket),
-	 .def = "/run/skerry/skerryd.sock"},
+	 .def = "/run/skerry/skerryd.sock",
+	 .check = check_path},
 	{.path = "socket_group", .type = CONFIG_STRING, .offset = C(socket_group)},
 	{.path = "peer_listen",
 	 .type = CONFIG_STRING,
 	 .offset = C(peer_listen),
 	 .def = "0.0.0.0:8444",
 	 .check = check_listen},
-	{.path = "peer_address", .type = CONFIG_STRING, .offset = C(peer_address)},
+	{.path = "peer_address",
+	 .type = CONFIG_STRING,
+	 .offset = C(peer_address),
+	 .check = check_peer_address},
 	{.path = "api_url", .type = CONFIG_STRING, .offset = C(api_url), .check = check_url},
 	{.path = "log_level",
 	 .type = CONFIG_STRING,

@@ -79,10 +79,14 @@ static int choose_address(const char *given, const char *configured, uint16_t po
 	uint16_t p;
 	int rc;
 
-	if (text && !strncmp(text, "https://", 8))
+	if (text && !strncmp(text, "https://", 8)) {
 		text += 8;
+		port = 443; /* as everybody reads such a URL */
+	}
 	if (text) {
 		rc = hostport_parse(text, port, host, sizeof(host), &p, err);
+		if (rc >= 0 && p == 0)
+			rc = err_set(err, ERR_INVALID, "nobody can reach port 0");
 		if (rc < 0) {
 			err_prefix(err, "%s %s", flag, text);
 			return rc;

@@ -107,7 +107,8 @@ static void down_takes_the_mesh_away_and_up_brings_it_back(void **state)
 	assert_int_equal(w->host.mesh.n_routes, 0);
 	assert_false(w->host.mesh.up);
 	assert_int_equal(info(w).phase, CONTROL_OFF);
-	up_start(w, "", 10000); /* still registered: no key is needed */
+	assert_int_equal(w->agent->listen_port, 41641); /* it stays chosen: none was taken */
+	up_start(w, "", 10000);                         /* still registered: no key is needed */
 	RUN_UNTIL(w, 11000, w->up_done);
 	assert_int_equal(w->up_status.code, 0);
 	assert_int_equal(w->wg.mesh.n_peers, 3);

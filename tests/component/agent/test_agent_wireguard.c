@@ -2,6 +2,7 @@
  * process. Skips without root, /dev/net/tun or wireguard-go. */
 #include "tests/lib/test.h"
 
+#include <net/if.h>
 #include <unistd.h>
 
 #include "agent/host.h"
@@ -185,6 +186,25 @@ static void taken_port_is_told(void **state)
 	wg_free(wg);
 }
 
+/* wireguard-go knows one directory alone: another one is called wrong, and nothing is left running. */
+static void other_directory_is_called_wrong(void **state)
+{
+	struct wg_uapi_opts opts = wg_opts();
+	struct err e = {0};
+	struct wg *wg;
+	bool adopted;
+
+	(void)state;
+	opts.uapi_dir = dir;
+	opts.ifname = "skt1";
+	assert_err(wg_uapi_new(&opts, &wg, &adopted, &e), ERR_PRECONDITION);
+	assert_contains(e.msg, "uapi_dir");
+	for (int i = 0; i < 400 && if_nametoindex(opts.ifname) != 0; i++) {
+		usleep(5000);
+	}
+	assert_int_equal(if_nametoindex(opts.ifname), 0);
+}
+
 /* The daemon dies: that is noticed as an error, and a new one takes its stale socket's place. */
 static void dead_daemon_is_replaced(void **state)
 {
@@ -290,6 +310,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(everything_by_difference),
 		cmocka_unit_test(taken_port_is_told),
+		cmocka_unit_test(other_directory_is_called_wrong),
 		cmocka_unit_test(dead_daemon_is_replaced),
 		cmocka_unit_test(missing_program_is_named),
 		cmocka_unit_test(host_facts_and_changes),
