@@ -12,6 +12,7 @@ enum {
 	ELECTION_MS = 1000,
 	HEARTBEAT_MS = 100,
 	INSTALL_MS = 10000,
+	CATCH_UP_MS = 20000, /* of a round, for a newcomer on a slow disk */
 	CONNECT_RETRY_MS = 100,
 	DISK_RETRY_MS = 3600 * 1000
 };
@@ -392,6 +393,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 				   o->heartbeat_ms != 0 ? o->heartbeat_ms : HEARTBEAT_MS);
 	raft_set_install_snapshot_timeout(&cs->raft, INSTALL_MS);
 	raft_set_pre_vote(&cs->raft, true);
+	raft_set_max_catch_up_round_duration(&cs->raft, CATCH_UP_MS);
 	raft_set_snapshot_threshold(&cs->raft, UINT32_MAX);
 	raft_set_snapshot_trailing(&cs->raft, SNAPSHOT_TRAILING);
 
