@@ -263,7 +263,7 @@ static void on_applied(void *arg, const struct err *err,
 		       const Skerry__Internal__V1__CommandResult *r)
 {
 	struct join *j = arg;
-	struct rpc_call *call = rpc_call_find(j->peer->join_rpc, j->ref);
+	struct rpc_call *call = peer_call_find(j->peer->join_rpc, j->ref);
 	struct err e = {0};
 
 	if (call == NULL) {
@@ -345,7 +345,7 @@ static int judge(struct join *j, const join_request *q, struct err *err)
 static void on_read(void *arg, const struct err *err)
 {
 	struct join *j = arg;
-	struct rpc_call *call = rpc_call_find(j->peer->join_rpc, j->ref);
+	struct rpc_call *call = peer_call_find(j->peer->join_rpc, j->ref);
 	struct err e = *err;
 
 	if (call == NULL) {

@@ -85,6 +85,11 @@ int peer_accept_new(struct peer *p, const char *address, struct err *err)
 	return listener_new(p->loop, &o, on_stream, p, &p->listener, err);
 }
 
+struct rpc_call *peer_call_find(struct rpc_server *server, struct rpc_ref ref)
+{
+	return server != NULL ? rpc_call_find(server, ref) : NULL;
+}
+
 void peer_accept_stop(struct peer *p)
 {
 	if (p->listener != NULL) {
@@ -107,5 +112,7 @@ void peer_accept_free(struct peer *p)
 	http_router_free(p->join_router);
 	rpc_server_free(p->peer_rpc);
 	rpc_server_free(p->join_rpc);
+	p->peer_rpc = NULL;
+	p->join_rpc = NULL;
 	tls_slot_free(p->tls);
 }

@@ -156,6 +156,9 @@ static void on_marker(void *arg, const struct err *err,
 	if (err->code == 0 && r->code != 0) {
 		err_set(&c->err, err_from_grpc(r->code), "%s", r->message);
 	}
+	if (c->err.code == 0 && atomic_load(&c->peer->stopping)) {
+		err_set(&c->err, ERR_CLOSED, "this lighthouse is stopping");
+	}
 	if (c->err.code != 0) {
 		end(c);
 	} else {

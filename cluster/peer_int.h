@@ -207,6 +207,8 @@ void peer_raft_cut(struct peer_link *l);
 MUST_CHECK int peer_accept_new(struct peer *p, const char *address, struct err *err);
 void peer_accept_stop(struct peer *p);
 void peer_accept_free(struct peer *p);
+/* As rpc_call_find; answers of the raft side that come after the end find none (NULL). */
+struct rpc_call *peer_call_find(struct rpc_server *server, struct rpc_ref ref);
 
 /* peer_service.c */
 void peer_service_add(struct peer *p);

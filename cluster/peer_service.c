@@ -61,7 +61,7 @@ static void on_proposed(void *arg, const struct err *err,
 			const Skerry__Internal__V1__CommandResult *r, uint64_t raft_index)
 {
 	struct waiting *w = arg;
-	struct rpc_call *call = rpc_call_find(w->peer->peer_rpc, w->ref);
+	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
 	propose_response out = SKERRY__INTERNAL__V1__PROPOSE_RESPONSE__INIT;
 	struct buf packed = BUF_INIT;
 
@@ -104,7 +104,7 @@ static void on_propose(void *arg, struct rpc_call *call, const ProtobufCMessage 
 static void on_index(void *arg, const struct err *err, uint64_t raft_index)
 {
 	struct waiting *w = arg;
-	struct rpc_call *call = rpc_call_find(w->peer->peer_rpc, w->ref);
+	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
 	read_response out = SKERRY__INTERNAL__V1__READ_INDEX_RESPONSE__INIT;
 
 	if (call != NULL && (err->code == 0 || err->code == ERR_NOT_LEADER)) {
@@ -220,7 +220,7 @@ static void on_who(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 static void digest_poll(void *arg)
 {
 	struct waiting *w = arg;
-	struct rpc_call *call = rpc_call_find(w->peer->peer_rpc, w->ref);
+	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
 	digest_response out = SKERRY__INTERNAL__V1__GET_DIGEST_RESPONSE__INIT;
 	uint8_t digest[32];
 	int r;
