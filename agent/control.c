@@ -281,6 +281,7 @@ static void promote(struct link *l)
 		enrolment_set_last_good(en, l->url);
 	}
 	c->problem[0] = '\0';
+	c->unknown = false;
 	LOG_INFO("attached to %s (%s), session %llu", l->url,
 		 stream_peer_text(rpc_channel_stream(l->channel)), (unsigned long long)l->session);
 	control_set_phase(c, CONTROL_ATTACHED, NULL);
@@ -445,7 +446,7 @@ static int login_check_key(struct control *c, const struct control_login *login,
 		r = err_field(e, ERR_INVALID, "auth_key",
 			      "%s is no auth key: it begins with sk-auth-",
 			      key_redacted(key, text));
-	} else if (key->has_pin && en->registered && !login->force &&
+	} else if (key->has_pin && en->registered && !c->unknown && !login->force &&
 		   key->pin.cluster_id != en->cluster_id) {
 		r = err_reason(e, ERR_PRECONDITION, "WRONG_CLUSTER",
 			       "the key is of cluster %llu, this device belongs to %llu: skerry "
@@ -473,7 +474,7 @@ int control_login(struct control *c, const struct control_login *login, struct e
 			return r;
 		}
 	}
-	if (en->registered && !login->force) {
+	if (en->registered && !login->force && !c->unknown) {
 		key_done(&key);
 		control_start(c);
 		return 0;
@@ -582,6 +583,7 @@ void control_info(const struct control *c, struct control_info *ret)
 		.url = l != NULL ? l->url : "",
 		.peer_text = l != NULL ? stream_peer_text(rpc_channel_stream(l->channel)) : "",
 		.registering = c->login.active,
+		.unknown = c->unknown,
 		.netmap_due = c->want_full || !netmap_held(c->netmap),
 		.attached_ms = c->attached_ms,
 		.lost_ms = c->lost_ms,

@@ -96,8 +96,9 @@ struct control_info {
 	const char *url;         /* "" when not connected */
 	const char *peer_text;   /* address of the lighthouse, "" when not connected */
 	struct ipport peer_addr; /* family 0 when not connected */
-	bool registering;        /* a login is under way */
-	bool netmap_due;         /* a full netmap has still to come */
+	bool unknown; /* the lighthouse does not know this device (deleted, expired): log in again */
+	bool registering; /* a login is under way */
+	bool netmap_due;  /* a full netmap has still to come */
 	uint64_t lighthouse_id;
 	uint64_t session;
 	int64_t attached_ms;  /* unix ms, 0 = not attached */

@@ -110,7 +110,8 @@ struct control {
 	struct loop_timer watchdog; /* heartbeats and quorum */
 	struct backoff backoff;
 	uint64_t next_after; /* loop time before which no second link is tried */
-	bool want_full;      /* ask for a full netmap at the next Watch */
+	bool unknown; /* the last lighthouse asked does not know this device: deleted, or expired */
+	bool want_full; /* ask for a full netmap at the next Watch */
 	struct pending_login login;
 	struct tls_ctx *tls; /* for tls_cluster and tls_pin */
 	uint64_t tls_cluster;

@@ -515,6 +515,7 @@ static void on_watch_end(void *arg, const struct err *status)
 
 	l->watch = NULL;
 	if (!l->dead) {
+		l->c->unknown = strcmp(status->reason, "NODE_UNKNOWN") == 0;
 		control_link_ended(l, status, true, l->open);
 	}
 }

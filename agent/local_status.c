@@ -279,7 +279,7 @@ static Skerry__Local__V1__State state_of(const struct agent *a, const struct con
 	if (info->phase == CONTROL_PENDING || info->pending_code[0] != '\0') {
 		return SKERRY__LOCAL__V1__STATE__STATE_NEEDS_APPROVAL;
 	}
-	if (!a->identity.enrolment.registered) {
+	if (!a->identity.enrolment.registered || info->unknown) {
 		return SKERRY__LOCAL__V1__STATE__STATE_NEEDS_LOGIN;
 	}
 	if (!a->settings.up) {

@@ -153,6 +153,10 @@ static void on_deadline(void *arg)
 			   info.pending_code);
 	} else if (a->wg_problem[0] != '\0') {
 		err_reason(&e, ERR_UNAVAILABLE, "WIREGUARD", "%s", a->wg_problem);
+	} else if (info.unknown) {
+		err_reason(&e, ERR_PRECONDITION, "NOT_REGISTERED",
+			   "the lighthouse does not know this device any more: the same skerry up "
+			   "again registers it");
 	} else if (strstr(info.problem, "pin not found") != NULL) {
 		err_reason(&e, ERR_UNAUTHENTICATED, "WRONG_PIN", "%s", info.problem);
 	} else {

@@ -203,6 +203,7 @@ static void on_register(void *arg, struct rpc_call *call, const ProtobufCMessage
 		rpc_call_reply(call, &reply.base);
 		return;
 	}
+	f->forgot = false;
 	registered.cluster_id = f->wrong_cluster != 0 ? f->wrong_cluster : FAKE_CLUSTER;
 	registered.tailnet_id = 3;
 	registered.node_id = 1;
@@ -266,6 +267,13 @@ static void on_watch(void *arg, struct rpc_call *call, const ProtobufCMessage *m
 	struct fake *f = arg;
 
 	if (check_proof(f, call) == NULL) {
+		return;
+	}
+	if (f->forgot) {
+		struct err e = {0};
+
+		err_reason(&e, ERR_NOT_FOUND, "NODE_UNKNOWN", "this device is not registered here");
+		rpc_call_finish(call, &e);
 		return;
 	}
 	f->watches++;

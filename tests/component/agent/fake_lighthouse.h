@@ -40,6 +40,7 @@ struct fake {
 	uint64_t quorum_age_ms;
 	bool no_beats;
 	bool mute;          /* takes Watch and never answers */
+	bool forgot;        /* Watch: NODE_UNKNOWN until somebody registers */
 	bool refuse_key;    /* Register: UNAUTHENTICATED */
 	bool want_approval; /* Register: pending until `approved` */
 	bool approved;

@@ -235,6 +235,32 @@ static void failing_lighthouse_is_not_hammered(void **state)
 	RUN_UNTIL(w, 6000, attached_to(w) >= 0);
 }
 
+/* The node was deleted: the mesh stays, the status says what to do, and `up` with a key registers anew. */
+static void deleted_node_registers_anew(void **state)
+{
+	struct world *w = *state;
+	Skerry__Local__V1__Status *s;
+	struct arena arena;
+
+	up(w);
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		fake_kill(&w->lh[i]);
+	}
+	w->lh[0].forgot = true;
+	fake_restart(&w->lh[0]);
+	RUN_UNTIL(w, 6000, info(w).unknown);
+	s = status(w, &arena);
+	assert_int_equal(s->state, SKERRY__LOCAL__V1__STATE__STATE_NEEDS_LOGIN);
+	assert_contains(s->control->problem, "not registered");
+	arena_done(&arena);
+	assert_int_equal(w->wg.mesh.n_peers, 3);
+	w->lh[0].last_key[0] = '\0';
+	up(w);
+	assert_string_equal(w->lh[0].last_key, w->key);
+	assert_int_equal(attached_to(w), 0);
+	assert_false(info(w).unknown);
+}
+
 static void mute_lighthouse_is_left(void **state)
 {
 	struct world *w = *state;
@@ -345,6 +371,7 @@ int main(void)
 		T(killed_lighthouse_is_replaced),
 		T(all_away_and_back),
 		T(failing_lighthouse_is_not_hammered),
+		T(deleted_node_registers_anew),
 		T(mute_lighthouse_is_left),
 		T(moves_away_without_quorum),
 		T(stale_lighthouse_is_refused),
