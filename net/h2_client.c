@@ -328,12 +328,11 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *fram
 	struct h2_stream *st = NULL;
 	struct err err = {0};
 
-	(void)session;
 	if (frame->hd.type != NGHTTP2_HEADERS) {
 		return 0;
 	}
 	LIST_FOREACH(&c->streams, l)
-	{ /* nghttp2 knows no stream yet, so it has no user data */
+	{ /* nghttp2 may know no stream yet, so that it has no user data */
 		if (LIST_ENTRY(l, struct h2_stream, link)->id == frame->hd.stream_id) {
 			st = LIST_ENTRY(l, struct h2_stream, link);
 		}
@@ -341,6 +340,8 @@ static int on_frame_not_send(nghttp2_session *session, const nghttp2_frame *fram
 	if (st == NULL) {
 		return 0;
 	}
+	/* If it knows the stream, it closes it right after this. */
+	nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, NULL);
 	err_set(&err, ERR_UNAVAILABLE, "the request was not sent: %s", nghttp2_strerror(why));
 	stream_over(st, NGHTTP2_REFUSED_STREAM, &err);
 	return 0;
