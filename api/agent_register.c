@@ -412,6 +412,7 @@ static void with_key(struct register_call *r, const struct kv *kv, struct arena 
 	err_reason(&err, ERR_UNAUTHENTICATED, "AUTH_KEY_UNKNOWN",
 		   "the auth key is not known to this cluster, or its secret is wrong; make one "
 		   "with `skerry auth-key create`");
+	IGNORE(caller_bad_credential(r->service->api, r->call, &err));
 	fail(r, &err);
 }
 

@@ -206,6 +206,11 @@ static int failed(struct caller_gate *gate, struct rpc_call *call, struct err *e
 			  LIM_BAD_CREDENTIALS_PER_MIN);
 }
 
+int caller_bad_credential(struct api *api, struct rpc_call *call, struct err *err)
+{
+	return failed(api->gate, call, err);
+}
+
 /* ---- API keys ---- */
 
 static void become_key(struct caller *c, const ApiKeyRecord *r, uint32_t role)

@@ -59,6 +59,12 @@ void caller_fill_command(const struct caller *c, Skerry__Internal__V1__Command *
 /* "Bearer sk-api-…": the token after the scheme (case does not matter), or NULL. */
 const char *caller_bearer(const char *authorization);
 
+/*
+ * A credential inside a request was wrong: counts it against the call's source. Returns the code to answer with: that of
+ * *err, or ERR_LIMIT (and *err says so) when the source has had too many.
+ */
+int caller_bad_credential(struct api *api, struct rpc_call *call, struct err *err);
+
 /* ---- the gate; one per api ---- */
 
 struct caller_gate;
