@@ -587,14 +587,33 @@ void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, 
 	raft_transport_accepted(&cs->transport, id, address, fd);
 }
 
+/* Nobody leads since the leader was lost. */
+static bool race_open(const struct consensus *cs)
+{
+	raft_id leader = cs->raft.state == RAFT_FOLLOWER
+				 ? cs->raft.follower_state.current_leader.id
+				 : 0;
+
+	return !cs->closing && cs->shim.lost_leader != 0 && cs->raft.state != RAFT_LEADER &&
+	       (leader == 0 || leader == cs->shim.lost_leader);
+}
+
+/*
+ * Two survivors that both passed the pre-vote before either saw the other's vote split it, and the next election timeout
+ * is one to two seconds away: they try again, each at its own time.
+ */
 static void on_race(void *arg)
 {
 	struct consensus *cs = arg;
 
-	if (!cs->closing && cs->shim.lost_leader != 0 && cs->raft.state == RAFT_FOLLOWER &&
-	    cs->raft.follower_state.current_leader.id == cs->shim.lost_leader) {
-		cs->stats.races++;
-		raft_shim_force_election(&cs->shim);
+	if (!race_open(cs)) {
+		return;
+	}
+	cs->stats.races += cs->race_tries == 0;
+	raft_shim_force_election(&cs->shim);
+	if (++cs->race_tries < RACE_TRIES && !cs->closing) {
+		loop_timer_start(&cs->race, cs->loop,
+				 RACE_AGAIN_MS + (2 * cs->race_rank + 1) * RACE_RANK_MS, on_race, cs);
 	}
 }
 
@@ -621,6 +640,8 @@ void consensus_leader_lost(struct consensus *cs, uint64_t id)
 		}
 	}
 	if (voter) {
+		cs->race_rank = rank;
+		cs->race_tries = 0;
 		loop_timer_start(&cs->race, cs->loop, rank * RACE_RANK_MS, on_race, cs);
 	}
 }

@@ -14,6 +14,8 @@
 enum {
 	GROUP_COMMANDS = 1024,
 	RACE_RANK_MS = 50,
+	RACE_AGAIN_MS = 100, /* a vote that was split is repeated, not left to the timers */
+	RACE_TRIES = 4,
 	RACE_PAUSE_MS = 5000,
 	STAMP_STEP_MS = 10000,
 	SNAPSHOT_TRAILING = 2048,
@@ -94,6 +96,7 @@ struct consensus {
 	uint64_t leader_since_ms;
 	struct loop_timer race;
 	uint64_t race_ms;
+	unsigned race_rank, race_tries;
 	bool raced;
 
 	struct change_request *change; /* the one that runs */

@@ -514,7 +514,8 @@ void raft_shim_leader_lost(struct raft_shim *s, raft_id id)
 
 void raft_shim_force_election(struct raft_shim *s)
 {
-	if (s->raft->state == RAFT_FOLLOWER && s->tick != NULL) {
+	if ((s->raft->state == RAFT_FOLLOWER || s->raft->state == RAFT_CANDIDATE) &&
+	    s->tick != NULL) {
 		s->raft->election_timer_start = 0;
 		s->tick(&s->io);
 	}

@@ -53,7 +53,7 @@ void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms)
 void raft_shim_flush(struct raft_shim *s);
 /* The leader's process is gone: RequestVotes disrupt it from now until a leader is heard. */
 void raft_shim_leader_lost(struct raft_shim *s, raft_id id);
-/* Starts an election now, if we are follower. */
+/* Starts an election now, if we are follower or a candidate that has not won. */
 void raft_shim_force_election(struct raft_shim *s);
 /*
  * Sends AppendEntries to every peer now, if we lead: libraft tells followers of a commit, and sends the first entries
