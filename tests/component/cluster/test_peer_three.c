@@ -338,6 +338,39 @@ static void test_orderly_end(void **state)
 	}
 }
 
+/* Ends in the middle of everything: each exits with 0 (under the sanitizers: clean), and no write fails. */
+static void test_ends_under_load(void **state)
+{
+	enum { ROUNDS = 9 };
+	struct fixture *f = *state;
+	char line[NODE_LINE], *end;
+
+	for (size_t i = 0; i < 3; i++) {
+		node_spawn(&f->n[i]);
+		node_ok(&f->n[i], line, "open");
+	}
+	wait_for(settled(f, 3, 3), 10000, "three");
+	for (int k = 0; k < ROUNDS; k++) {
+		struct node *leaves = &f->n[k % 3], *stays = &f->n[(k + 1) % 3];
+
+		wait_for(node_status(leaves, "linked") == 2 && node_status(stays, "linked") == 2,
+			 10000, "links");
+		node_ok(stays, line, "load ends%d- 8", k);
+		usleep(rand_below(100000)); /* anywhere in the work */
+		node_quit(leaves);
+		node_ok(stays, line, "user ends%d", k);
+		node_ok(stays, line, "stop");
+		IGNORE(strtoull(line + 3, &end, 10) == 0);
+		assert_int_equal(strtoull(end, NULL, 10), 0);
+		node_spawn(leaves);
+		node_ok(leaves, line, "open");
+	}
+	wait_for(settled(f, 3, 3), 10000, "three again");
+	for (size_t i = 0; i < 3; i++) {
+		node_quit(&f->n[i]);
+	}
+}
+
 /* Lighthouses leave, the leader first, down to one; those that are left go on. */
 static void test_shrink(void **state)
 {
@@ -370,10 +403,10 @@ static void test_shrink(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forward),       cmocka_unit_test(test_kill_leader),
-		cmocka_unit_test(test_kill_all),      cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_silent_leader), cmocka_unit_test(test_orderly_end),
-		cmocka_unit_test(test_shrink),
+		cmocka_unit_test(test_forward),         cmocka_unit_test(test_kill_leader),
+		cmocka_unit_test(test_kill_all),        cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_silent_leader),   cmocka_unit_test(test_orderly_end),
+		cmocka_unit_test(test_ends_under_load), cmocka_unit_test(test_shrink),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
