@@ -122,8 +122,8 @@ static int check_tags(const Skerry__Local__V1__Settings *from, struct err *e)
 	for (size_t i = 0; i < from->n_tags; i++) {
 		const char *tag = from->tags[i];
 
-		if (strncmp(tag, "tag:", 4) != 0 || tag[4] == '\0' ||
-		    strlen(tag) > 4 + NAME_LABEL_MAX) {
+		if (strncmp(tag, "tag:", 4) != 0 ||
+		    name_valid_label(tag + 4, strlen(tag + 4), NULL) < 0) {
 			return err_field(e, ERR_INVALID, "settings.tags",
 					 "\"%.80s\" is no tag: \"tag:server\"", tag);
 		}

@@ -342,6 +342,17 @@ static int confirm(struct caller_gate *gate, struct rpc_call *call, uint64_t id,
 	return RPC_GATE_WAIT;
 }
 
+/* The metadata is there more than once: which one counts would be a guess. */
+static bool repeated(const struct rpc_call *call, const char *name)
+{
+	const char *at, *value;
+	size_t n = 0;
+
+	for (size_t i = 0; (at = rpc_call_metadata_at(call, i, &value)) != NULL; i++)
+		n += strcmp(at, name) == 0;
+	return n > 1;
+}
+
 /* 0, RPC_GATE_WAIT or a refusal. */
 static int by_bearer(struct caller_gate *gate, struct rpc_call *call, struct call_caller *cc,
 		     const char *authorization, struct err *err)
@@ -352,9 +363,10 @@ static int by_bearer(struct caller_gate *gate, struct rpc_call *call, struct cal
 	uint64_t id;
 	int rc;
 
-	if (!text) {
+	if (!text || repeated(call, "authorization")) {
 		err_reason(err, ERR_UNAUTHENTICATED, "CREDENTIAL_MALFORMED",
-			   "the authorization is not of the form \"Bearer sk-api-…\"");
+			   text ? "there are two authorizations: send one"
+				: "the authorization is not of the form \"Bearer sk-api-…\"");
 		return failed(gate, call, err);
 	}
 	if (key_parse(text, &key, err) < 0) {

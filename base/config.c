@@ -301,6 +301,25 @@ static int strings_set(struct loader *l, const struct config_key *k, const char 
 	return 0;
 }
 
+/* Each text alone, so that the message has its line; what counts for the list as a whole comes after. */
+static int strings_check(struct loader *l, const struct config_key *k, const char *path,
+			 const struct cnode *n, const struct config_strings *list)
+{
+	const struct cnode *item = n->first;
+
+	for (size_t i = 0; i < list->n; i++, item = item->next) {
+		struct config_strings one = {&list->v[i], 1};
+		struct err e = {0};
+		int rv = k->check(&one, &e);
+
+		if (rv < 0) {
+			return config_err(l->e, rv, l->name, item->line, "key \"%.100s\": %s", path,
+					  err_msg(&e, rv));
+		}
+	}
+	return 0;
+}
+
 static int map_set(struct loader *l, const struct config_key *k, const char *path,
 		   const struct cnode *n, struct config_map *out)
 {
@@ -367,6 +386,9 @@ static int value_set(struct loader *l, const struct config_key *k, const char *p
 			return config_err(l->e, rv, l->name, n->line, "key \"%.100s\": %s", path,
 					  e.msg);
 		}
+	}
+	if (rv == 0 && k->check != NULL && k->type == CONFIG_STRINGS && n->kind == CNODE_LIST) {
+		rv = strings_check(l, k, path, n, out);
 	}
 	if (rv == 0 && k->check != NULL) {
 		rv = k->check(out, &e);

@@ -56,7 +56,8 @@ struct config_key {
 	uint16_t port;                   /* ADDRESS: the port if none is given; 0: must be given */
 	const char *const *choices;      /* ENUM and, if set, STRING and STRINGS: NULL-terminated */
 	const struct config_schema *sub; /* LIST */
-	/* Further check of the value at the offset; the message gets file:line and key. */
+	/* Further check of the value at the offset; the message gets file:line and key. A list of texts is
+	 * checked entry by entry, each as a list of one, and then as a whole. */
 	int (*check)(const void *value, struct err *e);
 };
 

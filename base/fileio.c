@@ -187,6 +187,22 @@ int file_remove(const char *path, struct err *e)
 	return parent_sync(path, e);
 }
 
+void dir_remove(const char *path)
+{
+	DIR *d = opendir(path);
+	struct dirent *entry;
+
+	while (d != NULL && (entry = readdir(d)) != NULL) {
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+			IGNORE(unlinkat(dirfd(d), entry->d_name, 0) < 0);
+		}
+	}
+	if (d != NULL) {
+		closedir(d);
+	}
+	IGNORE(rmdir(path) < 0);
+}
+
 bool file_exists(const char *path)
 {
 	struct stat st;

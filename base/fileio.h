@@ -31,6 +31,9 @@ bool file_exists(const char *path);
 /* Makes the directory and its parents (parents 0755, itself mode). One that is there is left as
  * it is. */
 int dir_ensure(const char *path, mode_t mode, struct err *e) MUST_CHECK;
+/* Removes the files in a directory, not its subdirectories, and the directory itself if it is empty then. What cannot be
+ * removed stays: for what is cleaned up after a failure. */
+void dir_remove(const char *path);
 /* fsync of the directory. */
 int dir_sync(const char *path, struct err *e) MUST_CHECK;
 /* File or directory must belong to us (or root) and give nothing to group and others; else

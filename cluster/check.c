@@ -4,7 +4,6 @@
  */
 #include "cluster/check.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -60,21 +59,6 @@ static int copy_file(const char *from, const char *to, struct err *err)
 	return rc;
 }
 
-static void remove_copy(const char *dir)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		if (e->d_name[0] != '.' ||
-		    (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0))
-			(void)unlinkat(dirfd(d), e->d_name, 0);
-	}
-	if (d)
-		closedir(d);
-	(void)rmdir(dir);
-}
-
 static int copy_log(const char *dir, char **ret, struct err *err)
 {
 	char *raft = mem_printf("%s/raft", dir);
@@ -101,7 +85,7 @@ static int copy_log(const char *dir, char **ret, struct err *err)
 		closedir(d);
 	mem_free(raft);
 	if (rc < 0 && copy) {
-		remove_copy(copy);
+		dir_remove(copy);
 		mem_free(copy);
 		return rc;
 	}
@@ -194,7 +178,7 @@ static int log_load(const char *dir, struct log *ret, struct err *err)
 			loop_turn(loop, true);
 	}
 	loop_free(loop);
-	remove_copy(copy);
+	dir_remove(copy);
 	mem_free(copy);
 	return rc;
 }

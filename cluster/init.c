@@ -1,6 +1,7 @@
 /* A new cluster of one: identity, raft's first configuration, the bootstrap command as the first entry. */
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/crypto.h"
@@ -208,6 +209,7 @@ int cluster_init(const struct cluster_init_options *o, char **ret_recovery, stru
 	struct keyfile k = {0};
 	struct pki_ca ca = {0};
 	struct buf cmd = BUF_INIT;
+	bool there = file_exists(o->dir), ours = false;
 	int fd = -1, r;
 
 	r = dir_ensure(o->dir, 0700, err);
@@ -224,6 +226,7 @@ int cluster_init(const struct cluster_init_options *o, char **ret_recovery, stru
 	if (r == 0) {
 		fd = file_lock(lock, err);
 		r = MIN(fd, 0);
+		ours = r == 0;
 	}
 	if (r == 0) {
 		r = keyfile_new(o->name, o->peer_address, o->api_url, clock_wall_ms(), &k, &ca,
@@ -247,6 +250,15 @@ int cluster_init(const struct cluster_init_options *o, char **ret_recovery, stru
 	}
 	if (r == 0) {
 		*ret_recovery = keyfile_recovery(k.cluster_key);
+	}
+	/* A refused one leaves nothing that the next one would take for a lighthouse. */
+	if (r != 0 && ours) {
+		dir_remove(raft);
+		dir_remove(store);
+		IGNORE(unlink(lock) < 0);
+	}
+	if (r != 0 && !there) {
+		IGNORE(rmdir(o->dir) < 0);
 	}
 	if (fd >= 0) {
 		file_unlock(fd);

@@ -208,6 +208,10 @@ int lighthouse_config_load(const char *path, struct lighthouse_config *ret, stru
 		rc = config_defaults(&schema, ret, err);
 	else
 		rc = config_load(path ? path : LIGHTHOUSE_CONFIG_PATH, &schema, ret, err);
+	/* A file that is named and cannot be read is as wrong as what could stand in it. */
+	if (rc < 0 && rc != ERR_INVALID && rc != ERR_LIMIT)
+		rc = err_field(err, ERR_PRECONDITION, path ? path : LIGHTHOUSE_CONFIG_PATH, "%s",
+			       err_msg(err, rc));
 	if (rc < 0)
 		return rc;
 	if (ret->listeners.n == 0)

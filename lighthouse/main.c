@@ -134,11 +134,16 @@ static int parse(const struct command *c, int argc, char **argv, struct lighthou
 			return EXIT_OK;
 		}
 		if (id == '?' || !takes(c, id)) {
+			const char *shown = argv[optind - 1];
+
+			/* Its value may have been a word of its own. */
+			if (id != '?' && optarg == shown)
+				shown = argv[optind - 2];
 			fprintf(stderr,
 				"skerryd %s: %s is not an option of it, or lacks its value; "
 				"`skerryd help %s` lists "
 				"them\n",
-				c->name, argv[optind - 1], c->name);
+				c->name, shown, c->name);
 			return EXIT_USAGE_ERROR;
 		}
 		switch (id) {

@@ -36,6 +36,8 @@ int command_fail(const struct err *err)
 	case ERR_INVALID:
 		return err->field[0] && strchr(err->field, ':') ? EXIT_CONFIG : EXIT_USAGE_ERROR;
 	case ERR_PRECONDITION:
+		if (!strcmp(err->reason, "NOT_INITIALISED"))
+			return EXIT_NOT_READY;
 		return !strcmp(err->reason, "MEMBER_REMOVED") ? EXIT_REMOVED : EXIT_CONFIG;
 	default: return EXIT_FAILED;
 	}
@@ -168,6 +170,14 @@ int command_init(const struct lighthouse_args *a)
 
 	if (rc < 0)
 		return command_fail(&err);
+	/* It is the first label of the names, if no domain is given. */
+	if (a->cluster_name)
+		rc = name_valid_label(a->cluster_name, strlen(a->cluster_name), &err);
+	if (rc < 0) {
+		err_prefix(&err, "--cluster-name %s", a->cluster_name);
+		place_done(&p);
+		return command_fail(&err);
+	}
 	o.dir = p.dir;
 	o.name = p.name;
 	o.cluster_name = a->cluster_name ? a->cluster_name : "skerry";

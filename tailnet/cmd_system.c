@@ -110,8 +110,9 @@ int cmd_bootstrap(struct state *st)
 		return refuse(st, CODE_INVALID, "", "tailnet_name", "the tailnet's name: %s",
 			      e.msg);
 	}
-	if (b->base_domain[0] != '\0' && name_valid_domain(b->base_domain, &e) < 0) {
-		return refuse(st, CODE_INVALID, "", "base_domain", "the base domain: %s", e.msg);
+	if (b->base_domain[0] != '\0' &&
+	    valid_base_domain(st, b->base_domain, "base_domain") == REFUSE) {
+		return REFUSE;
 	}
 	if (valid_text(st, b->cluster_name, LIM_LABEL, "cluster_name") == REFUSE ||
 	    valid_text(st, user, LIM_LABEL, "user_name") == REFUSE ||

@@ -76,6 +76,11 @@ static int valid_name(struct state *st, const char *name)
 		return refuse(st, CODE_INVALID, "", "display_name", "the tailnet's name: %s",
 			      e.msg);
 	}
+	/* It is a label of the default base domain. */
+	if (name_refused_label(name)) {
+		return refuse(st, CODE_INVALID, "NAME_REFUSED", "display_name",
+			      "the name \"%s\" is one that clients look up by themselves", name);
+	}
 	if (st_has(st, name_key(&k, name))) {
 		return refuse(st, CODE_EXISTS, "TAILNET_NAME_TAKEN", "display_name",
 			      "another tailnet is called \"%s\"", name);

@@ -36,6 +36,8 @@ int cmd_session_batch(struct state *st);
 
 /* ---- shared: values of a request; they refuse with the field named ---- */
 int valid_text(struct state *st, const char *text, size_t max, const char *field);
+/* What agents take as the tailnet's own zone: two labels at least, none that clients look up by themselves. */
+int valid_base_domain(struct state *st, const char *domain, const char *field);
 int valid_tags(struct state *st, char **tags, size_t n, const char *field);
 int valid_dns(struct state *st, const Skerry__V1__DnsConfig *dns, const char *field);
 int valid_prefixes(struct state *st, Skerry__V1__Prefix **prefixes, size_t n, const char *field);

@@ -138,6 +138,27 @@ static int valid_record(struct state *st, const Skerry__V1__DnsRecord *r, const 
 	return ACCEPT;
 }
 
+int valid_base_domain(struct state *st, const char *domain, const char *field)
+{
+	struct err e = {0};
+
+	if (name_valid_domain(domain, &e) < 0) {
+		return refuse(st, CODE_INVALID, "", field, "the base domain: %s", e.msg);
+	}
+	if (name_labels(domain) < 2) {
+		return refuse(st, CODE_INVALID, "", field,
+			      "the base domain \"%s\" has one label: \"%s.internal\" would do",
+			      domain, domain);
+	}
+	if (name_has_refused_label(domain)) {
+		return refuse(st, CODE_INVALID, "", field,
+			      "the base domain \"%s\" has a label that clients look up by "
+			      "themselves",
+			      domain);
+	}
+	return ACCEPT;
+}
+
 int valid_dns(struct state *st, const Skerry__V1__DnsConfig *dns, const char *field)
 {
 	struct err e = {0};
@@ -145,9 +166,9 @@ int valid_dns(struct state *st, const Skerry__V1__DnsConfig *dns, const char *fi
 	if (dns == NULL) {
 		return ACCEPT;
 	}
-	if (dns->base_domain[0] != '\0' && name_valid_domain(dns->base_domain, &e) < 0) {
-		return refuse(st, CODE_INVALID, "", "dns.base_domain", "the base domain: %s",
-			      e.msg);
+	if (dns->base_domain[0] != '\0' &&
+	    valid_base_domain(st, dns->base_domain, "dns.base_domain") == REFUSE) {
+		return REFUSE;
 	}
 	if (valid_resolvers(st, dns->resolvers, dns->n_resolvers, "dns.resolvers") == REFUSE) {
 		return REFUSE;

@@ -1,5 +1,6 @@
 /* A cluster of one: init, open, write, read at each level, restart, limits, rebuild. */
 /* LIBS: cluster */
+#include "base/fileio.h"
 #include "tests/component/cluster/nodes.h"
 
 #include "cluster/consensus_int.h"
@@ -75,6 +76,32 @@ static void a_directory_is_used_once(void **state)
 	assert_int_equal(mkdir(empty, 0700), 0);
 	o.dir = empty;
 	assert_err(cluster_prepare(&c, &o, &err), ERR_PRECONDITION);
+}
+
+static void a_refused_init_leaves_nothing(void **state)
+{
+	char dir[TEST_DIR + 8];
+	struct cluster_init_options io = {.dir = dir,
+					  .name = "one",
+					  .cluster_name = "test",
+					  .base_domain = "a..b",
+					  .peer_address = "a:1",
+					  .api_url = "https://a:2"};
+	struct err err = {0};
+	char *recovery;
+
+	(void)state;
+	snprintf(dir, sizeof(dir), "%s/new", t.dir);
+	assert_err(cluster_init(&io, &recovery, &err), ERR_INVALID);
+	assert_contains(err.msg, "base domain");
+	assert_false(file_exists(dir));
+	/* One that was there stays, empty. */
+	assert_int_equal(mkdir(dir, 0700), 0);
+	assert_err(cluster_init(&io, &recovery, &err), ERR_INVALID);
+	assert_int_equal(rmdir(dir), 0);
+	io.base_domain = NULL;
+	assert_ok(cluster_init(&io, &recovery, &err));
+	mem_free(recovery);
 }
 
 static void a_wide_directory_is_refused(void **state)
@@ -434,6 +461,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(init_open_write_restart),
 		T(a_directory_is_used_once),
+		T(a_refused_init_leaves_nothing),
 		T(a_wide_directory_is_refused),
 		T(reads),
 		T(groups),

@@ -67,6 +67,9 @@ static void wrong_values_have_their_place(void **state)
 		{"listeners:\n  - address: :1\n    serve: [web]\n    allow_from: [10.1.2.3/8]\n", 4,
 		 "10.0.0.0/8"},
 		{"listeners:\n  - address: :1\n    serve: [web]\n    tls: file\n", 0, "cert"},
+		{"listeners:\n  - address: :1\n    serve: [web]\n    allow_from:\n"
+		 "      - 10.0.0.0/8\n      - 10.1.2.3/8\n",
+		 6, "10.0.0.0/8"},
 		{"listeners: yes\n", 1, "list"},
 		{"- a\n", 1, "keys"},
 		{"log_level: \"a\n", 2, "YAML"},
@@ -78,6 +81,16 @@ static void wrong_values_have_their_place(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		load(cases[i].text, cases[i].line, cases[i].wrong);
 	}
+}
+
+static void missing_file_is_named(void **state)
+{
+	struct lighthouse_config c;
+	struct err e = {0};
+
+	(void)state;
+	assert_err(lighthouse_config_load("/run/none.yaml", &c, &e), ERR_PRECONDITION);
+	assert_contains(e.msg, "/run/none.yaml");
 }
 
 static void right_values_are_taken(void **state)
@@ -93,6 +106,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(wrong_values_have_their_place),
+		cmocka_unit_test(missing_file_is_named),
 		cmocka_unit_test(right_values_are_taken),
 	};
 	int failed;

@@ -24,6 +24,8 @@ static void test_dns(void **state UNUSED)
 		{"a.example", "[2620:fe::fe]:53", NULL, NULL, NULL, NULL, NULL},
 		{"", NULL, NULL, "x.default.internal", "A", "10.0.0.1", NULL},
 		{"-a.example", NULL, NULL, NULL, NULL, NULL, "dns.base_domain"},
+		{"internal", NULL, NULL, NULL, NULL, NULL, "dns.base_domain"},
+		{"wpad.example", NULL, NULL, NULL, NULL, NULL, "dns.base_domain"},
 		{"a.example", "dns.quad9.net", NULL, NULL, NULL, NULL, "dns.resolvers"},
 		{"a.example", "9.9.9.9:0", NULL, NULL, NULL, NULL, "dns.resolvers"},
 		{"a.example", "9.9.9.9", ".", NULL, NULL, NULL, "dns.routes"},
