@@ -332,11 +332,11 @@ lh_init()
 	lh_run "$host"
 }
 
-# lh_join HOST FROM: joins the cluster that the host FROM belongs to, and starts.
+# lh_join HOST FROM [TOKEN]: joins the cluster that the host FROM belongs to, and starts.
 lh_join()
 {
-	local host=$1 token
-	token=$(join_token "$2") || die "skerry cluster token on $2 failed"
+	local host=$1 token=${3:-}
+	[ -n "$token" ] || token=$(join_token "$2") || die "skerry cluster token on $2 failed"
 	in_host "$host" skerryd join "$token" --name "$host" \
 		--api-address "${host_ip[$host]}:8443" --peer-address "${host_ip[$host]}:8444" \
 		>"$lab/$host/log/join-command.log" 2>&1 || {
