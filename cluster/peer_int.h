@@ -172,7 +172,7 @@ void peer_table_refresh(struct peer *p);
 MUST_CHECK int peer_tls_server(struct peer *p, struct tls_ctx **ret, struct err *err);
 MUST_CHECK int peer_tls_client(struct peer_link *l, const char *alpn, struct tls_ctx **ret,
 			       struct err *err);
-/* The member at the other end of a TLS stream, judged anew by the table. */
+/* The member at the other end of a TLS stream (whose handshake verified it), judged anew by the table. */
 MUST_CHECK int peer_tls_who(struct peer *p, const struct stream *s, uint64_t *ret_id,
 			    struct err *err);
 /* The CA with its key, from the state. The caller ends it by pki_ca_done. */

@@ -125,7 +125,8 @@ int peer_tls_who(struct peer *p, const struct stream *s, uint64_t *ret_id, struc
 		return err_reason(err, ERR_UNAUTHENTICATED, "NO_CERTIFICATE",
 				  "a lighthouse shows its certificate");
 	}
-	return judge(p, tls->peer, 0, ret_id, err);
+	return pki_verify_member(&tls->peer->facts, p->cluster_id, p->self, 0, lookup, p, ret_id,
+				 err);
 }
 
 /* ---- renewal ---- */
@@ -200,8 +201,7 @@ int peer_tls_renew(struct peer *p)
 	if (r == ERR_NOT_FOUND) {
 		LOG_DEBUG("certificates of this lighthouse wait for the state to be renewed");
 	} else if (r < 0) {
-		LOG_WARN("certificates of this lighthouse are not renewed yet: %s",
-			 err_msg(&e, r));
+		LOG_WARN("certificates of this lighthouse are not renewed yet: %s", err_msg(&e, r));
 	} else {
 		LOG_INFO("certificates of this lighthouse renewed: peer=%d api=%d", node, api);
 	}

@@ -359,58 +359,66 @@ bool pki_needs_renewal(const char *cert_pem, int64_t now_ms)
 	return due;
 }
 
+int pki_verify_member(const struct x509_facts *facts, uint64_t cluster, uint64_t self,
+		      uint64_t expect, pki_lookup_fn lookup, void *arg, uint64_t *ret_id,
+		      struct err *err)
+{
+	struct pki_member m = {0};
+	uint64_t id;
+	int r = pki_peer_id(facts, cluster, &id, err);
+
+	if (r < 0) {
+		return r;
+	}
+	if (id == self) {
+		return err_reason(err, ERR_DENIED, "WRONG_NAME",
+				  "lighthouse %" PRIu64 " is this lighthouse itself", id);
+	}
+	if (expect != 0 && id != expect) {
+		return err_reason(err, ERR_DENIED, "WRONG_NAME",
+				  "lighthouse %" PRIu64 " answered for another one", id);
+	}
+	lookup(arg, id, &m);
+	if (m.removed) {
+		return err_reason(err, ERR_DENIED, "MEMBER_REMOVED",
+				  "lighthouse %" PRIu64 " was removed from the cluster", id);
+	}
+	if (!m.known) {
+		return err_reason(err, ERR_DENIED, "MEMBER_UNKNOWN",
+				  "lighthouse %" PRIu64 " is not a member of the cluster", id);
+	}
+	if (!crypto_equal(m.spki_sha256, facts->spki_sha256, 32)) {
+		return err_reason(err, ERR_DENIED, "WRONG_KEY",
+				  "lighthouse %" PRIu64 " is registered with another key", id);
+	}
+	*ret_id = id;
+	return 0;
+}
+
 int pki_verify_peer(const void *cert_der, size_t cert_len, const char *ca_pem, uint64_t cluster,
 		    uint64_t self, uint64_t expect, pki_lookup_fn lookup, void *arg,
 		    uint64_t *ret_id, struct err *err)
 {
 	struct x509_facts facts = {0}, ca = {0};
-	struct pki_member m = {0};
 	struct buf pem = BUF_INIT;
-	uint64_t id = 0;
-	bool is_signed;
 	int r = x509_parse_der(cert_der, cert_len, &facts, err);
 
 	if (r >= 0) {
 		r = x509_parse_pem(ca_pem, &ca, err);
 	}
-	if (r < 0) {
-		goto out;
+	if (r >= 0) {
+		/* Judged at the moment it was made: the dates decide nothing here (see the header). */
+		pki_cert_pem(cert_der, cert_len, &pem);
+		if (!x509_signed_by(buf_str(&pem), ca_pem,
+				    MAX(facts.not_before_ms, ca.not_before_ms))) {
+			r = err_reason(err, ERR_DENIED, "FOREIGN_CA",
+				       "the certificate (%.100s) is not of this cluster's CA",
+				       facts.subject);
+		}
 	}
-	/* Judged at the moment it was made: the dates decide nothing here (see the header). */
-	pki_cert_pem(cert_der, cert_len, &pem);
-	is_signed =
-		x509_signed_by(buf_str(&pem), ca_pem, MAX(facts.not_before_ms, ca.not_before_ms));
-	if (!is_signed) {
-		r = err_reason(err, ERR_DENIED, "FOREIGN_CA",
-			       "the certificate (%.100s) is not of this cluster's CA",
-			       facts.subject);
-		goto out;
+	if (r >= 0) {
+		r = pki_verify_member(&facts, cluster, self, expect, lookup, arg, ret_id, err);
 	}
-	r = pki_peer_id(&facts, cluster, &id, err);
-	if (r < 0) {
-		goto out;
-	}
-	if (id == self || (expect != 0 && id != expect)) {
-		r = err_reason(err, ERR_DENIED, "WRONG_NAME",
-			       id == self ? "lighthouse %" PRIu64 " is this lighthouse itself"
-					  : "lighthouse %" PRIu64 " answered for another one",
-			       id);
-		goto out;
-	}
-	lookup(arg, id, &m);
-	if (m.removed) {
-		r = err_reason(err, ERR_DENIED, "MEMBER_REMOVED",
-			       "lighthouse %" PRIu64 " was removed from the cluster", id);
-	} else if (!m.known) {
-		r = err_reason(err, ERR_DENIED, "MEMBER_UNKNOWN",
-			       "lighthouse %" PRIu64 " is not a member of the cluster", id);
-	} else if (!crypto_equal(m.spki_sha256, facts.spki_sha256, 32)) {
-		r = err_reason(err, ERR_DENIED, "WRONG_KEY",
-			       "lighthouse %" PRIu64 " is registered with another key", id);
-	} else {
-		*ret_id = id;
-	}
-out:
 	buf_done(&pem);
 	x509_facts_done(&facts);
 	x509_facts_done(&ca);

@@ -119,3 +119,11 @@ typedef void (*pki_lookup_fn)(void *arg, uint64_t id, struct pki_member *ret);
 MUST_CHECK int pki_verify_peer(const void *cert_der, size_t cert_len, const char *ca_pem,
 			       uint64_t cluster, uint64_t self, uint64_t expect,
 			       pki_lookup_fn lookup, void *arg, uint64_t *ret_id, struct err *err);
+
+/*
+ * The part of it that can change while a connection lives, for a certificate whose signature was verified in the
+ * handshake: name, table and key. Cheap: it is asked for each call.
+ */
+MUST_CHECK int pki_verify_member(const struct x509_facts *facts, uint64_t cluster, uint64_t self,
+				 uint64_t expect, pki_lookup_fn lookup, void *arg, uint64_t *ret_id,
+				 struct err *err);
