@@ -254,16 +254,26 @@ listeners:
     def stop(self, sig=signal.SIGTERM):
         if self.process:
             self.process.send_signal(sig)
-            self.process.wait(15)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
             code, self.process = self.process.returncode, None
             return code
         return None
 
     def close(self):
-        if self.process:
-            self.stop(signal.SIGKILL)
+        """Ends it in order, so that a sanitizer can speak; returns what is wrong with that or with its log."""
+        code = self.stop()
         self.log.close()
+        with open(self.log.name, encoding="utf-8", errors="replace") as f:
+            text = f.read()
         shutil.rmtree(self.dir)
+        report = re.search(r"^.*(Sanitizer|runtime error).*(\n.*){0,60}", text, re.M)
+        if report:
+            return report.group(0)
+        return f"it ended with status {code}" if code else ""
 
 
 def wait(condition, what, seconds=10):
@@ -308,6 +318,9 @@ def main(tests):
             with open(lighthouse.log.name, encoding="utf-8", errors="replace") as f:
                 print("".join(f.readlines()[-30:]))
     finally:
-        lighthouse.close()
+        wrong = lighthouse.close()
+        if wrong:
+            bad += 1
+            print(f"FAIL the end of the lighthouse: {wrong}")
     print(f"{len(tests) - bad} passed, {bad} failed")
     sys.exit(1 if bad else 0)

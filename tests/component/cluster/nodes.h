@@ -25,7 +25,7 @@ enum { NODES_MAX = 5, NODES_WAIT_MS = 20000 };
  * seems to be shared with its former owner.
  */
 const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
 {
 	return "race:nodes_connect\n";
 }

@@ -216,7 +216,7 @@ static void test_kill_leader(void **state)
 		/* A survivor forces at most one election in five seconds; sooner, the timer decides. */
 		wait_for(clock_mono_ms() - last > 5200, 6000, "the next race to be allowed");
 		node_ok(other, line, "load %s %d", prefix, k % 2 == 0 ? 1 : 16);
-		wait_for((snprintf(name, sizeof(name), "%s200", prefix), has(other, name)), 10000,
+		wait_for((snprintf(name, sizeof(name), "%s100", prefix), has(other, name)), 20000,
 			 "load");
 		start = last = clock_mono_ms();
 		node_kill(lead);
