@@ -152,6 +152,12 @@ static const struct config_key keys[] = {
 	 .def = "10s",
 	 .min = 0,
 	 .max = 600000},
+	{.path = "snapshot_after",
+	 .type = CONFIG_SIZE,
+	 .offset = C(snapshot_bytes),
+	 .def = "16MiB",
+	 .min = 64 << 10,
+	 .max = 1 << 30},
 	{.path = "listeners", .type = CONFIG_LIST, .offset = C(listeners), .sub = &listener_schema},
 };
 #undef C

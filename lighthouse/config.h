@@ -33,6 +33,7 @@ struct lighthouse_config {
 	char *log_level;
 	bool reflection_public;
 	int64_t drain_ms;
+	int64_t snapshot_bytes;       /* of log between two snapshots */
 	struct config_list listeners; /* of struct lighthouse_listener */
 };
 

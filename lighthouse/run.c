@@ -343,6 +343,7 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 		.peer_address = d->config.peer_address,
 		.api_url = d->config.api_url,
 		.version = SKERRY_VERSION,
+		.snapshot_bytes = (uint64_t)d->config.snapshot_bytes,
 	};
 	struct api_options ao = {.version = SKERRY_VERSION,
 				 .reflection_public = d->config.reflection_public};

@@ -59,6 +59,8 @@ static void wrong_values_have_their_place(void **state)
 		{"peer_listen: nowhere\n", 1, "port is missing"},
 		{"drain: 1\n", 1, "drain"},
 		{"drain: 700s\n", 1, "drain"},
+		{"snapshot_after: 1KiB\n", 1, "snapshot_after"},
+		{"snapshot_after: much\n", 1, "size"},
 		{"reflection_public: maybe\n", 1, "true"},
 		{"listeners:\n  - address: 1.2.3.4:99999\n    serve: [web]\n", 2, "port"},
 		{"listeners:\n  - address: 1.2.3.4:1\n    serve: [wab]\n", 3, "wab"},
