@@ -1,12 +1,15 @@
 #!/usr/bin/python3
-"""find_secrets.py SHOWN DIR...: looks for each secret that a run has shown, a line each in the file SHOWN, in every file
-below the directories: as text, and its 32 bytes raw, in hex, base64 and base32. The key of the cluster may stand in
-`cluster.key`, which is the file that holds it. Fails if anything is found."""
+"""find_secrets.py [--keys DIR]... SHOWN TOP...: looks for secrets in every file below the directories TOP: for each that
+a run has shown, a line each in the file SHOWN, and with --keys for the private keys that stand in the key files below
+DIR. A secret is looked for as text and as its bytes: raw, hex, base64. A key file may hold its own key, and each
+`cluster.key` that of the cluster. Prints where it found what; fails if anything is found."""
 import base64
 import os
+import re
 import sys
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+KEY_FILES = {"node.key", "api.key", "machine.key", "cluster.key"}
 
 
 def crockford(text):
@@ -22,46 +25,84 @@ def crockford(text):
     return bytes(out)
 
 
-def forms(shown):
-    """What to look for, of one secret."""
-    if shown.startswith("sk-"):
-        part = shown.split("-")[3]
-    elif shown.startswith("skr1-"):
-        part = shown[5:].replace("-", "")
-    else:
-        raise SystemExit("not a secret of a known form: " + shown[:8] + "...")
-    raw = crockford(part)[:32]
-    if len(raw) != 32:
-        raise SystemExit("a secret of %d bytes: %s..." % (len(raw), shown[:10]))
-    text = part[:51].encode()
-    return {
-        "text": text,
-        "raw": raw,
-        "hex": raw.hex().encode(),
-        "base64": base64.b64encode(raw).rstrip(b"=")[:42],
-        "base64url": base64.urlsafe_b64encode(raw).rstrip(b"=")[:42],
-    }
+class Secret:
+    """32 bytes, how they can be written, and the files that may hold them."""
+
+    def __init__(self, name, raw, text=None, files=(), names=()):
+        if len(raw) != 32:
+            raise SystemExit(f"{name}: a secret of {len(raw)} bytes")
+        self.name, self.raw, self.files, self.names = name, raw, set(files), set(names)
+        # As it stands anywhere in a base64 text: one of three alignments, without the characters at the edges.
+        self.exact = {"raw": raw}
+        for shift in range(3):
+            middle = base64.b64encode(b"\0" * shift + raw)[4 if shift else 0:40]
+            self.exact[f"base64, {shift}"] = middle
+            self.exact[f"base64url, {shift}"] = middle.replace(b"+", b"-").replace(b"/", b"_")
+        self.lower = {"hex": raw.hex().encode()}
+        if text:
+            self.lower["text"] = text.encode()
+
+    def allowed(self, path):
+        return path in self.files or os.path.basename(path) in self.names
 
 
-def main():
-    secrets = [line.strip() for line in open(sys.argv[1], encoding="ascii") if line.strip()]
-    found = files = 0
-    for top in sys.argv[2:]:
+def shown(line):
+    if line.startswith("sk-"):
+        part = line.split("-")[3]
+        return Secret(line[:12] + "...", crockford(part)[:32], part[:51])
+    if line.startswith("skr1-"):
+        part = line[5:].replace("-", "")
+        # The person's copy has hyphens every five characters.
+        return Secret("the recovery string", crockford(part)[:32], part[:51], names={"cluster.key"})
+    raise SystemExit("not a secret of a known form: " + line[:8] + "...")
+
+
+def key_of(path):
+    """The private key in a key file: PEM (PKCS #8, the octet string of 32 bytes), or hex."""
+    text = open(path, encoding="ascii").read()
+    if "PRIVATE KEY" in text:
+        der = base64.b64decode("".join(line for line in text.splitlines() if "-----" not in line))
+        return der[der.index(b"\x04\x20") + 2:][:32]
+    return bytes.fromhex(re.search(r"\b[0-9a-f]{64}\b", text).group(0))
+
+
+def files_below(tops):
+    for top in tops:
         for where, _, names in os.walk(top):
             for name in names:
                 path = os.path.join(where, name)
-                if os.path.islink(path) or not os.path.isfile(path):
-                    continue
-                files += 1
-                data = open(path, "rb").read()
-                lower = data.lower()
-                for secret in secrets:
-                    if secret.startswith("skr1-") and name == "cluster.key":
-                        continue
-                    for form, needle in forms(secret).items():
-                        if needle in (data if form in ("raw", "base64", "base64url") else lower):
-                            print(f"{path}: {secret[:10]}... as {form}")
-                            found += 1
+                if not os.path.islink(path) and os.path.isfile(path):
+                    yield path
+
+
+def main():
+    args, keys = sys.argv[1:], []
+    while args and args[0] == "--keys":
+        keys.append(args[1])
+        args = args[2:]
+    secrets = [shown(line.strip()) for line in open(args[0], encoding="ascii") if line.strip()]
+    for path in files_below(keys):
+        if os.path.basename(path) in KEY_FILES:
+            names = {"cluster.key"} if path.endswith("/cluster.key") else ()
+            secrets.append(Secret("the key in " + path, key_of(path), files={path}, names=names))
+    found = files = 0
+    for path in files_below(args[1:]):
+        files += 1
+        data = open(path, "rb").read()
+        lower = data.lower()
+        # Broken by hyphens or spaces, as the recovery string is.
+        joined = re.sub(rb"[-\s]", b"", lower) if len(lower) < 1 << 20 else lower
+        for secret in secrets:
+            if secret.allowed(path):
+                continue
+            places = [(form, needle, data) for form, needle in secret.exact.items()]
+            places += [(form, needle, lower) for form, needle in secret.lower.items()]
+            places += [(form + ", broken up", needle, joined) for form, needle in secret.lower.items()]
+            for form, needle, where in places:
+                if needle in where:
+                    print(f"{path}: {secret.name} as {form}")
+                    found += 1
+                    break
     print(f"{len(secrets)} secrets, {files} files, found {found} times")
     return 1 if found or not secrets or not files else 0
 
