@@ -87,6 +87,7 @@ void watch_hub_free(struct watch_hub *hub)
 	loop_timer_stop(&hub->heartbeat);
 	loop_timer_stop(&hub->presence);
 	loop_flush_remove(&hub->hook);
+	watch_sets_free(hub);
 	map_done(&hub->tailnets);
 	map_done(&hub->by_node);
 	map_done(&hub->live);
@@ -258,12 +259,15 @@ static void presence_due(void *arg)
 
 static bool flush_begin(struct watch_hub *hub)
 {
-	uint64_t time;
+	uint64_t epoch = hub->now_epoch, revision = hub->now_revision, time;
 
 	if (hub->source->ops->begin(hub->source->impl, &hub->kv, NULL) < 0)
 		return false;
-	if (query_revision(hub->kv, &hub->now_epoch, &hub->now_revision, &time) >= 0)
+	if (query_revision(hub->kv, &hub->now_epoch, &hub->now_revision, &time) >= 0) {
+		if (hub->now_epoch != epoch || hub->now_revision != revision)
+			watch_sets_free(hub);
 		return true;
+	}
 	hub->source->ops->end(hub->source->impl);
 	return false;
 }

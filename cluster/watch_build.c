@@ -18,6 +18,7 @@ enum {
 	FIELD_CHUNK_PEERS = 5,
 	FIELD_DELTA_PEERS = 3,
 	SET_MAX = 4096, /* changed objects past which a full netmap is sent */
+	SETS_KEPT = 64, /* change sets that outlive a slice of a flush */
 	CHUNK_BACKLOG = LIM_NETMAP_CHUNK_BYTES,
 };
 
@@ -243,12 +244,22 @@ static struct watch_set *change_set(struct watcher *w)
 	return s;
 }
 
+void watch_sets_free(struct watch_hub *hub)
+{
+	while (!list_empty(&hub->sets))
+		set_free(container_of(hub->sets.next, struct watch_set, link));
+}
+
 void watch_flush_done(struct watch_hub *hub)
 {
 	struct map_iter it = {0};
+	size_t n = 0;
 
-	while (!list_empty(&hub->sets))
-		set_free(container_of(hub->sets.next, struct watch_set, link));
+	LIST_FOREACH(&hub->sets, l)
+	n++;
+	/* Else the next slice of time needs the same again. Watchers far apart share nothing. */
+	if (list_empty(&hub->ready) || n > SETS_KEPT)
+		watch_sets_free(hub);
 	while (map_next(&hub->live, &it)) {
 		struct watch_live *live = it.value;
 

@@ -60,7 +60,7 @@ struct watch_hub {
 	const struct kv *kv;
 	uint64_t now_revision, now_epoch;
 	struct arena arena;
-	struct list sets; /* struct watch_set, the change sets that were needed in this flush */
+	struct list sets; /* struct watch_set up to now_revision: once for all slices of a flush */
 	struct map live;  /* tailnet id -> struct watch_live */
 };
 
@@ -104,5 +104,7 @@ enum watch_result watch_build(struct watcher *w);
 enum watch_result watch_end(struct watcher *w, const struct err *why);
 void watch_peer_forget(struct watch_tailnet *t, uint64_t node);
 void watch_peers_forget(struct watch_tailnet *t);
-/* Frees what a flush made. */
+/* Frees the change sets: nobody needs them any more, or the state has moved on. */
+void watch_sets_free(struct watch_hub *hub);
+/* Frees what a flush made; the change sets stay while watchers wait for the next slice of time. */
 void watch_flush_done(struct watch_hub *hub);
