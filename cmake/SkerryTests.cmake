@@ -13,6 +13,11 @@ pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET GLOBAL cmocka)
 # All fuzzers, without the programs and the other tests.
 add_custom_target(skerry_fuzzers)
 
+set(SKERRY_SANITIZER_OPTIONS
+	"ASAN_OPTIONS=detect_leaks=1:abort_on_error=0"
+	"UBSAN_OPTIONS=print_stacktrace=1"
+	"TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+
 # skerry_test_libs(RET name...): turns folder names into targets; RET is NOTFOUND with one that does not exist.
 function(skerry_test_libs ret)
 	set(out)
@@ -61,8 +66,9 @@ function(skerry_test name)
 		target_link_libraries(${name} PRIVATE ext::${lib})
 	endforeach()
 	add_test(NAME ${name} COMMAND ${name} ${A_ARGS})
-	set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}" SKIP_RETURN_CODE 77
-		ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:abort_on_error=0;UBSAN_OPTIONS=print_stacktrace=1;TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+	# Those that may take long begin first, so that no processor waits at the end.
+	set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} COST ${A_TIMEOUT} LABELS "${A_LABELS}" SKIP_RETURN_CODE 77
+		ENVIRONMENT "${SKERRY_SANITIZER_OPTIONS}")
 endfunction()
 
 function(skerry_fuzz name)
@@ -112,8 +118,12 @@ function(skerry_script_test file)
 	else()
 		add_test(NAME ${name} COMMAND bash "${file}")
 	endif()
-	set_tests_properties(${name} PROPERTIES TIMEOUT 180 LABELS "${label}" SKIP_RETURN_CODE 77 ENVIRONMENT
-		"SKERRY_BIN=${CMAKE_BINARY_DIR}/bin;SKERRY_TESTS_BIN=${CMAKE_BINARY_DIR}/tests;SKERRY_GEN=${SKERRY_GEN_DIR};SKERRY_ROOT=${CMAKE_SOURCE_DIR}")
+	set(timeout 180)
+	if(SKERRY_SANITIZE)
+		set(timeout 720)
+	endif()
+	set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} COST ${timeout} LABELS "${label}" SKIP_RETURN_CODE 77 ENVIRONMENT
+		"${SKERRY_SANITIZER_OPTIONS};SKERRY_BIN=${CMAKE_BINARY_DIR}/bin;SKERRY_TESTS_BIN=${CMAKE_BINARY_DIR}/tests;SKERRY_GEN=${SKERRY_GEN_DIR};SKERRY_ROOT=${CMAKE_SOURCE_DIR}")
 endfunction()
 
 # skerry_test_folder(DIR DEFAULT-LIBS...): registers what DIR names itself, then the test_*.c left over.

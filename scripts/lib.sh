@@ -170,6 +170,8 @@ build()
 	shift
 	dir=$(build_dir "$preset")
 	mkdir -p "$dir" || return 1
+	# What one clone has compiled another one need not compile again.
+	export CCACHE_BASEDIR=$skerry_root CCACHE_NOHASHDIR=1
 	log=$dir/build.log
 	(
 		flock 9
