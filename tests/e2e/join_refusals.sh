@@ -44,6 +44,7 @@ rm -rf "$lab"/lh4/state/lighthouse "$lab"/lh4/etc/lighthouse.yaml
 # The joined one, taken out again before it ever ran: its directory is worth nothing.
 id4=$(cluster_json lh1 | jq -er '.members[] | select(.displayName == "lh4") | .id') || die "lh4 is no member"
 check "lh4 is removed" in_host lh1 skerry cluster remove lh4
+cp -a "$lab/lh4-joined" "$lab/lh4/tmp/removed"
 mv "$lab/lh4-joined" "$lab/lh4/state/lighthouse"
 mv "$lab/lh4-joined.yaml" "$lab/lh4/etc/lighthouse.yaml" 2>/dev/null
 refuse "a removed member with its old directory ($id4)" "removed" \
@@ -56,30 +57,79 @@ lh_init lh4
 # knock ARG...: fails, as openssl does, if the other side says no or closes.
 knock()
 {
-	in_host lh4 bash -c '(sleep 1) | timeout 5 openssl s_client -connect 10.77.0.11:8444 -tls1_3 -ign_eof "$@" \
+	in_host lh4 bash -c '(sleep 0.5) | timeout 5 openssl s_client -connect 10.77.0.11:8444 -tls1_3 -ign_eof "$@" \
 		>/run/out 2>&1; cat /run/out; ! grep -qE "SSL alert number|unexpected eof" /run/out' knock "$@"
 }
+no='SSL alert number|unexpected eof'
+cluster=$(cluster_json lh1 | jq -r .id)
+id2=$(cluster_json lh1 | jq -er '.members[] | select(.displayName == "lh2") | .id')
 in_host lh4 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=x \
-	-addext 'subjectAltName=URI:skerry://lab/lighthouse/1' -keyout /run/k.pem -out /run/c.pem >/dev/null 2>&1
+	-addext "subjectAltName=URI:skerry://$cluster/lighthouse/$id2" -keyout /run/k.pem -out /run/c.pem >/dev/null 2>&1
+cp "$lab/lh2/state/lighthouse/api.crt" "$lab/lh2/state/lighthouse/api.key" "$lab/lh4/tmp/"
 for alpn in skerry-raft/1 skerry-peer/1; do
-	refuse "$alpn with a foreign CA" "SSL alert number|unexpected eof" knock -alpn $alpn -cert /run/c.pem -key /run/k.pem
-	refuse "$alpn without a certificate" "SSL alert number|unexpected eof" knock -alpn $alpn
+	refuse "$alpn with a foreign CA" "$no" knock -alpn $alpn -cert /run/c.pem -key /run/k.pem
+	refuse "$alpn without a certificate" "$no" knock -alpn $alpn
+	refuse "$alpn with a certificate of the cluster that is for devices" "$no" \
+		knock -alpn $alpn -cert "$lab/lh4/tmp/api.crt" -key "$lab/lh4/tmp/api.key"
 done
+# Over the other protocol it is only told that it was removed, as seen above.
+refuse "skerry-raft/1 with the certificate of the removed member" "$no" \
+	knock -alpn skerry-raft/1 -cert "$lab/lh4/tmp/removed/node.crt" -key "$lab/lh4/tmp/removed/node.key"
+refuse "an unknown protocol" "$no" knock -alpn nonsense/1
+check "the cluster was not disturbed" undisturbed 3
 
-# A device refuses a lighthouse with another pin, and sends it no key.
+# A device refuses a lighthouse with another pin, and sends it no key: what it does send, openssl writes down.
 foreign=$(auth_key lh4) || die "no key of the other cluster"
 agent_config d1
 agent_run d1
 refuse "an agent refuses a wrong pin" "pin|certificate|cluster" \
 	in_host d1 env SKERRY_AUTH_KEY="$foreign" skerry up --lighthouse "$(lighthouse_urls 1)" --hostname d1 --timeout 10s
 check "the lighthouse saw no registration" test "$(in_host lh1 skerry node list -o json | jq '.nodes // [] | length')" -eq 0
+key=$(auth_key lh1) || die "no auth key"
+# It ends with its standard input.
+daemon_start lh4 impostor bash -c 'exec openssl s_server -accept 9555 -cert /run/c.pem -key /run/k.pem -alpn h2,http/1.1 \
+	-msg < <(sleep 60)'
+within 5 "the impostor listens" in_host lh4 bash -c 'ss -Hltn | grep -q :9555'
+refuse "an agent refuses an impostor" "pin|certificate" \
+	in_host d1 env SKERRY_AUTH_KEY="$key" skerry up --lighthouse https://10.77.0.14:9555 --hostname d1 --timeout 5s
+check "the impostor was dialled" grep -q ClientHello "$lab/lh4/log/impostor.log"
+check "and was sent nothing" bash -c '! grep -qE "ApplicationData|PRI \* HTTP|sk-auth" "$0"' "$lab/lh4/log/impostor.log"
+daemon_kill lh4 impostor
 
-# A wiped directory under an old id: lh3 keeps who it is but loses its log and state.
-daemon_stop lh3 skerryd || die "lh3 does not end"
+# A directory that is not what it was, under its old id. The others have acknowledgements of lh3 that it forgot.
 state3=$lab/lh3/state/lighthouse
-rm -rf "$state3"/raft* "$state3"/*.mdb "$state3"/lmdb* "$state3"/data*
-refuse "a wiped directory under an old id" "behind|wiped|older|missing|restored|acknowledged|empty" \
-	in_host lh3 timeout 20 skerryd run
-check "the two others go on" auth_key lh1
-check "the term is as before" test "$(cluster_json lh1 | jq -r .term)" = "$term_before"
+back=$lab/lh3/tmp/back
+stop3()
+{
+	daemon_stop lh3 skerryd || die "lh3 does not end"
+}
+# not_back TEXT: lh3 does not come back with the directory that it has now; with its own it does.
+not_back()
+{
+	local term
+	term=$(cluster_json lh1 | jq -r .term)
+	refuse "$1" "remove this lighthouse|join (it )?anew|skerryd join" in_host lh3 timeout 20 skerryd run
+	check "the two others go on" auth_key lh1
+	check "the term is as before" test "$(cluster_json lh1 | jq -r .term)" = "$term"
+	rm -rf "$state3"
+	cp -a "$back" "$state3"
+}
+stop3
+cp -a "$state3" "$lab/lh3/tmp/old"
+lh_run lh3
+within 10 "lh3 is back" voters lh1 3
+for _ in 1 2 3; do auth_key lh1 >/dev/null || die "no auth key"; done
+within 10 "all three hold the same" digests_equal lh1 3
+stop3
+cp -a "$state3" "$back"
+rm -rf "$state3/raft"
+not_back "a directory without its log"
+rm -rf "$state3/raft" "$state3/store"
+not_back "a directory without log and store"
+rm -rf "$state3"
+cp -a "$lab/lh3/tmp/old" "$state3"
+not_back "an older copy of the directory"
+lh_run lh3
+within 10 "with what it had it is back" voters lh1 3
+within 10 "and all three hold the same" digests_equal lh1 3
 [ "$shortfalls" -eq 0 ]
