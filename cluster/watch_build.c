@@ -119,6 +119,21 @@ static NodeRecord *live_find(const struct watch_live *live, uint64_t id)
 	return NULL;
 }
 
+/* One live node. The whole list is made only by who needs it: a delta of a few changes costs a few reads, whatever
+ * the size of the tailnet. NULL: not live. */
+static NodeRecord *live_node(struct watcher *w, uint64_t id)
+{
+	struct watch_hub *hub = w->hub;
+	struct watch_live *live = map_get_u64(&hub->live, w->tailnet->id);
+	NodeRecord *n;
+
+	if (live)
+		return live_find(live, id);
+	if (query_node(hub->kv, w->tailnet->id, id, &hub->arena, &n) < 0 || !netmap_live(n))
+		return NULL;
+	return n;
+}
+
 /* ---- change sets ---- */
 
 static bool has(const uint64_t *ids, size_t n, uint64_t id)
@@ -307,7 +322,6 @@ static bool encode_delta(struct watcher *w, const struct watch_set *s, const Nod
 			 struct buf *out, bool *ret_empty)
 {
 	struct watch_hub *hub = w->hub;
-	struct watch_live *live = live_nodes(w);
 	Skerry__V1__NetmapDelta d = SKERRY__V1__NETMAP_DELTA__INIT;
 	Skerry__V1__Revision r = SKERRY__V1__REVISION__INIT;
 	Skerry__V1__PeerPresence **presence;
@@ -324,7 +338,7 @@ static bool encode_delta(struct watcher *w, const struct watch_set *s, const Nod
 		return false;
 	d.presence = presence;
 	for (size_t i = 0; i < s->n_presence; i++) {
-		if ((self && s->presence[i] == self->id) || !live_find(live, s->presence[i]))
+		if ((self && s->presence[i] == self->id) || !live_node(w, s->presence[i]))
 			continue;
 		if (netmap_presence(hub->kv, w->tailnet->id, s->presence[i], &hub->arena,
 				    &presence[d.n_presence]) < 0)
@@ -334,6 +348,8 @@ static bool encode_delta(struct watcher *w, const struct watch_set *s, const Nod
 	d.removed = s->removed;
 	d.n_removed = s->n_removed;
 	if (s->visibility) {
+		struct watch_live *live = live_nodes(w);
+
 		d.visible_complete = true;
 		d.visible = arena_alloc(&hub->arena, (live->n + 1) * sizeof(*d.visible));
 		if (!d.visible)
@@ -345,7 +361,7 @@ static bool encode_delta(struct watcher *w, const struct watch_set *s, const Nod
 	}
 	pb_pack(&d, out);
 	for (size_t i = 0; i < s->n_body; i++) {
-		NodeRecord *peer = live_find(live, s->body[i]);
+		NodeRecord *peer = live_node(w, s->body[i]);
 		const struct blob *body;
 
 		if (!peer || (self && !netmap_visible(hub->kv, w->tailnet->id, self, peer)))
