@@ -202,7 +202,7 @@ static int by_number(const void *a, const void *b)
  */
 static void test_kill_leader(void **state)
 {
-	enum { KILLS = 7 };
+	enum { KILLS = 5 };
 	struct fixture *f = *state;
 	uint64_t ms[KILLS], last = 0;
 
