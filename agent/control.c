@@ -446,12 +446,20 @@ static int login_check_key(struct control *c, const struct control_login *login,
 		r = err_field(e, ERR_INVALID, "auth_key",
 			      "%s is no auth key: it begins with sk-auth-",
 			      key_redacted(key, text));
-	} else if (key->has_pin && en->registered && !c->unknown && !login->force &&
+	} else if (key->has_pin && en->registered && !c->unknown &&
 		   key->pin.cluster_id != en->cluster_id) {
+		/* By force neither: if that registration came to nothing, the present one would be lost. */
 		r = err_reason(e, ERR_PRECONDITION, "WRONG_CLUSTER",
 			       "the key is of cluster %llu, this device belongs to %llu: skerry "
 			       "logout first",
 			       (unsigned long long)key->pin.cluster_id,
+			       (unsigned long long)en->cluster_id);
+	} else if (key->has_pin && en->registered && !c->unknown && en->has_pin &&
+		   memcmp(key->pin.spki_sha256, en->pin, 32) != 0) {
+		r = err_reason(e, ERR_PRECONDITION, "WRONG_PIN",
+			       "the key names another certificate authority than the one that this "
+			       "device keeps for cluster %llu: check where the key comes from; to "
+			       "trust it, skerry logout first",
 			       (unsigned long long)en->cluster_id);
 	}
 	if (r < 0) {

@@ -16,6 +16,7 @@ struct up_wait {
 	struct rpc_ref ref;
 	uint64_t started; /* loop time */
 	uint64_t told;    /* bits of UpStep */
+	bool key_unused;  /* a key was given to a device that is registered already */
 	struct loop_timer deadline;
 	char waiting[512]; /* last thing told */
 };

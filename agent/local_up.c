@@ -102,8 +102,11 @@ static void up_check(struct up_wait *u)
 			}
 		}
 		if (!was_told(u, STEP(REGISTERED))) {
-			snprintf(text, sizeof(text), "registered as %.100s in tailnet %.100s",
-				 en->name, en->tailnet_name);
+			snprintf(text, sizeof(text), "registered as %.80s in tailnet %.80s%s", en->name,
+				 en->tailnet_name,
+				 u->key_unused ? " already: the key was not used (--force-register "
+						 "uses it)"
+					       : "");
 			if (!up_tell(u, STEP(REGISTERED), false, text)) {
 				return;
 			}
@@ -200,6 +203,7 @@ static void on_up(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 		.force = in->force_register || agent_is_expired(a),
 	};
 	struct rpc_ref ref = rpc_call_ref(call);
+	struct control_info info;
 	struct up_wait *u;
 	struct err e = {0};
 	char text[128];
@@ -225,6 +229,9 @@ static void on_up(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 	if (!up_tell(u, STEP(WIREGUARD), false, text)) {
 		return;
 	}
+	control_info(a->control, &info);
+	u->key_unused = *in->auth_key && a->identity.enrolment.registered && !login.force &&
+			!info.unknown;
 	login.tags = (const char *const *)a->settings.tags;
 	login.n_tags = a->settings.n_tags;
 	login.tailnet = a->settings.tailnet;

@@ -194,6 +194,11 @@ static void on_register(void *arg, struct rpc_call *call, const ProtobufCMessage
 		rpc_call_finish(call, &e);
 		return;
 	}
+	if (f->key_in_use) {
+		err_reason(&e, ERR_EXISTS, "NODE_KEY_IN_USE", "the node key is in use");
+		rpc_call_finish(call, &e);
+		return;
+	}
 	memcpy(f->node_key, req->node_key.data, 32);
 	if (f->want_approval && !f->approved) {
 		pending.code = (char *)"abcd-efgh";

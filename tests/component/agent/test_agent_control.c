@@ -163,6 +163,41 @@ static void approval_timeout_names_the_code(void **state)
 	assert_contains(w->up_status.msg, "abcd-efgh");
 }
 
+/* A key that this device cannot use, even by force, costs it nothing; one that it does not need is not used in silence. */
+static void useless_keys_change_nothing(void **state)
+{
+	struct world *w = *state;
+	const struct enrolment *en = &w->agent->identity.enrolment;
+	uint8_t pin[32] = {1};
+
+	up(w);
+	up(w);
+	assert_contains(w->up_text, "the key was not used");
+	w->force = true;
+	make_key(w, pin, FAKE_CLUSTER + 1);
+	up_start(w, w->key, 3000);
+	RUN_UNTIL(w, 5000, w->up_done);
+	assert_string_equal(w->up_status.reason, "WRONG_CLUSTER");
+	make_key(w, pin, FAKE_CLUSTER);
+	up_start(w, w->key, 3000);
+	RUN_UNTIL(w, 5000, w->up_done);
+	assert_string_equal(w->up_status.reason, "WRONG_PIN");
+	assert_int_equal(en->cluster_id, FAKE_CLUSTER);
+	assert_memory_equal(en->pin, w->ca.pin, 32);
+
+	make_key(w, w->ca.pin, FAKE_CLUSTER);
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		w->lh[i].key_in_use = true;
+	}
+	up_start(w, w->key, 3000);
+	RUN_UNTIL(w, 5000, w->up_done);
+	assert_string_equal(w->up_status.reason, "NODE_KEY_IN_USE");
+	assert_contains(w->up_status.msg, "skerry logout");
+	RUN_UNTIL(w, 5000, attached_to(w) >= 0);
+	assert_true(en->registered);
+	assert_int_equal(w->wg.mesh.n_peers, 3);
+}
+
 /* The killed lighthouse is replaced at once, with a higher session number, and nothing of the mesh is touched. */
 static void killed_lighthouse_is_replaced(void **state)
 {
@@ -368,6 +403,7 @@ int main(void)
 		T(key_without_pin_learns_it),
 		T(waits_for_approval),
 		T(approval_timeout_names_the_code),
+		T(useless_keys_change_nothing),
 		T(killed_lighthouse_is_replaced),
 		T(all_away_and_back),
 		T(failing_lighthouse_is_not_hammered),

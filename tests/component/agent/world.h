@@ -37,6 +37,7 @@ struct world {
 	bool up_done;
 	struct err up_status;
 	char up_text[4096];
+	bool force; /* up registers anew */
 };
 
 /* ---- World --------------------------------------------------------------------------------------------------------- */
@@ -241,6 +242,7 @@ static UNUSED void up_start(struct world *w, const char *key, uint64_t deadline_
 	msg.settings = &settings;
 	msg.update_mask = &mask;
 	msg.auth_key = (char *)key;
+	msg.force_register = w->force;
 	w->up_done = false;
 	w->up_text[0] = '\0';
 	rpc_open(local(w), "/skerry.local.v1.LocalService/Up", &msg.base,
