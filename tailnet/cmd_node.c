@@ -302,6 +302,13 @@ int cmd_pending_decide(struct state *st)
 	}
 	if (p->verdict != SKERRY__INTERNAL__V1__PENDING_VERDICT__PENDING_VERDICT_UNSPECIFIED) {
 		if ((int)p->verdict != verdict || (c->approve && p->user != c->user)) {
+			n = p->node != 0 ? st_node(st, t, p->node) : NULL;
+			if (n != NULL) {
+				return refuse(st, CODE_PRECONDITION, "ALREADY_DECIDED", "code",
+					      "this request was decided before: it is the node "
+					      "\"%s\" now",
+					      n->given_name);
+			}
 			return refuse(st, CODE_PRECONDITION, "ALREADY_DECIDED", "code",
 				      "this request was decided before");
 		}

@@ -1,12 +1,12 @@
 # A device without a key prints a URL and a code and waits; any lighthouse lets it in
 #
-# lh1 lh2 lh3 on core; d1 on site1, d2 on site1.
+# lh1 lh2 lh3 on core; d1 and d2 on site1, d3 on site2.
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 lab_begin
 cluster_of 3
-device_hosts 2
+device_hosts 3
 key=$(auth_key lh1) || die "no auth key"
 device_up d1 "$(lighthouse_urls 3)" "$key"
 agent_config d2
@@ -30,6 +30,38 @@ wait $up || {
 }
 within 10 "d2 sees its peer" sees_peers d2 1
 check "and reaches it" on_tailnet d2 d1
-# Said twice it is the same device, not a second one.
+
+# Said twice it is the same device, not a second one; for somebody else it is too late.
 check "the same code again says the same" in_host lh1 skerry node approve "$code"
-check "and makes no second device" test "$(in_host lh1 skerry node list -o json | jq '.nodes | length')" -eq 2
+check "in small letters, without the hyphen, too" in_host lh2 skerry node approve "$(tr -d - <<<"${code,,}")"
+check "there is another user" in_host lh1 skerry user create other
+refuse "the code again, for another user" "decided before.*d2" in_host lh1 skerry node approve "$code" --user other
+check "and there is no second device" test "$(in_host lh1 skerry node list -o json | jq '.nodes | length')" -eq 2
+check "of its first user" test "$(in_host lh1 skerry node list -o json | jq -r '[.nodes[].user] | unique | length')" -eq 1
+
+# The waiting is the agent's: Ctrl-C ends the command, and the end of its lighthouse changes nothing.
+agent_config d3
+agent_run d3
+in_host d3 timeout -s INT 2 skerry up --lighthouse "$(lighthouse_urls 3)" --hostname d3 >"$lab/d3/log/up.log" 2>&1
+waiting3()
+{
+	device_json d3 | jq -er '.approval.code'
+}
+within 10 "d3 waits after Ctrl-C" waiting3
+code=$(waiting3)
+leader=$(leader_of lh1)
+daemon_kill "$leader" skerryd
+other=lh1
+[ "$leader" = lh1 ] && other=lh2
+within 10 "there is a new leader" leader_other_than "$other" "$leader"
+within 10 "d3 waits at another" waiting3
+check "under the same code" test "$(waiting3)" = "$code"
+# A new agent asks again when it is told to, and is the same request.
+daemon_stop d3 agent || die "the agent does not end"
+agent_run d3
+in_host d3 timeout -s INT 2 skerry up --hostname d3 >"$lab/d3/log/up.log" 2>&1
+within 10 "d3 waits again" waiting3
+check "under the same code still" test "$(waiting3)" = "$code"
+check "approved for the other user" in_host "$other" skerry node approve "$code" --user other
+within 10 "d3 is in, of itself" sees_peers d3 2
+check "and reaches d1" on_tailnet d3 d1
