@@ -1,5 +1,6 @@
 /* ClusterService: members, join tokens, digests. Reads show what this lighthouse has, so that they work without quorum. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "api/admin.h"
@@ -23,6 +24,15 @@ static const struct cluster_member_status *status_of(const struct cluster_status
 static char *digest_text(struct admin_call *c, const uint8_t digest[32])
 {
 	return hex_encode(admin_alloc(c, 65), digest, 32);
+}
+
+static char *pin_text(struct admin_call *c)
+{
+	char *out = admin_alloc(c, 24 + 65);
+	int n = snprintf(out, 24, "%" PRIu64 ":", cluster_id(c->api->cluster));
+
+	hex_encode(out + n, cluster_ca_pin(c->api->cluster), 32);
+	return out;
 }
 
 static Skerry__V1__Member *to_message(struct admin_call *c, const MemberRecord *r,
@@ -126,6 +136,7 @@ static int get_cluster(struct admin_call *c, ProtobufCMessage **ret, struct err 
 	/* Of the same view as `revision`. */
 	if (meta->digest.len == 32)
 		m->digest = digest_text(c, meta->digest.data);
+	m->ca_pin = pin_text(c);
 	m->members = admin_alloc(c, LIM_MEMBERS * sizeof(*m->members));
 	while (m->n_members < LIM_MEMBERS && (rc = next_member(c, &pos, &r)) >= 0)
 		m->members[m->n_members++] = to_message(c, r, &s);

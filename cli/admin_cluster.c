@@ -26,10 +26,15 @@ static void print_members(struct cli *cx, const Skerry__V1__Cluster *c)
 		table_cell(&t, "%s", m->connected ? "connected" : "away");
 		table_cell(&t, "%s", m->api_url);
 		table_cell(&t, "%s", m->peer_address);
-		table_cell(&t, "%" PRIu64, m->devices);
+		/* Those of a lighthouse that is away are elsewhere by now. */
+		if (m->connected)
+			table_cell(&t, "%" PRIu64, m->devices);
+		else
+			table_cell(&t, "-");
 		table_cell(&t, "%s",
-			   m->start_time ? print_ago(pb_timestamp_ms(m->start_time), now, text)
-					 : "-");
+			   m->start_time && m->connected
+				   ? print_ago(pb_timestamp_ms(m->start_time), now, text)
+				   : "-");
 		table_cell(&t, "%s", m->version);
 	}
 	table_print(&t, "", cx->io->out);
@@ -55,10 +60,11 @@ int cmd_cluster_status(struct cli *cx)
 	}
 	c = reply;
 	fprintf(cx->io->out,
-		"cluster %s: %s, term %" PRIu64 ", revision %" PRIu64 ", digest %.16s\n\n",
+		"cluster %s: %s, term %" PRIu64 ", revision %" PRIu64 ", digest %.16s\n"
+		"pin %s\n\n",
 		print_safe(cx, c->display_name),
 		c->quorum ? "has a quorum" : "NO QUORUM: reads only", c->term, c->revision,
-		print_safe(cx, c->digest));
+		print_safe(cx, c->digest), print_safe(cx, c->ca_pin));
 	print_members(cx, c);
 	return CLI_OK;
 }

@@ -282,7 +282,7 @@ int cmd_api_key_create(struct cli *cx)
 
 		cli_note(cx,
 			 "%s: %s, expires %s. Elsewhere: SKERRY_API_KEY=... skerry node list "
-			 "--lighthouse URL%s%s",
+			 "--lighthouse URL --pin PIN%s%s (skerry cluster status shows the pin)",
 			 print_safe(cx, made->name),
 			 print_enum(&skerry__v1__role__descriptor, (int)made->role, role),
 			 print_left(made->expire_time, clock_wall_ms(), left),

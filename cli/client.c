@@ -438,7 +438,7 @@ static const char *remedy(const struct cli *cx)
 
 	if (distrusted(cx)) {
 		return plain ? "; the cluster's own certificate is trusted by an API key with a "
-			       "pin, --pin or --ca"
+			       "pin, --pin (skerry cluster status on a lighthouse shows it) or --ca"
 			     : "";
 	}
 	if (undialled(cx)) {

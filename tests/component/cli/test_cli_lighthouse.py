@@ -90,6 +90,11 @@ def network(lh):
     key = made(lh, "api-key", "create", "--system", "--role", "admin")["secret"]
     assert made(lh, "user", "list", "--ca", ca, key=key) == made(lh, "user", "list")
     skerry(lh, "cluster", "status", "--ca", ca, key=key, text="lh1 (this)")
+    # What is shown as the pin is what --pin takes.
+    pin = made(lh, "cluster", "status")["caPin"]
+    skerry(lh, "cluster", "status", text=f"pin {pin}")
+    skerry(lh, "cluster", "status", "--pin", pin, key=key, text="lh1 (this)")
+    skerry(lh, "cluster", "status", key=key, status=5, text="skerry cluster status on a lighthouse shows it")
     # From a file, from standard input, and as an argument with a warning.
     path = os.path.join(lh.dir, "key")
     with open(path, "w", encoding="ascii") as f:
