@@ -11,7 +11,8 @@
 #include "proto/pb_util.h"
 #include "tailnet/query.h"
 
-enum { FACTS_PER_COMMAND = 512 };
+/* A report has at most LIM_GRPC_REQUEST_BYTES: with the one that crosses FACTS_BYTES, and its framing, a command fits. */
+enum { FACTS_PER_COMMAND = 512, FACTS_BYTES = LIM_COMMAND_BYTES / 2 };
 
 struct report_call {
 	struct list link;
@@ -130,12 +131,16 @@ void agent_report_flush(void *arg)
 		struct report_batch *b =
 			mem_zalloc(sizeof(*b) + FACTS_PER_COMMAND * sizeof(b->answer[0]));
 		struct err err = {0};
+		size_t bytes = 0;
 		struct list *l;
 
-		while (body.n_facts < FACTS_PER_COMMAND && (l = list_pop(&s->reports))) {
+		/* One that says much must not make the command of all too large. */
+		while (body.n_facts < FACTS_PER_COMMAND && bytes < FACTS_BYTES &&
+		       (l = list_pop(&s->reports))) {
 			struct report_call *r = container_of(l, struct report_call, link);
 
 			facts[body.n_facts++] = r->fact;
+			bytes += protobuf_c_message_get_packed_size(&r->fact->base);
 			if (r->answer)
 				b->answer[b->n++] = r->answer;
 			mem_free(r);
