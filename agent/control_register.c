@@ -152,12 +152,14 @@ static void on_register(void *arg, const struct err *status, const ProtobufCMess
 		}
 		struct err why = *status;
 
-		if (strcmp(why.reason, "NODE_KEY_IN_USE") == 0 && c->identity->enrolment.registered) {
+		if (strcmp(why.reason, "NODE_KEY_IN_USE") == 0 &&
+		    c->identity->enrolment.registered) {
 			/* Registered already, in another tailnet or for another user. */
-			err_reason(&why, why.code, "NODE_KEY_IN_USE",
-				   "this device is registered in tailnet %s already: skerry logout, "
-				   "then the same skerry up",
-				   c->identity->enrolment.tailnet_name);
+			err_reason(
+				&why, why.code, "NODE_KEY_IN_USE",
+				"this device is registered in tailnet %s already: skerry logout, "
+				"then the same skerry up",
+				c->identity->enrolment.tailnet_name);
 		}
 		LOG_WARN("%s refused the registration: %s", l->url, why.msg);
 		login_done(&c->login);

@@ -102,8 +102,8 @@ static void up_check(struct up_wait *u)
 			}
 		}
 		if (!was_told(u, STEP(REGISTERED))) {
-			snprintf(text, sizeof(text), "registered as %.80s in tailnet %.80s%s", en->name,
-				 en->tailnet_name,
+			snprintf(text, sizeof(text), "registered as %.80s in tailnet %.80s%s",
+				 en->name, en->tailnet_name,
 				 u->key_unused ? " already: the key was not used (--force-register "
 						 "uses it)"
 					       : "");
