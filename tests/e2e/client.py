@@ -8,7 +8,9 @@ client.py write  --urls U,U --key-file F --prefix P --out FILE [--count N] [--se
 client.py verify --urls U --key-file F --prefix P --out FILE
     Every acknowledged write is there exactly once. Prints the counts; fails if one is missing or doubled.
 client.py next   --out FILE --since T
-    Prints the milliseconds from T to the acknowledgement of the first write that was begun after T.
+    Prints the longest time without an acknowledgement in the ten seconds from T on, in milliseconds; fails while no
+    write that was begun a second after T is acknowledged. T is taken just before a kill, and a second later the killed
+    one answers nothing any more.
 client.py online --urls U,U --key-file F --names A,B --seconds S
     Lists the nodes at every lighthouse that answers, ten times a second; fails if one of the named is shown offline.
 client.py call   --urls U --key-file F METHOD JSON
@@ -226,11 +228,12 @@ def main():
     if args.what == "online":
         return online(args, key)
     if args.what == "next":
-        after = [done for begun, done, _, _ in acks(args.out) if begun >= args.since]
-        if not after:
+        known = list(acks(args.out))
+        if not any(begun >= args.since + 1 for begun, _, _, _ in known):
             print("none")
             return 1
-        print(int((min(after) - args.since) * 1000))
+        times = [args.since] + sorted(done for _, done, _, _ in known if args.since < done < args.since + 10)
+        print(int(max(later - earlier for earlier, later in zip(times, times[1:])) * 1000))
         return 0
     try:
         print(json.dumps(Api(args.urls, key, timeout=10).call(args.rest[0], json.loads(args.rest[1]))))
