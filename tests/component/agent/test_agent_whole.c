@@ -230,6 +230,65 @@ static void ping_answers(void **state)
 	assert_int_equal(lost, 3);
 }
 
+/* What the commands of the host say of its routes, rules, addresses and resolver. */
+static void host_facts(struct world *w, char *out, size_t cap)
+{
+	char command[600];
+	FILE *f;
+
+	/* The kernel gives a link its link-local address in its own time. */
+	snprintf(command, sizeof(command),
+		 "{ ip -4 route show table all; ip -6 route show table all; ip rule; ip -6 rule; "
+		 "ip -o addr show | sed 's/ tentative//'; cat %s; } | grep -v 'fe80:\\|ff00:' | "
+		 "sort",
+		 w->config.resolv_conf);
+	f = popen(command, "r");
+	out[fread(out, 1, cap - 1, f)] = '\0';
+	pclose(f);
+}
+
+/* Each lie against the real WireGuard, the real routes and the real resolver: they are as they were. */
+static void a_lying_lighthouse_reaches_nothing_real(void **state)
+{
+	static char before[65536], after[65536];
+	struct world *w = *state;
+	uint8_t addr[4];
+
+	assert_ok(file_write_atomic(w->config.resolv_conf, "nameserver 192.0.2.99\n", 22, 0644,
+				    NULL));
+	/* A device that has nothing but loopback would take endpoints there. */
+	shell("ip link add skv0 type veth peer name skv1 && ip addr add 192.0.2.1/24 dev skv0 && "
+	      "ip link set skv0 up && ip link set skv1 up");
+	up(w);
+	host_facts(w, before, sizeof(before));
+	assert_contains(before, "100.64.0.0/10 dev skt1");
+	for (size_t i = 0; i < n_lies; i++) {
+		struct mesh actual = {0};
+		struct err e = {0};
+
+		/* One that changes what this device is told of itself takes the mesh away: not a lie that is believed. */
+		if (!tell_lie(w, i)) {
+			continue;
+		}
+		assert_ok(w->agent->wg->ops->get(w->agent->wg, &actual, &e));
+		assert_ok(w->agent->host->ops->get(w->agent->host, &actual, &e));
+		assert_nothing_reached(w, lies[i].name, &actual, &actual);
+		if (lies[i].kind > REFUSE_FATAL_LAST) {
+			assert_int_equal(actual.n_peers, lies[i].peers);
+		}
+		mesh_done(&actual);
+		if (lies[i].kind != REFUSE_OWN_ADDRESS && lies[i].kind != REFUSE_PREFIX) {
+			host_facts(w, after, sizeof(after));
+			if (strcmp(before, after) != 0) {
+				TEST_FAIL("%s reached the host:\n%s\nbefore:\n%s", lies[i].name,
+					  after, before);
+			}
+		}
+	}
+	assert_int_not_equal(ask(w, "www.bank.example", addr), 0);
+	shell("ip link del skv0");
+}
+
 static int teardown_real(void **state)
 {
 	int r = teardown(state);
@@ -246,6 +305,7 @@ int main(void)
 		T(restart_changes_nothing),
 		T(dead_wireguard_is_repaired),
 		T(ping_answers),
+		T(a_lying_lighthouse_reaches_nothing_real),
 	};
 	const char *skip = lab_enter();
 

@@ -272,6 +272,79 @@ static UNUSED Skerry__Local__V1__Status *status(struct world *w, struct arena *a
 	return (Skerry__Local__V1__Status *)reply;
 }
 
+/* ---- Lies ---------------------------------------------------------------------------------------------------------- */
+
+/*
+ * The lighthouse that the agent is attached to tells lie number i; returns when the agent has judged and applied it. false:
+ * it cannot be told here, since the lighthouses of this world have addresses alone.
+ */
+static UNUSED bool tell_lie(struct world *w, size_t i)
+{
+	bool fatal = lies[i].kind <= REFUSE_FATAL_LAST;
+	uint64_t revision = w->map.revision.revision + 1;
+	struct fake_map map;
+	int at = attached_to(w);
+
+	if (lies[i].kind == REFUSE_LIGHTHOUSE_NAME && strstr(lies[i].name, "lighthouse") != NULL) {
+		return false;
+	}
+	fake_map_init(&map, w->agent->identity.node_key, 4);
+	map.revision.revision = revision;
+	lies[i].tell(&map);
+	w->map.revision.revision = revision; /* what the others have */
+	assert_true(fake_send_chunk(&w->lh[at], &map.chunk));
+	if (fatal) {
+		RUN_UNTIL(w, 6000, attached_to(w) >= 0 && attached_to(w) != at);
+	}
+	RUN_UNTIL(w, 6000, w->agent->netmap.revision == revision);
+	RUN_UNTIL(w, 2000, !loop_timer_active(&w->agent->apply_timer));
+	return true;
+}
+
+/* Everything that reached WireGuard and the host lies inside the tailnet, whatever was told. */
+static UNUSED void assert_nothing_reached(struct world *w, const char *lie, const struct mesh *wg,
+					  const struct mesh *host)
+{
+	static const struct prefix v4 = {{4, {100, 64}}, 10};
+	static const struct prefix v6 = {{6, {0xfd, 0x7a, 0x11, 0x5c, 0xa1, 0xe0}}, 48};
+
+	for (size_t i = 0; i < wg->n_peers; i++) {
+		const struct mesh_peer *p = &wg->peers[i];
+
+		for (size_t j = 0; j < p->n_allowed; j++) {
+			if ((!prefix_covers(&v4, &p->allowed[j]) &&
+			     !prefix_covers(&v6, &p->allowed[j])) ||
+			    p->allowed[j].len != (p->allowed[j].addr.family == 4 ? 32 : 128)) {
+				TEST_FAIL("%s reached WireGuard", lie);
+			}
+		}
+		if (p->endpoint.addr.family != 0 &&
+		    (p->endpoint.addr.b[0] != 192 || p->endpoint.port != 41641)) {
+			char text[IPPORT_TEXT];
+
+			TEST_FAIL("%s reached an endpoint: %s", lie,
+				  ipport_format(&p->endpoint, text));
+		}
+	}
+	for (size_t i = 0; i < host->n_routes; i++) {
+		const struct prefix *p = &host->routes[i].prefix;
+
+		if (!prefix_equal(p, &v4) && !prefix_equal(p, &v6)) {
+			TEST_FAIL("%s reached the routes", lie);
+		}
+	}
+	for (size_t i = 0; i < host->n_addrs; i++) {
+		if (!prefix_covers(&v4, &host->addrs[i]) && !prefix_covers(&v6, &host->addrs[i])) {
+			TEST_FAIL("%s reached the addresses", lie);
+		}
+	}
+	if (w->agent->admitted.n_records + w->agent->admitted.n_dns_routes +
+		    w->agent->admitted.n_resolvers + w->agent->admitted.n_lighthouses >
+	    0) {
+		TEST_FAIL("%s reached the resolver", lie);
+	}
+}
+
 /* TEST_DEBUG=1 shows the agent's log, TEST_ONLY=pattern runs some tests. */
 static UNUSED void world_begin(void)
 {
