@@ -85,9 +85,11 @@ for lh in lh1 lh2 lh3; do daemon_stop "$lh" skerryd || die "skerryd on $lh does 
 for device in d1 d2; do daemon_stop "$device" agent || die "the agent does not end"; done
 check "the look finds what is there" bash -c '! "$0" "$1" "$2"' "$find_secrets" "$shown" "$lab/kept"
 check "and sees into snapshots" grep -qr made-1 "$lab"/lh{1,2,3}/state/lighthouse/raft --include='snapshot-*'
-mapfile -t hosts < <(printf '%s\n' "$lab"/{lh1,lh2,lh3,d1,d2})
+hosts=("$lab"/{lh1,lh2,lh3,d1,d2})
+keys=()
+for host in "${hosts[@]}"; do keys+=(--keys "$host/state"); done
 check "no secret and no private key in state, logs and configuration" "$find_secrets" \
-	$(printf -- '--keys %s/state ' "${hosts[@]}") "$shown" "${hosts[@]}"
+	"${keys[@]}" "$shown" "${hosts[@]}"
 cat "$lab/check.out"
 for host in lh1 lh2 lh3 d1 d2; do
 	check "nor in what $host has in /run and /etc" in_host $host "$find_secrets" "$shown" /run /etc
