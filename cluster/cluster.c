@@ -163,11 +163,43 @@ static void on_restored(void *arg)
 	}
 }
 
+/* A connection that raft asked for before the peers were there. */
+struct early_connect {
+	struct list node;
+	uint64_t request, id;
+	char *address;
+};
+
 static void on_connect(void *arg, uint64_t request, uint64_t id, const char *address)
 {
 	struct cluster *c = arg;
 
+	if (c->ops == NULL) {
+		/* The only voter leads, and wants its standbys, as soon as raft starts: before the peers are there. */
+		struct early_connect *e = MEM_NEW(struct early_connect);
+
+		e->request = request;
+		e->id = id;
+		e->address = mem_strdup(address);
+		list_push(&c->early, &e->node);
+		return;
+	}
 	c->ops->connect(c->ops_impl, request, id, address);
+}
+
+/* Makes up for the connections that were asked for too early; without ops it only forgets them. */
+static void early_connects(struct cluster *c)
+{
+	while (!list_empty(&c->early)) {
+		struct early_connect *e =
+			LIST_ENTRY(list_pop(&c->early), struct early_connect, node);
+
+		if (c->ops != NULL && !c->stopping) {
+			c->ops->connect(c->ops_impl, e->request, e->id, e->address);
+		}
+		mem_free(e->address);
+		mem_free(e);
+	}
 }
 
 static const struct consensus_events events = {
@@ -330,6 +362,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	changes_init(c);
 	sessions_init(c);
 	gauges_make(c);
+	list_init(&c->early);
 	c->loop = loop_new("raft");
 	r = keyfile_read(o->dir, &c->keys, err);
 	if (r != 0) {
@@ -380,6 +413,7 @@ static void on_start(void *arg)
 
 	on_publish(c);
 	ticker_start(c);
+	early_connects(c);
 	on_state(c);
 }
 
@@ -562,6 +596,8 @@ void cluster_free(struct cluster *c)
 			loop_turn(c->loop, true);
 		}
 	}
+	c->ops = NULL;
+	early_connects(c);
 	loop_free(c->loop);
 	store_close(c->store);
 	propose_done(c);

@@ -62,6 +62,7 @@ struct cluster {
 	int lock_fd;
 	const struct peer_ops *ops;
 	void *ops_impl;
+	struct list early; /* struct early_connect: until there are ops; raft thread */
 	struct peer *peer; /* NULL in tests with another ops */
 	struct loop *loop; /* of the raft thread */
 	struct store *store;

@@ -85,6 +85,12 @@ static int set_up(void **state)
 	wait_for(settled(f, 1, 1), 5000, "a leader of one");
 	node_ok(&f->n[0], line, "user first");
 	join_one(f, &f->n[1]);
+	/* Two have one voter. It leads from the first moment of its next start, when its peers are not there yet. */
+	wait_for(settled(f, 2, 1), 10000, "a standby");
+	node_quit(&f->n[0]);
+	node_spawn(&f->n[0]);
+	node_ok(&f->n[0], line, "open");
+	wait_for(settled(f, 2, 1), 10000, "the only voter to start again");
 	join_one(f, &f->n[2]);
 	wait_for(settled(f, 3, 3), 20000, "three voters");
 	return 0;
