@@ -61,6 +61,12 @@ int jsonx_parse(const char *text, size_t len, const char *name, struct jsonx **r
 	v = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
 	if (v == NULL) {
 		snprintf(place, sizeof(place), "%.60s:%d:%d", name, error.line, error.column);
+		/* The library's text names a flag of its own here. */
+		if (json_error_code(&error) == json_error_null_character) {
+			return err_field(e, ERR_INVALID, place,
+					 "%s: not valid JSON: no text may hold NUL (\\u0000)",
+					 place);
+		}
 		return err_field(e, ERR_INVALID, place, "%s: not valid JSON: %s", place,
 				 error.text);
 	}

@@ -236,7 +236,7 @@ invalid "a parent with a huge id" "tailnets" '{"parent":"tailnets/99999999999999
 invalid "no parent" "parent|tailnets" '{}' UserService/ListUsers
 invalid "a bad page token" "page token" "{$t,\"pageToken\":\"zzz\"}" UserService/ListUsers
 invalid "a negative page size" "page" "{$t,\"pageSize\":-1}" UserService/ListUsers
-invalid "a NUL in a name" "u0000|NUL|login" "{$t,\"user\":{\"loginName\":\"a\\u0000b\"}}" UserService/CreateUser
+invalid "a NUL in a name" "text may hold NUL" "{$t,\"user\":{\"loginName\":\"a\\u0000b\"}}" UserService/CreateUser
 invalid "a control character in a name" "login name|control" "{$t,\"user\":{\"loginName\":\"a\\u001bb\"}}" UserService/CreateUser
 invalid "a name of 5,000 letters" "login|long" "{$t,\"user\":{\"loginName\":\"$(printf 'a%.0s' {1..5000})\"}}" UserService/CreateUser
 invalid "no login name" "login name" "{$t,\"user\":{}}" UserService/CreateUser
