@@ -1,9 +1,12 @@
 #!/usr/bin/python3
 """Prints what failed and what was skipped in a JUnit file of ctest, and writes "PASSED FAILED SKIPPED" to a file."""
+import re
 import sys
 import xml.etree.ElementTree as ET
 
 KEEP_LINES = 80
+KEEP_FIRST = 20
+WRONG = re.compile(r"ERROR|FAILED|LINE  |error:|Error:|FAIL |WARNING: T")
 
 
 def main():
@@ -22,7 +25,8 @@ def main():
             reason = case.find("failure")
             what = reason.get("message") if reason is not None else ""
             print(f"  FAIL {name} ({seconds:.1f} s) {what}")
-            for line in output[-KEEP_LINES:]:
+            # A report of leaks at the end may hide what came before.
+            for line in [x for x in output[:-KEEP_LINES] if WRONG.search(x)][:KEEP_FIRST] + output[-KEEP_LINES:]:
                 print(f"    | {line}")
     with open(sys.argv[2], "w", encoding="ascii") as out:
         out.write("{passed} {failed} {skipped}\n".format(**counts))
