@@ -1,4 +1,5 @@
 # Bad flags, keys, names, configurations and messages: one clear error each, with its place, and nothing changes
+# main
 #
 # lh1 on core; d1 on site1.
 set -u
