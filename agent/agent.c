@@ -385,7 +385,8 @@ static int open_state(struct agent *a, struct err *e)
 		return r;
 	}
 	if (a->identity.moved) {
-		LOG_WARN("the state directory was made on another host: this device has new keys "
+		LOG_WARN("the state directory was made on another host, or its machine.key is "
+			 "gone: this device has new keys "
 			 "and must register again");
 	}
 	path = agent_path(a, "settings.json");

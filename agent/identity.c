@@ -115,8 +115,15 @@ static int save_node(struct identity *id, struct err *e)
 
 static int new_machine(struct identity *id, const uint8_t host[32], struct err *e)
 {
+	char *node = mem_printf("%s/node.key", id->dir);
+	int r;
+
+	/* A node key belongs to its machine key: without the one, or on another host, neither is of use. It goes first. */
+	id->moved = file_exists(node);
+	r = id->moved ? file_remove(node, e) : 0;
+	mem_free(node);
 	crypto_ed25519_keypair(id->machine_key, id->machine_seed);
-	return save_machine(id, host, e);
+	return r < 0 ? r : save_machine(id, host, e);
 }
 
 static int load_machine(struct identity *id, const char *machine_id_file, struct err *e)
@@ -137,8 +144,8 @@ static int load_machine(struct identity *id, const char *machine_id_file, struct
 				    "to register this device anew",
 				    id->dir);
 		} else if (memcmp(host, made_on, 32) != 0) {
-			id->moved = true;
 			r = new_machine(id, host, e);
+			id->moved = true;
 		} else {
 			crypto_ed25519_public(id->machine_key, id->machine_seed);
 		}

@@ -49,7 +49,7 @@ struct identity {
 	uint64_t session;          /* last one used */
 	uint64_t session_reserved; /* on disk: none above it was used */
 	struct enrolment enrolment;
-	bool moved; /* the directory came from another host: keys are new */
+	bool moved; /* the directory came from another host, or its machine key is gone: keys are new */
 };
 
 /*

@@ -318,7 +318,9 @@ static void make_warnings(struct maker *m, const struct control_info *info)
 		warn(m, "this host has no address at which peers could reach it");
 	}
 	if (a->identity.moved) {
-		warn(m, "the state directory was made on another host: this device got new keys");
+		warn(m, "the state directory was made on another host, or its machine.key is gone: "
+			"this "
+			"device got new keys");
 	}
 }
 

@@ -215,7 +215,8 @@ static int check_clone(struct watch_call *w, const struct kv *kv, const NodeReco
 		err, ERR_EXISTS, "MACHINE_CLONED",
 		"another process with this machine's keys is attached (instance %s, this one is "
 		"%s); if the disk was "
-		"cloned, remove machine.key from one of the two and run `skerry up` there",
+		"cloned, remove machine.key from one of the two, restart its agent and run `skerry "
+		"up` there",
 		p->instance_id, w->instance);
 }
 

@@ -364,6 +364,23 @@ static void identity_lasts(void **state)
 		assert_ok(file_write_atomic(host, before.data, before.len, 0600, NULL));
 		buf_done(&before);
 	}
+
+	/* Without its machine key the rest is of no use, and would be refused as another machine's. */
+	snprintf(host, sizeof(host), "%s/host", dir);
+	assert_ok(identity_open(path, host, &one, &e));
+	assert_false(one.moved);
+	one.enrolment.registered = true;
+	assert_ok(identity_save_enrolment(&one, &e));
+	snprintf(host, sizeof(host), "%s/state/machine.key", dir);
+	assert_ok(file_remove(host, &e));
+	snprintf(host, sizeof(host), "%s/host", dir);
+	assert_ok(identity_open(path, host, &two, &e));
+	assert_true(two.moved);
+	assert_memory_not_equal(one.machine_key, two.machine_key, 32);
+	assert_memory_not_equal(one.node_key, two.node_key, 32);
+	assert_false(two.enrolment.registered);
+	identity_done(&one);
+	identity_done(&two);
 	test_dir_remove(dir);
 }
 
