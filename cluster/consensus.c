@@ -305,7 +305,7 @@ static void on_raft_closed(struct raft *r)
 {
 	struct consensus *cs = r->data;
 
-	group_commit(cs);
+	group_end(cs);
 	group_fail_all(cs, ERR_CLOSED, "this lighthouse stops");
 	raft_shim_done(&cs->shim);
 	raft_uv_close(&cs->shim.io);
@@ -445,7 +445,7 @@ fail_handles:
 void consensus_close(struct consensus *cs, void (*cb)(void *arg), void *arg)
 {
 	PRE(!cs->closing);
-	group_commit(cs);
+	group_end(cs);
 	cs->closing = true;
 	cs->close_cb = cb;
 	cs->close_arg = arg;

@@ -341,6 +341,23 @@ void group_commit(struct consensus *cs)
 	}
 }
 
+void group_end(struct consensus *cs)
+{
+	if (!group_held(cs)) {
+		group_commit(cs);
+		return;
+	}
+	/* The end of libraft may cancel the append that the store waits for. */
+	store_abort(cs->store);
+	while (!list_empty(&cs->applied)) {
+		struct applied *a = LIST_ENTRY(list_pop(&cs->applied), struct applied, node);
+
+		done_error(&a->markers, ERR_CLOSED, "", "this lighthouse stops");
+		applied_free(a);
+	}
+	done_error(&cs->done_commands, ERR_UNAVAILABLE, "FATE_UNKNOWN", "this lighthouse stops");
+}
+
 /* ---- leadership ---- */
 
 void group_leadership(struct consensus *cs, bool leads)

@@ -107,6 +107,8 @@ struct consensus {
 int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index);
 bool group_held(const struct consensus *cs);
 void group_commit(struct consensus *cs);
+/* The last commit before the end: without what group_held() holds, which the log gives again. */
+void group_end(struct consensus *cs);
 void group_pump(struct consensus *cs);
 void group_push(struct consensus *cs);
 void group_leadership(struct consensus *cs, bool leads);

@@ -40,7 +40,7 @@ struct store {
 	char *dir;
 	bool read_only;
 	struct txn write;
-	uint64_t applied;
+	uint64_t applied, committed; /* the latter without the open write */
 	pthread_mutex_t lock; /* readers */
 	struct list readers;
 };
@@ -340,6 +340,7 @@ static int env_open(struct store *s, uint64_t map_bytes, struct err *err)
 	}
 	if (rc == MDB_SUCCESS) {
 		rc = applied_load(s, txn, &s->applied);
+		s->committed = s->applied;
 	}
 	if (rc != MDB_SUCCESS) {
 		mdb_txn_abort(txn);
@@ -481,7 +482,11 @@ int store_commit(struct store *s, struct err *err)
 	s->write.txn = NULL;
 	s->write.at = NULL;
 	rc = mdb_txn_commit(txn);
-	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "commit");
+	if (rc != MDB_SUCCESS) {
+		return fail(err, rc, "commit");
+	}
+	s->committed = s->applied;
+	return 0;
 }
 
 void store_abort(struct store *s)
@@ -490,6 +495,8 @@ void store_abort(struct store *s)
 		txn_forget(&s->write);
 		mdb_txn_abort(s->write.txn);
 		s->write.txn = NULL;
+		s->write.at = NULL;
+		s->applied = s->committed;
 	}
 }
 

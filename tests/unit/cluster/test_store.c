@@ -185,6 +185,17 @@ static void readers_see_commits(void **state)
 	}
 	store_read_end(before);
 	store_read_end(after);
+	/* A write that is given up leaves nothing behind, in the memory either. */
+	assert_ok(store_write(s, &kv, NULL));
+	assert_ok(kv_put(kv, text("k"), text("w")));
+	assert_ok(store_set_applied(s, 13, NULL));
+	assert_int_equal(store_applied(s), 13);
+	store_abort(s);
+	assert_int_equal(store_applied(s), 12);
+	assert_ok(store_read_begin(s, "given up", &after, NULL));
+	assert_ok(kv_get(store_read_kv(after), text("k"), &v));
+	assert_memory_equal(v.data, "v", 1);
+	store_read_end(after);
 	store_close(s);
 }
 
