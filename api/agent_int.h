@@ -6,6 +6,7 @@
 
 #include "api/api_int.h"
 #include "api/caller.h"
+#include "api/sources.h"
 #include "base/arena.h"
 #include "base/bucket.h"
 #include "base/err.h"
@@ -31,9 +32,10 @@ struct agent_service {
 	/* X25519 pair of this process: devices prove their node keys to it. The secret is guarded memory. */
 	uint8_t box_public[AGENT_KEY];
 	uint8_t *box_secret;
-	struct list waiters; /* struct register_call that wait for a person */
-	struct list reports; /* struct report_call of this turn */
-	struct map devices;  /* machine key and session -> struct agent_device */
+	struct list waiters;   /* struct register_call that wait for a person */
+	struct list reports;   /* struct report_call of this turn */
+	struct sources asking; /* for approval, which takes no credential */
+	struct map devices;    /* machine key and session -> struct agent_device */
 	struct flush_hook report_hook;
 	struct metric *registered, *refused, *waiting, *report_limited, *report_unchanged;
 };

@@ -21,7 +21,9 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/name.h"
+#include "base/prefix.h"
 #include "base/rand.h"
+#include "net/stream.h"
 #include "proto/pb_util.h"
 #include "tailnet/netmap.h"
 #include "tailnet/query.h"
@@ -340,7 +342,22 @@ static void ask_person(struct register_call *r)
 	Skerry__Internal__V1__PendingCreate body = SKERRY__INTERNAL__V1__PENDING_CREATE__INIT;
 	Skerry__Internal__V1__RegisterFacts facts;
 	MachineKey machine;
+	const struct ipaddr *from = &rpc_call_peer(r->call)->addr.addr;
+	uint64_t now = clock_mono_ms();
+	struct err err = {0};
 
+	/* Whoever asks needs no credential, and each request takes one of the tailnet's places. */
+	if (!sources_fail(&r->service->asking, from, now)) {
+		METRICS_COUNT("skerry_registrations_limited_total",
+			      "Requests for approval over the limit of their address.", 1);
+		rpc_call_set_retry(r->call,
+				   (uint32_t)sources_wait_ms(&r->service->asking, from, now));
+		err_reason(&err, ERR_LIMIT, "TOO_MANY_REQUESTS",
+			   "too many devices ask for approval from this address: wait a minute, or "
+			   "use an auth key");
+		fail(r, &err);
+		return;
+	}
 	new_code(r->code);
 	fill_facts(r, &facts, &machine);
 	body.code = r->code;

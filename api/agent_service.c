@@ -24,6 +24,8 @@ struct agent_service *agent_service_new(struct api *api)
 	s->hub = watch_hub_new(s->loop, &s->source);
 	list_init(&s->waiters);
 	list_init(&s->reports);
+	sources_init(&s->asking, LIM_SOURCES, LIM_PENDING_PER_SOURCE,
+		     LIM_PENDING_PER_SOURCE * 60000ull);
 	s->report_hook.run = agent_report_flush;
 	s->report_hook.arg = s;
 	s->registered = metrics_counter("skerry_registrations_total",
@@ -51,6 +53,7 @@ void agent_service_free(struct agent_service *s)
 	watch_source_free(&s->source);
 	secret_free(s->box_secret);
 	map_done(&s->devices);
+	sources_done(&s->asking);
 	mem_free(s);
 }
 

@@ -120,6 +120,8 @@
 #define LIM_CONNS_PER_SOURCE        64
 #define LIM_HANDSHAKES_PER_SEC      20
 #define LIM_BAD_CREDENTIALS_PER_MIN 10
+/* Requests for approval: at once, and then one a minute. A person answers each. */
+#define LIM_PENDING_PER_SOURCE 32
 /* Sources that are remembered at a time; the least recently seen goes. */
 #define LIM_SOURCES 65536
 /* Connections of a process (the unit sets LimitNOFILE=65536). */
