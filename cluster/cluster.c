@@ -489,6 +489,9 @@ static void on_closed(void *arg)
 
 	c->cs = NULL;
 	pthread_mutex_lock(&c->seen_lock);
+	/* Who asks now, because our links broke, is told that nobody leads here any more. */
+	c->state.self_leads = false;
+	c->state.leader = 0;
 	c->closed = true;
 	pthread_cond_signal(&c->closed_cond);
 	pthread_mutex_unlock(&c->seen_lock);

@@ -50,6 +50,11 @@ int cluster_open(struct cluster **ret, const struct cluster_options *o, struct e
 	return 0;
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
 void cluster_close(struct cluster *c)
 {
 	if (c == NULL) {
@@ -58,6 +63,8 @@ void cluster_close(struct cluster *c)
 	cluster_stop(c);
 	if (c->peer != NULL) {
 		peer_stop(c->peer);
+		/* What it had asked of the raft thread before its end is answered first: onto a loop that is still there. */
+		cluster_call(c, nothing, NULL);
 		peer_free(c->peer);
 	}
 	cluster_free(c);
