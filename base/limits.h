@@ -136,15 +136,15 @@
 /* Body handed to a handler that has not acknowledged it: then the client's bytes stay with the kernel. */
 #define LIM_HTTP1_WINDOW_BYTES (256u << 10)
 /* Requests sent ahead of the answer: reading pauses; the connection ends. */
-#define LIM_HTTP1_AHEAD_BYTES	   (32u << 10)
+#define LIM_HTTP1_AHEAD_BYTES      (32u << 10)
 #define LIM_HTTP1_AHEAD_HARD_BYTES (1u << 20)
 /* Of a body whose request is answered already. */
 #define LIM_HTTP1_DISCARD_BYTES (256u << 10)
 /* Sizes and extensions of chunks; on top of it 8 bytes per byte of body. */
 #define LIM_HTTP1_CHUNK_BYTES (64u << 10)
 /* Time for a head; a body brings at least so many bytes in so much time. */
-#define LIM_HTTP1_HEAD_MS	 10000
-#define LIM_HTTP1_PROGRESS_MS	 20000
+#define LIM_HTTP1_HEAD_MS        10000
+#define LIM_HTTP1_PROGRESS_MS    20000
 #define LIM_HTTP1_PROGRESS_BYTES 4096
 
 /* --- gRPC and HTTP/2 --- */
@@ -229,7 +229,7 @@
 #define LIM_PAGE_BYTES         (2u << 20)
 #define LIM_PAGE_RECORDS_BYTES (8u << 20)
 #define LIM_CALL_RECORDS_BYTES (64u << 20)
-#define LIM_WAITING_READS  4096
+#define LIM_WAITING_READS      4096
 
 /* --- local sockets --- */
 #define LIM_UNIX_CONNS 64

@@ -17,20 +17,21 @@ struct loop;
 
 /* How a lighthouse is set up. Strings are borrowed until the call returns. */
 struct cluster_options {
-	const char *dir;	   /* state directory, 0700 */
-	const char *peer_listen;   /* address:port to bind for peer links */
-	const char *peer_address;  /* host:port that other lighthouses dial; NULL: as at init or join */
-	const char *api_url;	   /* https://host:port that devices dial; NULL: as at init or join */
-	const char *version;	   /* of this build */
-	unsigned election_ms;	   /* 0: 1000 */
-	unsigned heartbeat_ms;	   /* 0: 100 */
-	uint64_t map_bytes;	   /* LMDB map; 0: LIMIT_STORE_MAP */
-	uint64_t snapshot_bytes;   /* log bytes between snapshots; 0: 16 MiB */
+	const char *dir;         /* state directory, 0700 */
+	const char *peer_listen; /* address:port to bind for peer links */
+	const char
+		*peer_address; /* host:port that other lighthouses dial; NULL: as at init or join */
+	const char *api_url;   /* https://host:port that devices dial; NULL: as at init or join */
+	const char *version;   /* of this build */
+	unsigned election_ms;  /* 0: 1000 */
+	unsigned heartbeat_ms; /* 0: 100 */
+	uint64_t map_bytes;    /* LMDB map; 0: LIMIT_STORE_MAP */
+	uint64_t snapshot_bytes; /* log bytes between snapshots; 0: 16 MiB */
 };
 
 struct cluster_init_options {
 	const char *dir;
-	const char *name;	  /* of this lighthouse */
+	const char *name;         /* of this lighthouse */
 	const char *cluster_name; /* a DNS label */
 	const char *base_domain;  /* NULL: <cluster_name>.internal */
 	const char *peer_address;
@@ -65,8 +66,7 @@ MUST_CHECK int cluster_join(const struct cluster_join_options *o, struct err *er
  * Opens the directory and starts the raft and the peer thread. Errors name the next step (ERR_PRECONDITION:
  * not initialised; ERR_CORRUPT: log or store, with the file). Thread: main.
  */
-MUST_CHECK int cluster_open(struct cluster **ret, const struct cluster_options *o,
-			    struct err *err);
+MUST_CHECK int cluster_open(struct cluster **ret, const struct cluster_options *o, struct err *err);
 
 /* Hands leadership over if it is held, ends both threads, syncs the store. Blocks. NULL is allowed. */
 void cluster_close(struct cluster *c);
@@ -83,21 +83,22 @@ const uint8_t *cluster_ca_pin(const struct cluster *c);
  * Certificate chain and key (PEM, malloc'd, key in guarded memory until copied) for an API listener: names
  * <cluster-id>.skerry.invalid and the host of api_url, URI skerry://<cluster>/api/<lighthouse id>.
  */
-MUST_CHECK int cluster_api_certificate(struct cluster *c, char **ret_chain_pem,
-				       char **ret_key_pem, struct err *err);
+MUST_CHECK int cluster_api_certificate(struct cluster *c, char **ret_chain_pem, char **ret_key_pem,
+				       struct err *err);
 
 /* ---- propose ---- */
 
 /* Who pays for a place in the queue. */
 enum propose_class {
-	PROPOSE_CLIENT,	    /* counted per tailnet */
-	PROPOSE_PRESENCE,   /* sessions, facts */
-	PROPOSE_INTERNAL,   /* ticks, membership */
+	PROPOSE_CLIENT,   /* counted per tailnet */
+	PROPOSE_PRESENCE, /* sessions, facts */
+	PROPOSE_INTERNAL, /* ticks, membership */
 };
 
 struct propose_options {
 	enum propose_class class;
-	uint64_t deadline_ms; /* clock_mono_ms(); dropped while it waits past it; 0: 30 s from now */
+	uint64_t
+		deadline_ms; /* clock_mono_ms(); dropped while it waits past it; 0: 30 s from now */
 };
 
 /*
@@ -144,7 +145,7 @@ enum read_level {
 struct read_want {
 	enum read_level level;
 	uint64_t epoch, revision; /* READ_REVISION */
-	uint64_t deadline_ms;	  /* clock_mono_ms() */
+	uint64_t deadline_ms;     /* clock_mono_ms() */
 };
 
 /* `err->code` 0: begin a read transaction now, in this callback. Fires exactly once, on `loop`. */
@@ -155,9 +156,8 @@ typedef void (*read_cb)(void *arg, const struct err *err);
  * ERR_PRECONDITION (EPOCH_CHANGED); no quorum: ERR_NO_QUORUM at the deadline at the latest. Never calls cb
  * inside this call.
  */
-MUST_CHECK int cluster_read_wait(struct cluster *c, struct loop *loop,
-				 const struct read_want *want, read_cb cb, void *arg,
-				 struct err *err);
+MUST_CHECK int cluster_read_wait(struct cluster *c, struct loop *loop, const struct read_want *want,
+				 read_cb cb, void *arg, struct err *err);
 
 /* ---- changes ---- */
 
@@ -196,9 +196,8 @@ struct session_event {
 	const char *instance_id;
 	bool detach, clean;
 };
-MUST_CHECK int cluster_session(struct cluster *c, struct loop *loop,
-			       const struct session_event *e, propose_cb done, void *arg,
-			       struct err *err);
+MUST_CHECK int cluster_session(struct cluster *c, struct loop *loop, const struct session_event *e,
+			       propose_cb done, void *arg, struct err *err);
 
 /* ---- status ---- */
 
@@ -216,8 +215,8 @@ struct cluster_status {
 	uint64_t cluster_id, lighthouse_id, incarnation, leader_id;
 	uint64_t term, commit_index, applied_index, last_index;
 	uint64_t epoch, revision;
-	bool quorum;		 /* a leader is known and was heard within 5 s */
-	uint64_t quorum_age_ms;	 /* since then; 0: now */
+	bool quorum;            /* a leader is known and was heard within 5 s */
+	uint64_t quorum_age_ms; /* since then; 0: now */
 	uint32_t feature_level;
 	uint8_t digest[32];
 	size_t n_members;

@@ -590,9 +590,8 @@ void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, 
 /* Nobody leads since the leader was lost. */
 static bool race_open(const struct consensus *cs)
 {
-	raft_id leader = cs->raft.state == RAFT_FOLLOWER
-				 ? cs->raft.follower_state.current_leader.id
-				 : 0;
+	raft_id leader = cs->raft.state == RAFT_FOLLOWER ? cs->raft.follower_state.current_leader.id
+							 : 0;
 
 	return !cs->closing && cs->shim.lost_leader != 0 && cs->raft.state != RAFT_LEADER &&
 	       (leader == 0 || leader == cs->shim.lost_leader);
@@ -613,7 +612,8 @@ static void on_race(void *arg)
 	raft_shim_force_election(&cs->shim);
 	if (++cs->race_tries < RACE_TRIES && !cs->closing) {
 		loop_timer_start(&cs->race, cs->loop,
-				 RACE_AGAIN_MS + (2 * cs->race_rank + 1) * RACE_RANK_MS, on_race, cs);
+				 RACE_AGAIN_MS + (2 * cs->race_rank + 1) * RACE_RANK_MS, on_race,
+				 cs);
 	}
 }
 

@@ -41,7 +41,7 @@ struct store {
 	bool read_only;
 	struct txn write;
 	uint64_t applied, committed; /* the latter without the open write */
-	pthread_mutex_t lock; /* readers */
+	pthread_mutex_t lock;        /* readers */
 	struct list readers;
 };
 

@@ -27,7 +27,7 @@ enum {
 
 struct exchange {
 	struct http_request *req; /* NULL after on_close */
-	struct rpc_call *call; /* NULL before the start and after the end */
+	struct rpc_call *call;    /* NULL before the start and after the end */
 	const struct proto_method *method;
 	bool json;
 	bool gzip;
@@ -84,7 +84,8 @@ static void write_details(struct jsonw *w, const struct buf *encoded)
 	ProtobufCMessage *msg;
 	const Google__Rpc__Status *status;
 
-	if (pb_decode_heap(&google__rpc__status__descriptor, encoded->data, encoded->len, NULL, &msg, NULL) < 0)
+	if (pb_decode_heap(&google__rpc__status__descriptor, encoded->data, encoded->len, NULL,
+			   &msg, NULL) < 0)
 		return;
 	status = (const Google__Rpc__Status *)msg;
 	if (status->n_details) {
@@ -93,7 +94,8 @@ static void write_details(struct jsonw *w, const struct buf *encoded)
 	}
 	for (size_t i = 0; i < status->n_details; i++) {
 		const Google__Protobuf__Any *any = status->details[i];
-		const char *slash = strrchr(any->type_url, '/'), *type = slash ? slash + 1 : any->type_url;
+		const char *slash = strrchr(any->type_url, '/'),
+			   *type = slash ? slash + 1 : any->type_url;
 		const struct proto_message_info *info = proto_message_find(type);
 		struct buf text = BUF_INIT;
 		ProtobufCMessage *detail = NULL;
@@ -103,7 +105,8 @@ static void write_details(struct jsonw *w, const struct buf *encoded)
 		append_unpadded(&text, any->value.data, any->value.len);
 		jsonw_kstr(w, "value", buf_str(&text));
 		if (info)
-			IGNORE(pb_decode_heap(info->desc, any->value.data, any->value.len, NULL, &detail, NULL));
+			IGNORE(pb_decode_heap(info->desc, any->value.data, any->value.len, NULL,
+					      &detail, NULL));
 		if (detail) {
 			buf_reset(&text);
 			json_pb_write(detail, 0, &text);
@@ -171,8 +174,8 @@ static void answer(struct http_request *req, int status, struct head *h, const s
 }
 
 /* `status` 0: the one that belongs to the code. */
-static void answer_error(struct http_request *req, const struct rpc_call *call, const struct err *err,
-			 int status, const char *accept_post)
+static void answer_error(struct http_request *req, const struct rpc_call *call,
+			 const struct err *err, int status, const char *accept_post)
 {
 	int code = err_grpc(err->code);
 	struct buf body = BUF_INIT, encoded = BUF_INIT;
@@ -201,7 +204,8 @@ static void answer_error(struct http_request *req, const struct rpc_call *call, 
 
 /* ---- The call's side --------------------------------------------------------------------------------------------- */
 
-static int send_message(struct rpc_call *call, const ProtobufCMessage *msg, struct blob *const *blobs, size_t n)
+static int send_message(struct rpc_call *call, const ProtobufCMessage *msg,
+			struct blob *const *blobs, size_t n)
 {
 	struct exchange *x = call->transport;
 	struct buf joined = BUF_INIT;
@@ -214,7 +218,8 @@ static int send_message(struct rpc_call *call, const ProtobufCMessage *msg, stru
 	for (size_t i = 0; i < n; i++)
 		buf_append(x->json ? &joined : &x->reply, blobs[i]->data, blobs[i]->len);
 	if (x->json && !msg) {
-		rv = pb_decode_heap(x->method->output, joined.data, joined.len, NULL, &decoded, NULL);
+		rv = pb_decode_heap(x->method->output, joined.data, joined.len, NULL, &decoded,
+				    NULL);
 		msg = decoded;
 	}
 	if (!rv && x->json)
@@ -291,9 +296,11 @@ static void deliver(struct exchange *x)
 	if (!rv && x->json)
 		/* An empty body is an empty message: what curl -X POST sends. */
 		rv = json_pb_read(x->method->input, x->body.len ? (const char *)x->body.data : "{}",
-				  x->body.len ? x->body.len : 2, 0, rpc_call_arena(x->call), &msg, &err);
+				  x->body.len ? x->body.len : 2, 0, rpc_call_arena(x->call), &msg,
+				  &err);
 	else if (!rv)
-		rv = pb_decode(x->method->input, x->body.data, x->body.len, NULL, rpc_call_arena(x->call), &msg, &err);
+		rv = pb_decode(x->method->input, x->body.data, x->body.len, NULL,
+			       rpc_call_arena(x->call), &msg, &err);
 	if (rv < 0) {
 		rpc_call_refuse(x->call, &err);
 		return;
@@ -377,15 +384,21 @@ static bool media_type_is(const char *value, const char *type)
 static bool is_metadata(const char *name)
 {
 	static const char *const own[] = {
-		"accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type",
-		"expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+		"accept",         "accept-encoding",
+		"connection",     "content-encoding",
+		"content-length", "content-type",
+		"expect",         "host",
+		"keep-alive",     "te",
+		"trailer",        "transfer-encoding",
+		"upgrade",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
 		if (!strcmp(name, own[i]))
 			return false;
 	}
-	return strncmp(name, "connect-", strlen("connect-")) && strncmp(name, "grpc-", strlen("grpc-"));
+	return strncmp(name, "connect-", strlen("connect-")) &&
+	       strncmp(name, "grpc-", strlen("grpc-"));
 }
 
 static int parse_timeout(const char *text, uint64_t *ret_ms, struct err *err)
@@ -393,7 +406,8 @@ static int parse_timeout(const char *text, uint64_t *ret_ms, struct err *err)
 	size_t len = strlen(text);
 
 	if (!len || len > TIMEOUT_DIGITS || strspn(text, "0123456789") != len)
-		return err_set(err, ERR_INVALID, "connect-timeout-ms: expected up to %d digits", TIMEOUT_DIGITS);
+		return err_set(err, ERR_INVALID, "connect-timeout-ms: expected up to %d digits",
+			       TIMEOUT_DIGITS);
 	*ret_ms = 0;
 	for (; *text; text++)
 		*ret_ms = *ret_ms * 10 + (uint64_t)(*text - '0');
@@ -421,7 +435,8 @@ static int read_head(struct exchange *x, struct err *err)
 	if (version && strcmp(version, "1"))
 		return err_set(err, ERR_INVALID, "connect-protocol-version must be 1");
 	if (x->method->client_streaming || x->method->server_streaming)
-		return err_set(err, ERR_UNIMPLEMENTED, "%s streams: call it by gRPC", x->method->method);
+		return err_set(err, ERR_UNIMPLEMENTED, "%s streams: call it by gRPC",
+			       x->method->method);
 	return 0;
 }
 
@@ -440,7 +455,8 @@ static int begin_call(struct rpc_server *server, struct exchange *x, struct err 
 		return err && err->code ? err->code : ERR_UNAVAILABLE;
 	for (size_t i = 0; i < x->req->n_headers && !rv; i++) {
 		if (is_metadata(x->req->headers[i].name))
-			rv = rpc_call_add_metadata(x->call, x->req->headers[i].name, x->req->headers[i].value);
+			rv = rpc_call_add_metadata(x->call, x->req->headers[i].name,
+						   x->req->headers[i].value);
 	}
 	if (rv < 0) {
 		struct err why = {0};
@@ -473,7 +489,8 @@ static bool is_connect(const struct rpc_server *server, struct exchange *x)
 		return false;
 	}
 	if (!read_type(x)) {
-		err_set(&err, ERR_INVALID, "content-type must be application/json or application/proto");
+		err_set(&err, ERR_INVALID,
+			"content-type must be application/json or application/proto");
 		answer_error(x->req, NULL, &err, 415, "application/json, application/proto");
 		return false;
 	}

@@ -30,11 +30,13 @@ struct health {
 
 static const char kind;
 
-static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(const struct health *h, const char *name)
+static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(const struct health *h,
+								      const char *name)
 {
 	const struct name *n = map_get_str(&h->names, name);
 
-	return n != NULL ? n->status : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN;
+	return n != NULL ? n->status
+			 : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN;
 }
 
 void health_set_guard(struct health *h, health_may_fn may, void *arg)
@@ -49,13 +51,15 @@ static bool admitted(const struct health *h, struct rpc_call *call, const char *
 	if (h->may == NULL || h->may(h->may_arg, call, name)) {
 		return true;
 	}
-	rpc_call_fail(call, ERR_UNAUTHENTICATED, "without a credential only the health of the whole server is told");
+	rpc_call_fail(call, ERR_UNAUTHENTICATED,
+		      "without a credential only the health of the whole server is told");
 	return false;
 }
 
 static void check(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 {
-	const Grpc__Health__V1__HealthCheckRequest *req = (const Grpc__Health__V1__HealthCheckRequest *)msg;
+	const Grpc__Health__V1__HealthCheckRequest *req =
+		(const Grpc__Health__V1__HealthCheckRequest *)msg;
 	Grpc__Health__V1__HealthCheckResponse reply = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
 	struct health *h = arg;
 
@@ -98,7 +102,8 @@ static void watcher_free(void *arg)
 
 static void watch(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 {
-	const Grpc__Health__V1__HealthCheckRequest *req = (const Grpc__Health__V1__HealthCheckRequest *)msg;
+	const Grpc__Health__V1__HealthCheckRequest *req =
+		(const Grpc__Health__V1__HealthCheckRequest *)msg;
 	struct watcher *w;
 
 	if (!admitted(arg, call, req->service)) {
@@ -114,8 +119,8 @@ static void watch(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 	watcher_send(w, call);
 }
 
-static const struct rpc_handler check_handler = { .on_call = check };
-static const struct rpc_handler watch_handler = { .on_call = watch };
+static const struct rpc_handler check_handler = {.on_call = check};
+static const struct rpc_handler watch_handler = {.on_call = watch};
 
 struct health *health_new(struct rpc_server *server)
 {
@@ -132,7 +137,7 @@ struct health *health_new(struct rpc_server *server)
 
 void health_free(struct health *h)
 {
-	struct map_iter it = { 0 };
+	struct map_iter it = {0};
 
 	if (h == NULL) {
 		return;
@@ -149,8 +154,8 @@ void health_set(struct health *h, const char *name, bool serving)
 {
 	struct name *n = map_get_str(&h->names, name);
 	Grpc__Health__V1__HealthCheckResponse__ServingStatus status =
-		serving ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING :
-			  GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
+		serving ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
+			: GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
 
 	if (n == NULL) {
 		n = MEM_NEW(struct name);
@@ -159,7 +164,8 @@ void health_set(struct health *h, const char *name, bool serving)
 		return;
 	}
 	n->status = status;
-	LIST_FOREACH_SAFE (&h->watchers, l, next) {
+	LIST_FOREACH_SAFE(&h->watchers, l, next)
+	{
 		struct watcher *w = LIST_ENTRY(l, struct watcher, link);
 		struct rpc_call *call = rpc_call_find(h->server, w->ref);
 

@@ -57,7 +57,8 @@ static int on_header_field(llhttp_t *parser, const char *at, size_t len)
 	if (!h->offsets[h->n_headers][0])
 		h->offsets[h->n_headers][0] = h->head.len;
 	for (size_t i = 0; i < len; i++)
-		buf_u8(&h->head, at[i] >= 'A' && at[i] <= 'Z' ? (uint8_t)(at[i] | 0x20) : (uint8_t)at[i]);
+		buf_u8(&h->head,
+		       at[i] >= 'A' && at[i] <= 'Z' ? (uint8_t)(at[i] | 0x20) : (uint8_t)at[i]);
 	return 0;
 }
 
@@ -94,7 +95,8 @@ static int on_header_value_complete(llhttp_t *parser)
 	if (h->state != HTTP1_HEAD)
 		return 0;
 	start = h->offsets[h->n_headers][1];
-	while (h->head.len > start && (h->head.data[h->head.len - 1] == ' ' || h->head.data[h->head.len - 1] == '\t'))
+	while (h->head.len > start &&
+	       (h->head.data[h->head.len - 1] == ' ' || h->head.data[h->head.len - 1] == '\t'))
 		h->head.len--;
 	buf_u8(&h->head, 0);
 	h->n_headers++;
@@ -183,7 +185,8 @@ static int fail(struct http1 *h, int status, const char *text, struct err *err)
 	bool responded = h->active && h->req.responded;
 	int rv = err_set(&why, ERR_PROTOCOL, "HTTP/1.1: %s", text);
 
-	METRICS_COUNT("skerry_http1_refused_total", "HTTP/1.1 connections ended for a fault or a limit.", 1);
+	METRICS_COUNT("skerry_http1_refused_total",
+		      "HTTP/1.1 connections ended for a fault or a limit.", 1);
 	h->state = HTTP1_DEAD;
 	http1_close_request(h, &why);
 	if (responded)
@@ -246,7 +249,8 @@ static const char *split_target(struct http1 *h, const char *host)
 /* The head is complete: fills h->req. Returns 0 or the status to refuse with. */
 static int take_head(struct http1 *h, const char **ret_text)
 {
-	static const uint8_t methods[] = {HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OPTIONS, HTTP_PATCH};
+	static const uint8_t methods[] = {HTTP_GET,    HTTP_HEAD,    HTTP_POST, HTTP_PUT,
+					  HTTP_DELETE, HTTP_OPTIONS, HTTP_PATCH};
 	const char *host, *coding, *expect;
 	bool chunked = h->parser.flags & F_CHUNKED;
 	unsigned n;
@@ -335,7 +339,8 @@ static bool may_parse(const struct http1 *h)
 {
 	if (h->in_pos >= h->in.len)
 		return false;
-	return h->state == HTTP1_HEAD || (h->state == HTTP1_BODY && h->unconsumed < LIM_HTTP1_WINDOW_BYTES);
+	return h->state == HTTP1_HEAD ||
+	       (h->state == HTTP1_BODY && h->unconsumed < LIM_HTTP1_WINDOW_BYTES);
 }
 
 static int parse_failed(struct http1 *h, struct err *err)
@@ -385,7 +390,7 @@ static int parse_once(struct http1 *h, struct err *err)
 static void complete(struct http1 *h)
 {
 	http1_close_request(h, NULL);
-	h->unconsumed = 0; /* the rest of the body is dropped */
+	h->unconsumed = 0;      /* the rest of the body is dropped */
 	if (h->expect_continue) /* the body that was asked about will not be looked for */
 		h->state = HTTP1_DEAD;
 	if (h->state != HTTP1_DONE)
@@ -398,7 +403,8 @@ static void complete(struct http1 *h)
 
 static void pause_or_resume(struct http1 *h)
 {
-	bool wait = h->in.len - h->in_pos > LIM_HTTP1_AHEAD_BYTES || h->unconsumed >= LIM_HTTP1_WINDOW_BYTES;
+	bool wait = h->in.len - h->in_pos > LIM_HTTP1_AHEAD_BYTES ||
+		    h->unconsumed >= LIM_HTTP1_WINDOW_BYTES;
 	struct stream *stream = h->engine.conn->stream;
 
 	if (h->detached || !stream || wait == h->paused)
@@ -430,7 +436,8 @@ static int run(struct http1 *h, struct err *err)
 			err_set(&why, ERR_CANCELLED, "cut by the server");
 			http1_close_request(h, &why);
 		}
-		if (rv || !list_empty(&h->out) || (h->active ? !h->req.ended : h->state != HTTP1_DONE))
+		if (rv || !list_empty(&h->out) ||
+		    (h->active ? !h->req.ended : h->state != HTTP1_DONE))
 			break;
 		complete(h);
 	}
@@ -496,7 +503,9 @@ static int tick(struct http_engine *engine, uint64_t now_ms, struct err *err)
 			return 0;
 		if (!h->since_ms)
 			h->since_ms = now_ms;
-		return now_ms - h->since_ms < LIM_HTTP1_HEAD_MS ? 0 : fail(h, 408, "the head of the request took too long", err);
+		return now_ms - h->since_ms < LIM_HTTP1_HEAD_MS
+			       ? 0
+			       : fail(h, 408, "the head of the request took too long", err);
 	}
 	if (h->state != HTTP1_BODY) {
 		h->since_ms = 0;
@@ -508,11 +517,14 @@ static int tick(struct http_engine *engine, uint64_t now_ms, struct err *err)
 	}
 	if (now_ms - h->body_since_ms >= LIM_HTTP_BODY_MS)
 		return fail(h, 408, "the body of the request took too long", err);
-	if (!h->since_ms || h->raw_bytes - h->since_bytes >= LIM_HTTP1_PROGRESS_BYTES || h->unconsumed >= LIM_HTTP1_WINDOW_BYTES) {
+	if (!h->since_ms || h->raw_bytes - h->since_bytes >= LIM_HTTP1_PROGRESS_BYTES ||
+	    h->unconsumed >= LIM_HTTP1_WINDOW_BYTES) {
 		h->since_ms = now_ms;
 		h->since_bytes = h->raw_bytes;
 	}
-	return now_ms - h->since_ms < LIM_HTTP1_PROGRESS_MS ? 0 : fail(h, 408, "the body of the request came too slowly", err);
+	return now_ms - h->since_ms < LIM_HTTP1_PROGRESS_MS
+		       ? 0
+		       : fail(h, 408, "the body of the request came too slowly", err);
 }
 
 static void destroy(struct http_engine *engine, const struct err *err)

@@ -30,7 +30,7 @@ enum http1_state {
 
 enum http1_framing {
 	HTTP1_NO_BODY, /* HEAD, 204, 304: what the handler writes is dropped */
-	HTTP1_LENGTH, /* content-length */
+	HTTP1_LENGTH,  /* content-length */
 	HTTP1_CHUNKED,
 	HTTP1_UNTIL_CLOSE, /* HTTP/1.0 */
 };
@@ -49,24 +49,24 @@ struct http1 {
 	enum http1_state state;
 	struct buf in; /* read and not parsed yet */
 	size_t in_pos; /* parsed up to here */
-	bool in_run; /* parsing: a handler called from here must not start it again */
+	bool in_run;   /* parsing: a handler called from here must not start it again */
 
 	/* The request. */
 	struct http_request req;
 	bool active; /* a handler has it: on_close is due */
 	bool has_body;
 	bool keep_alive;
-	bool expect_continue; /* the client waits for 100 Continue */
-	bool reset; /* by http_reset() */
-	bool shutdown; /* this request is the last one */
-	bool detached; /* upgraded: the stream is someone else's */
-	bool paused; /* reading from the stream is paused */
-	struct buf head; /* target, names and values, each with a NUL */
-	size_t head_bytes; /* read for this head */
-	size_t body_bytes; /* handed over */
-	size_t raw_bytes; /* read for this body, chunk sizes included */
-	size_t discarded; /* of the body, after the response was complete */
-	size_t unconsumed; /* handed over and not acknowledged */
+	bool expect_continue;                 /* the client waits for 100 Continue */
+	bool reset;                           /* by http_reset() */
+	bool shutdown;                        /* this request is the last one */
+	bool detached;                        /* upgraded: the stream is someone else's */
+	bool paused;                          /* reading from the stream is paused */
+	struct buf head;                      /* target, names and values, each with a NUL */
+	size_t head_bytes;                    /* read for this head */
+	size_t body_bytes;                    /* handed over */
+	size_t raw_bytes;                     /* read for this body, chunk sizes included */
+	size_t discarded;                     /* of the body, after the response was complete */
+	size_t unconsumed;                    /* handed over and not acknowledged */
 	size_t offsets[LIM_HTTP1_HEADERS][2]; /* of name and value in head */
 	size_t n_headers;
 	struct http_header headers[LIM_HTTP1_HEADERS];
@@ -76,12 +76,13 @@ struct http1 {
 	/* The response. */
 	enum http1_framing framing;
 	uint64_t length_left; /* HTTP1_LENGTH */
-	struct list out; /* http1_piece */
+	struct list out;      /* http1_piece */
 	size_t out_bytes;
 	bool above_mark; /* on_writable is due when it falls */
 
 	/* Times, taken at tick(). */
-	uint64_t since_ms; /* when this head or this progress of the body began; 0: at the next tick */
+	uint64_t
+		since_ms; /* when this head or this progress of the body began; 0: at the next tick */
 	size_t since_bytes;
 	uint64_t body_since_ms;
 };

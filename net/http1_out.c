@@ -21,15 +21,38 @@ static const char *reason_phrase(int status)
 		int status;
 		const char *phrase;
 	} table[] = {
-		{101, "Switching Protocols"}, {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"},
-		{301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"}, {304, "Not Modified"},
-		{307, "Temporary Redirect"}, {308, "Permanent Redirect"}, {400, "Bad Request"}, {401, "Unauthorized"},
-		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"},
-		{409, "Conflict"}, {412, "Precondition Failed"}, {413, "Content Too Large"}, {414, "URI Too Long"},
-		{415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {426, "Upgrade Required"},
-		{429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {499, "Client Closed Request"},
-		{500, "Internal Server Error"}, {501, "Not Implemented"}, {503, "Service Unavailable"},
-		{504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"},
+		{101, "Switching Protocols"},
+		{200, "OK"},
+		{201, "Created"},
+		{202, "Accepted"},
+		{204, "No Content"},
+		{301, "Moved Permanently"},
+		{302, "Found"},
+		{303, "See Other"},
+		{304, "Not Modified"},
+		{307, "Temporary Redirect"},
+		{308, "Permanent Redirect"},
+		{400, "Bad Request"},
+		{401, "Unauthorized"},
+		{403, "Forbidden"},
+		{404, "Not Found"},
+		{405, "Method Not Allowed"},
+		{408, "Request Timeout"},
+		{409, "Conflict"},
+		{412, "Precondition Failed"},
+		{413, "Content Too Large"},
+		{414, "URI Too Long"},
+		{415, "Unsupported Media Type"},
+		{417, "Expectation Failed"},
+		{426, "Upgrade Required"},
+		{429, "Too Many Requests"},
+		{431, "Request Header Fields Too Large"},
+		{499, "Client Closed Request"},
+		{500, "Internal Server Error"},
+		{501, "Not Implemented"},
+		{503, "Service Unavailable"},
+		{504, "Gateway Timeout"},
+		{505, "HTTP Version Not Supported"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
@@ -106,8 +129,8 @@ static void append_date(struct buf *out)
 
 	if (!gmtime_r(&now, &tm))
 		return;
-	buf_printf(out, "date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n", days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon],
-		   tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	buf_printf(out, "date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n", days[tm.tm_wday], tm.tm_mday,
+		   months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
 }
 
 static bool valid_value(const char *s)
@@ -122,14 +145,16 @@ static bool valid_value(const char *s)
 /* Names that the engine alone decides about. */
 static bool is_own_header(const char *name)
 {
-	return !strcmp(name, "connection") || !strcmp(name, "transfer-encoding") || !strcmp(name, "keep-alive") ||
-	       !strcmp(name, "date");
+	return !strcmp(name, "connection") || !strcmp(name, "transfer-encoding") ||
+	       !strcmp(name, "keep-alive") || !strcmp(name, "date");
 }
 
-static void append_headers(struct buf *out, const struct http_header *headers, size_t n, bool upgrade)
+static void append_headers(struct buf *out, const struct http_header *headers, size_t n,
+			   bool upgrade)
 {
 	for (size_t i = 0; i < n; i++) {
-		if ((is_own_header(headers[i].name) && !(upgrade && !strcmp(headers[i].name, "connection"))) ||
+		if ((is_own_header(headers[i].name) &&
+		     !(upgrade && !strcmp(headers[i].name, "connection"))) ||
 		    !strcmp(headers[i].name, "content-length"))
 			continue;
 		if (!valid_value(headers[i].name) || !valid_value(headers[i].value))
@@ -151,7 +176,8 @@ static bool find_length(const struct http_header *headers, size_t n, uint64_t *r
 	return false;
 }
 
-static int respond(struct http_request *req, int status, const struct http_header *headers, size_t n, bool end)
+static int respond(struct http_request *req, int status, const struct http_header *headers,
+		   size_t n, bool end)
 {
 	struct http1 *h = of(req);
 	struct buf out = BUF_INIT;
@@ -238,7 +264,8 @@ static int write_body(struct http_request *req, struct blob *blob, size_t off, s
 	return 0;
 }
 
-static int trailers(struct http_request *req UNUSED, const struct http_header *headers UNUSED, size_t n UNUSED)
+static int trailers(struct http_request *req UNUSED, const struct http_header *headers UNUSED,
+		    size_t n UNUSED)
 {
 	return ERR_UNIMPLEMENTED;
 }
@@ -269,8 +296,8 @@ static size_t backlog(const struct http_request *req)
 	return of(req)->out_bytes;
 }
 
-static int upgrade(struct http_request *req, int status, const struct http_header *headers, size_t n,
-		   struct stream **ret_stream)
+static int upgrade(struct http_request *req, int status, const struct http_header *headers,
+		   size_t n, struct stream **ret_stream)
 {
 	struct http1 *h = of(req);
 	struct http_conn *conn = h->engine.conn;
@@ -328,7 +355,9 @@ void http1_answer(struct http1 *h, int status, const char *text)
 
 	buf_printf(&out, "HTTP/1.1 %d %s\r\n", status, reason_phrase(status));
 	append_date(&out);
-	buf_printf(&out, "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\nconnection: close\r\n\r\n%s\n",
+	buf_printf(&out,
+		   "content-type: text/plain; charset=utf-8\r\ncontent-length: %zu\r\nconnection: "
+		   "close\r\n\r\n%s\n",
 		   strlen(text) + 1, text);
 	queue_buf(h, &out);
 	http_conn_want_flush(h->engine.conn);

@@ -38,8 +38,9 @@ void json_pb_write(const void *msg, unsigned flags, struct buf *out);
  * 0; ERR_INVALID with the place in err->field: "nodes[3].tags[0]" where a value is wrong, "json:LINE:COLUMN" where
  * the text is no JSON; ERR_LIMIT over a limit or the arena's budget. *ret_msg is then untouched.
  */
-int MUST_CHECK json_pb_read(const ProtobufCMessageDescriptor *desc, const char *text, size_t len, unsigned flags,
-			    struct arena *arena, ProtobufCMessage **ret_msg, struct err *err);
+int MUST_CHECK json_pb_read(const ProtobufCMessageDescriptor *desc, const char *text, size_t len,
+			    unsigned flags, struct arena *arena, ProtobufCMessage **ret_msg,
+			    struct err *err);
 
 /* An arena budget that is enough for any acceptable JSON text of `len` bytes. */
 size_t json_pb_budget(size_t len);

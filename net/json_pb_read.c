@@ -28,7 +28,8 @@ struct reader {
 };
 
 static int read_object(struct reader *r, const struct place *p, const struct jsonx *v,
-		       const struct proto_message_info *info, const char *skip, ProtobufCMessage **ret);
+		       const struct proto_message_info *info, const char *skip,
+		       ProtobufCMessage **ret);
 
 static void write_place(const struct place *p, char *out, size_t size)
 {
@@ -72,7 +73,8 @@ static int count(struct reader *r, const struct place *p)
 
 /* ---- Numbers ----------------------------------------------------------------------------------------------------- */
 
-static int read_double(const struct reader *r, const struct place *p, const struct jsonx *v, double *ret)
+static int read_double(const struct reader *r, const struct place *p, const struct jsonx *v,
+		       double *ret)
 {
 	const char *s = jsonx_str(v, NULL);
 	char *end;
@@ -98,8 +100,8 @@ static int read_double(const struct reader *r, const struct place *p, const stru
 }
 
 /* An integer as number, as decimal string, or as a real without fraction. */
-static int read_integer(const struct reader *r, const struct place *p, const struct jsonx *v, bool is_signed, int bits,
-			uint64_t *ret)
+static int read_integer(const struct reader *r, const struct place *p, const struct jsonx *v,
+			bool is_signed, int bits, uint64_t *ret)
 {
 	int64_t i = 0;
 	uint64_t u = 0;
@@ -107,8 +109,8 @@ static int read_integer(const struct reader *r, const struct place *p, const str
 
 	if (jsonx_type(v) == JSONX_REAL) {
 		d = jsonx_real(v, 0);
-		if (d != trunc(d) || d < -9223372036854775808.0 || d >= 18446744073709551616.0 || (d < 0 && !is_signed) ||
-		    (is_signed && d >= 9223372036854775808.0))
+		if (d != trunc(d) || d < -9223372036854775808.0 || d >= 18446744073709551616.0 ||
+		    (d < 0 && !is_signed) || (is_signed && d >= 9223372036854775808.0))
 			return fail(r, p, ERR_INVALID, "expected an integer");
 		i = is_signed ? (int64_t)d : 0;
 		u = is_signed ? (uint64_t)i : (uint64_t)d;
@@ -147,13 +149,15 @@ static int read_enum(const struct reader *r, const struct place *p, const struct
 	}
 	if (r->flags & JSON_PB_IGNORE_UNKNOWN)
 		return 0;
-	snprintf(text, sizeof(text), "%s has no value \"%.60s\"", desc->short_name, jsonx_str(v, ""));
+	snprintf(text, sizeof(text), "%s has no value \"%.60s\"", desc->short_name,
+		 jsonx_str(v, ""));
 	return fail(r, p, ERR_INVALID, text);
 }
 
 /* ---- Text and bytes ---------------------------------------------------------------------------------------------- */
 
-static int read_string(const struct reader *r, const struct place *p, const struct jsonx *v, char **ret)
+static int read_string(const struct reader *r, const struct place *p, const struct jsonx *v,
+		       char **ret)
 {
 	size_t len;
 	const char *s = jsonx_str_len(v, &len);
@@ -171,7 +175,8 @@ static int read_string(const struct reader *r, const struct place *p, const stru
 	return 0;
 }
 
-static int read_bytes(const struct reader *r, const struct place *p, const struct jsonx *v, ProtobufCBinaryData *ret)
+static int read_bytes(const struct reader *r, const struct place *p, const struct jsonx *v,
+		      ProtobufCBinaryData *ret)
 {
 	size_t len;
 	const char *s = jsonx_str_len(v, &len);
@@ -274,7 +279,8 @@ static int read_field_mask(struct reader *r, const struct place *p, const struct
 	int rv;
 
 	if (!s)
-		return fail(r, p, ERR_INVALID, "expected names of fields as one string, with commas between");
+		return fail(r, p, ERR_INVALID,
+			    "expected names of fields as one string, with commas between");
 	if (!*s)
 		return 0;
 	for (const char *c = s; *c; c++)
@@ -289,7 +295,8 @@ static int read_field_mask(struct reader *r, const struct place *p, const struct
 		len = strcspn(s, ",");
 		out = alloc(r, p, 2 * len + 1);
 		if (!len || !out)
-			return out ? fail(r, p, ERR_INVALID, "an empty name between the commas") : ERR_LIMIT;
+			return out ? fail(r, p, ERR_INVALID, "an empty name between the commas")
+				   : ERR_LIMIT;
 		ret->paths[ret->n_paths++] = out;
 		for (size_t i = 0; i < len; i++) {
 			if (s[i] >= 'A' && s[i] <= 'Z')
@@ -303,7 +310,8 @@ static int read_field_mask(struct reader *r, const struct place *p, const struct
 static int read_message(struct reader *r, const struct place *p, const struct jsonx *v,
 			const ProtobufCMessageDescriptor *desc, ProtobufCMessage **ret);
 
-static int read_any(struct reader *r, const struct place *p, const struct jsonx *v, Google__Protobuf__Any *ret)
+static int read_any(struct reader *r, const struct place *p, const struct jsonx *v,
+		    Google__Protobuf__Any *ret)
 {
 	const char *url = jsonx_str(jsonx_get(v, "@type"), NULL), *slash;
 	struct place at = {.up = p, .name = "value"};
@@ -363,13 +371,10 @@ static int read_value(struct reader *r, const struct place *p, const struct json
 		return rv;
 	case PROTOBUF_C_TYPE_INT64:
 	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-		return read_integer(r, p, v, true, 64, at);
+	case PROTOBUF_C_TYPE_SFIXED64: return read_integer(r, p, v, true, 64, at);
 	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-		return read_integer(r, p, v, false, 64, at);
-	case PROTOBUF_C_TYPE_DOUBLE:
-		return read_double(r, p, v, at);
+	case PROTOBUF_C_TYPE_FIXED64: return read_integer(r, p, v, false, 64, at);
+	case PROTOBUF_C_TYPE_DOUBLE: return read_double(r, p, v, at);
 	case PROTOBUF_C_TYPE_FLOAT:
 		rv = read_double(r, p, v, &d);
 		if (!rv && isfinite(d) && fabs(d) > 3.4028235677973366e+38)
@@ -381,14 +386,10 @@ static int read_value(struct reader *r, const struct place *p, const struct json
 			return fail(r, p, ERR_INVALID, "expected true or false");
 		*(protobuf_c_boolean *)at = jsonx_bool(v, false);
 		return 0;
-	case PROTOBUF_C_TYPE_ENUM:
-		return read_enum(r, p, v, field->descriptor, at);
-	case PROTOBUF_C_TYPE_STRING:
-		return read_string(r, p, v, at);
-	case PROTOBUF_C_TYPE_BYTES:
-		return read_bytes(r, p, v, at);
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return read_message(r, p, v, field->descriptor, at);
+	case PROTOBUF_C_TYPE_ENUM: return read_enum(r, p, v, field->descriptor, at);
+	case PROTOBUF_C_TYPE_STRING: return read_string(r, p, v, at);
+	case PROTOBUF_C_TYPE_BYTES: return read_bytes(r, p, v, at);
+	case PROTOBUF_C_TYPE_MESSAGE: return read_message(r, p, v, field->descriptor, at);
 	}
 	return fail(r, p, ERR_INTERNAL, "a type of field that is not known");
 }
@@ -440,7 +441,9 @@ static int read_map_key(struct reader *r, const struct place *p, const char *key
 	switch (field->type) {
 	case PROTOBUF_C_TYPE_STRING:
 		*(char **)at = arena_strdup(r->arena, key);
-		return *(char **)at ? 0 : fail(r, p, ERR_LIMIT, "the message would take too much memory");
+		return *(char **)at
+			       ? 0
+			       : fail(r, p, ERR_LIMIT, "the message would take too much memory");
 	case PROTOBUF_C_TYPE_BOOL:
 		if (strcmp(key, "true") && strcmp(key, "false"))
 			return fail(r, p, ERR_INVALID, "expected true or false as key");
@@ -519,7 +522,8 @@ static int read_field(struct reader *r, const struct place *p, const struct json
 		      const ProtobufCFieldDescriptor *field, ProtobufCMessage *msg)
 {
 	const struct proto_message_info *info;
-	char *at = (char *)msg + field->offset, *quantifier = (char *)msg + field->quantifier_offset;
+	char *at = (char *)msg + field->offset,
+	     *quantifier = (char *)msg + field->quantifier_offset;
 
 	if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
 		if (*(uint32_t *)quantifier)
@@ -527,7 +531,8 @@ static int read_field(struct reader *r, const struct place *p, const struct json
 		*(uint32_t *)quantifier = field->id;
 		if (field->type == PROTOBUF_C_TYPE_STRING)
 			*(const char **)at = protobuf_c_empty_string;
-	} else if (field->label == PROTOBUF_C_LABEL_OPTIONAL && field->type != PROTOBUF_C_TYPE_STRING &&
+	} else if (field->label == PROTOBUF_C_LABEL_OPTIONAL &&
+		   field->type != PROTOBUF_C_TYPE_STRING &&
 		   field->type != PROTOBUF_C_TYPE_MESSAGE) {
 		*(protobuf_c_boolean *)quantifier = true;
 	}
@@ -542,7 +547,8 @@ static int read_field(struct reader *r, const struct place *p, const struct json
 }
 
 static int read_object(struct reader *r, const struct place *p, const struct jsonx *v,
-		       const struct proto_message_info *info, const char *skip, ProtobufCMessage **ret)
+		       const struct proto_message_info *info, const char *skip,
+		       ProtobufCMessage **ret)
 {
 	struct jsonx_iter it = {0};
 	uint64_t seen[4] = {0};
@@ -613,8 +619,8 @@ size_t json_pb_budget(size_t len)
 	return 32 * len + (64 << 10);
 }
 
-int json_pb_read(const ProtobufCMessageDescriptor *desc, const char *text, size_t len, unsigned flags,
-		 struct arena *arena, ProtobufCMessage **ret_msg, struct err *err)
+int json_pb_read(const ProtobufCMessageDescriptor *desc, const char *text, size_t len,
+		 unsigned flags, struct arena *arena, ProtobufCMessage **ret_msg, struct err *err)
 {
 	struct reader r = {.flags = flags, .arena = arena, .err = err};
 	struct place top = {0};
@@ -622,7 +628,8 @@ int json_pb_read(const ProtobufCMessageDescriptor *desc, const char *text, size_
 	int rv;
 
 	if (len > LIM_JSON_BYTES)
-		return err_set(err, ERR_LIMIT, "JSON of %zu bytes: at most %u are read", len, LIM_JSON_BYTES);
+		return err_set(err, ERR_LIMIT, "JSON of %zu bytes: at most %u are read", len,
+			       LIM_JSON_BYTES);
 	rv = jsonx_parse(text, len, "json", &root, err);
 	if (rv < 0)
 		return rv;

@@ -72,7 +72,8 @@ static void write_duration(struct writer *j, const Google__Protobuf__Duration *d
 	if (pb_duration_check(d, "", NULL) < 0)
 		d = pb_duration_set(&clamped, pb_duration_ms(d));
 	negative = d->seconds < 0 || d->nanos < 0;
-	buf_printf(&b, "%s%lld", negative ? "-" : "", (long long)(negative ? -d->seconds : d->seconds));
+	buf_printf(&b, "%s%lld", negative ? "-" : "",
+		   (long long)(negative ? -d->seconds : d->seconds));
 	append_nanos(&b, negative ? -d->nanos : d->nanos);
 	buf_u8(&b, 's');
 	write_text(j, &b);
@@ -98,16 +99,19 @@ static void write_field_mask(struct writer *j, const Google__Protobuf__FieldMask
 }
 
 /* The members of a message inside an object that is open already. */
-static void write_members(struct writer *j, const ProtobufCMessage *msg, const struct proto_message_info *info);
+static void write_members(struct writer *j, const ProtobufCMessage *msg,
+			  const struct proto_message_info *info);
 
 static void write_any(struct writer *j, const Google__Protobuf__Any *any)
 {
 	const char *slash = strrchr(any->type_url, '/');
-	const struct proto_message_info *info = proto_message_find(slash ? slash + 1 : any->type_url);
+	const struct proto_message_info *info =
+		proto_message_find(slash ? slash + 1 : any->type_url);
 	ProtobufCMessage *msg = NULL;
 
 	if (info && j->w.depth < DEPTH_MAX)
-		IGNORE(pb_decode_heap(info->desc, any->value.data, any->value.len, NULL, &msg, NULL));
+		IGNORE(pb_decode_heap(info->desc, any->value.data, any->value.len, NULL, &msg,
+				      NULL));
 	jsonw_object(&j->w);
 	if (any->type_url[0])
 		jsonw_kstr(&j->w, "@type", any->type_url);
@@ -142,40 +146,22 @@ static void write_value(struct writer *j, const ProtobufCFieldDescriptor *field,
 	switch (field->type) {
 	case PROTOBUF_C_TYPE_INT32:
 	case PROTOBUF_C_TYPE_SINT32:
-	case PROTOBUF_C_TYPE_SFIXED32:
-		jsonw_i64(&j->w, *(const int32_t *)at);
-		break;
+	case PROTOBUF_C_TYPE_SFIXED32: jsonw_i64(&j->w, *(const int32_t *)at); break;
 	case PROTOBUF_C_TYPE_UINT32:
-	case PROTOBUF_C_TYPE_FIXED32:
-		jsonw_u64(&j->w, *(const uint32_t *)at);
-		break;
+	case PROTOBUF_C_TYPE_FIXED32: jsonw_u64(&j->w, *(const uint32_t *)at); break;
 	case PROTOBUF_C_TYPE_INT64:
 	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-		jsonw_i64s(&j->w, *(const int64_t *)at);
-		break;
+	case PROTOBUF_C_TYPE_SFIXED64: jsonw_i64s(&j->w, *(const int64_t *)at); break;
 	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-		jsonw_u64s(&j->w, *(const uint64_t *)at);
-		break;
-	case PROTOBUF_C_TYPE_FLOAT:
-		jsonw_real(&j->w, (double)*(const float *)at);
-		break;
-	case PROTOBUF_C_TYPE_DOUBLE:
-		jsonw_real(&j->w, *(const double *)at);
-		break;
-	case PROTOBUF_C_TYPE_BOOL:
-		jsonw_bool(&j->w, *(const protobuf_c_boolean *)at);
-		break;
-	case PROTOBUF_C_TYPE_ENUM:
-		write_enum(j, field->descriptor, *(const int *)at);
-		break;
+	case PROTOBUF_C_TYPE_FIXED64: jsonw_u64s(&j->w, *(const uint64_t *)at); break;
+	case PROTOBUF_C_TYPE_FLOAT: jsonw_real(&j->w, (double)*(const float *)at); break;
+	case PROTOBUF_C_TYPE_DOUBLE: jsonw_real(&j->w, *(const double *)at); break;
+	case PROTOBUF_C_TYPE_BOOL: jsonw_bool(&j->w, *(const protobuf_c_boolean *)at); break;
+	case PROTOBUF_C_TYPE_ENUM: write_enum(j, field->descriptor, *(const int *)at); break;
 	case PROTOBUF_C_TYPE_STRING:
 		jsonw_str(&j->w, *(char *const *)at ? *(char *const *)at : "");
 		break;
-	case PROTOBUF_C_TYPE_BYTES:
-		write_bytes(j, at);
-		break;
+	case PROTOBUF_C_TYPE_BYTES: write_bytes(j, at); break;
 	case PROTOBUF_C_TYPE_MESSAGE:
 		if (*(ProtobufCMessage *const *)at && j->w.depth < DEPTH_MAX)
 			write_message(j, *(ProtobufCMessage *const *)at);
@@ -203,9 +189,7 @@ static void append_map_key(struct buf *b, const ProtobufCMessage *entry)
 		buf_append_str(b, *(const protobuf_c_boolean *)at ? "true" : "false");
 		break;
 	case PROTOBUF_C_TYPE_UINT32:
-	case PROTOBUF_C_TYPE_FIXED32:
-		buf_printf(b, "%u", *(const uint32_t *)at);
-		break;
+	case PROTOBUF_C_TYPE_FIXED32: buf_printf(b, "%u", *(const uint32_t *)at); break;
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_FIXED64:
 		buf_printf(b, "%llu", (unsigned long long)*(const uint64_t *)at);
@@ -215,13 +199,13 @@ static void append_map_key(struct buf *b, const ProtobufCMessage *entry)
 	case PROTOBUF_C_TYPE_SFIXED64:
 		buf_printf(b, "%lld", (long long)*(const int64_t *)at);
 		break;
-	default:
-		buf_printf(b, "%d", *(const int32_t *)at);
+	default: buf_printf(b, "%d", *(const int32_t *)at);
 	}
 }
 
 /* Of several entries with one key the last counts, as everywhere with protobuf. */
-static bool key_comes_again(ProtobufCMessage *const *entries, size_t i, size_t n, const struct buf *key)
+static bool key_comes_again(ProtobufCMessage *const *entries, size_t i, size_t n,
+			    const struct buf *key)
 {
 	struct buf other = BUF_INIT;
 	bool again = false;
@@ -255,7 +239,8 @@ static void write_map(struct writer *j, ProtobufCMessage *const *entries, size_t
 	buf_done(&key);
 }
 
-static void write_repeated(struct writer *j, const ProtobufCFieldDescriptor *field, const void *list, size_t n)
+static void write_repeated(struct writer *j, const ProtobufCFieldDescriptor *field,
+			   const void *list, size_t n)
 {
 	const struct proto_message_info *info = NULL;
 	size_t size = json_pb_element_size(field->type);
@@ -277,18 +262,15 @@ static bool is_default(const ProtobufCFieldDescriptor *field, const void *at)
 	static const char zero[sizeof(double)];
 
 	switch (field->type) {
-	case PROTOBUF_C_TYPE_STRING:
-		return !*(char *const *)at || !**(char *const *)at;
-	case PROTOBUF_C_TYPE_BYTES:
-		return !((const ProtobufCBinaryData *)at)->len;
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return !*(ProtobufCMessage *const *)at;
-	default:
-		return !memcmp(at, zero, json_pb_element_size(field->type));
+	case PROTOBUF_C_TYPE_STRING: return !*(char *const *)at || !**(char *const *)at;
+	case PROTOBUF_C_TYPE_BYTES: return !((const ProtobufCBinaryData *)at)->len;
+	case PROTOBUF_C_TYPE_MESSAGE: return !*(ProtobufCMessage *const *)at;
+	default: return !memcmp(at, zero, json_pb_element_size(field->type));
 	}
 }
 
-static bool is_written(const struct writer *j, const ProtobufCMessage *msg, const ProtobufCFieldDescriptor *field)
+static bool is_written(const struct writer *j, const ProtobufCMessage *msg,
+		       const ProtobufCFieldDescriptor *field)
 {
 	const void *at = member(msg, field->offset);
 	const void *quantifier = member(msg, field->quantifier_offset);
@@ -306,7 +288,8 @@ static bool is_written(const struct writer *j, const ProtobufCMessage *msg, cons
 	return !is_default(field, at) || j->flags & JSON_PB_DEFAULTS;
 }
 
-static void write_members(struct writer *j, const ProtobufCMessage *msg, const struct proto_message_info *info)
+static void write_members(struct writer *j, const ProtobufCMessage *msg,
+			  const struct proto_message_info *info)
 {
 	const ProtobufCMessageDescriptor *desc = msg->descriptor;
 
@@ -316,7 +299,8 @@ static void write_members(struct writer *j, const ProtobufCMessage *msg, const s
 
 		if (!is_written(j, msg, field))
 			continue;
-		jsonw_key(&j->w, info && !(j->flags & JSON_PB_PROTO_NAMES) ? info->json_names[i] : field->name);
+		jsonw_key(&j->w, info && !(j->flags & JSON_PB_PROTO_NAMES) ? info->json_names[i]
+									   : field->name);
 		if (field->label == PROTOBUF_C_LABEL_REPEATED)
 			write_repeated(j, field, *(void *const *)at,
 				       *(const size_t *)member(msg, field->quantifier_offset));
@@ -333,15 +317,11 @@ static void write_message(struct writer *j, const ProtobufCMessage *msg)
 	case PROTO_JSON_TIMESTAMP:
 		write_timestamp(j, (const Google__Protobuf__Timestamp *)msg);
 		break;
-	case PROTO_JSON_DURATION:
-		write_duration(j, (const Google__Protobuf__Duration *)msg);
-		break;
+	case PROTO_JSON_DURATION: write_duration(j, (const Google__Protobuf__Duration *)msg); break;
 	case PROTO_JSON_FIELD_MASK:
 		write_field_mask(j, (const Google__Protobuf__FieldMask *)msg);
 		break;
-	case PROTO_JSON_ANY:
-		write_any(j, (const Google__Protobuf__Any *)msg);
-		break;
+	case PROTO_JSON_ANY: write_any(j, (const Google__Protobuf__Any *)msg); break;
 	default:
 		jsonw_object(&j->w);
 		write_members(j, msg, info);

@@ -6,11 +6,13 @@
 
 /* One .proto file. Static, shared by all threads. */
 struct proto_file {
-	const char *name;    /* "skerry/v1/agent.proto" */
-	const uint8_t *data; /* serialised FileDescriptorProto, options included, comments left out */
+	const char *name; /* "skerry/v1/agent.proto" */
+	const uint8_t
+		*data; /* serialised FileDescriptorProto, options included, comments left out */
 	size_t len;
-	const struct proto_file *const *deps; /* all files it needs, direct and transitive, itself excluded */
-	size_t n_deps;                        /* each of them once, imports before importers */
+	const struct proto_file *const
+		*deps; /* all files it needs, direct and transitive, itself excluded */
+	size_t n_deps; /* each of them once, imports before importers */
 };
 
 /* The file of this name, or NULL. */

@@ -20,7 +20,7 @@ struct proto_message_info {
 	const char *name; /* full name, equal to desc->name */
 	const ProtobufCMessageDescriptor *desc;
 	const char *const *json_names; /* one per field, in the order of desc->fields */
-	bool map_entry;                /* the entry of a map<>: field 1 is the key, field 2 the value */
+	bool map_entry; /* the entry of a map<>: field 1 is the key, field 2 the value */
 	enum proto_json_kind kind;
 };
 

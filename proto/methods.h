@@ -24,9 +24,10 @@ struct proto_method {
 	int credential;
 	int role;
 	int scope;
-	bool write;                 /* changes state: refused without quorum, audited */
-	uint32_t max_request_bytes; /* never 0: the default (64 KiB; 4 MiB for skerry.internal) is filled in */
-	unsigned index;             /* in the table, for arrays kept beside it (metrics) */
+	bool write; /* changes state: refused without quorum, audited */
+	uint32_t
+		max_request_bytes; /* never 0: the default (64 KiB; 4 MiB for skerry.internal) is filled in */
+	unsigned index;            /* in the table, for arrays kept beside it (metrics) */
 };
 
 /* The method with this path (borrowed, not changed), or NULL. */

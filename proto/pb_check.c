@@ -56,14 +56,9 @@ static bool skip_value(unsigned wire, const uint8_t **p, const uint8_t *end)
 	uint64_t n;
 
 	switch (wire) {
-	case WIRE_VARINT:
-		return read_varint(p, end, VARINT_MAX, &n);
-	case WIRE_64:
-		n = 8;
-		break;
-	case WIRE_32:
-		n = 4;
-		break;
+	case WIRE_VARINT: return read_varint(p, end, VARINT_MAX, &n);
+	case WIRE_64: n = 8; break;
+	case WIRE_32: n = 4; break;
 	default:
 		if (!read_varint(p, end, TAG_MAX, &n))
 			return false;
@@ -114,7 +109,8 @@ static int fail(const struct check *c, const struct frame *f, int code, const ch
 	if (!c->err)
 		return code;
 	write_path(f, path, sizeof(path));
-	return err_field(c->err, code, path, "%s: %s%s%s", f->desc->name, path, path[0] ? ": " : "", what);
+	return err_field(c->err, code, path, "%s: %s%s%s", f->desc->name, path, path[0] ? ": " : "",
+			 what);
 }
 
 static unsigned wire_of(ProtobufCType type)
@@ -122,18 +118,14 @@ static unsigned wire_of(ProtobufCType type)
 	switch (type) {
 	case PROTOBUF_C_TYPE_SFIXED32:
 	case PROTOBUF_C_TYPE_FIXED32:
-	case PROTOBUF_C_TYPE_FLOAT:
-		return WIRE_32;
+	case PROTOBUF_C_TYPE_FLOAT: return WIRE_32;
 	case PROTOBUF_C_TYPE_SFIXED64:
 	case PROTOBUF_C_TYPE_FIXED64:
-	case PROTOBUF_C_TYPE_DOUBLE:
-		return WIRE_64;
+	case PROTOBUF_C_TYPE_DOUBLE: return WIRE_64;
 	case PROTOBUF_C_TYPE_STRING:
 	case PROTOBUF_C_TYPE_BYTES:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return WIRE_BYTES;
-	default:
-		return WIRE_VARINT;
+	case PROTOBUF_C_TYPE_MESSAGE: return WIRE_BYTES;
+	default: return WIRE_VARINT;
 	}
 }
 
@@ -150,11 +142,13 @@ static int check_enum(const struct check *c, const struct frame *f, uint64_t val
 	if (!(c->opts.flags & PB_STRICT_KNOWN) || f->field->type != PROTOBUF_C_TYPE_ENUM)
 		return 0;
 	if (!protobuf_c_enum_descriptor_get_value(f->field->descriptor, (int32_t)(uint32_t)value))
-		return fail(c, f, ERR_INVALID, "unknown enum value (this version does not know it)");
+		return fail(c, f, ERR_INVALID,
+			    "unknown enum value (this version does not know it)");
 	return 0;
 }
 
-static int check_packed(struct check *c, const struct frame *f, const uint8_t *p, const uint8_t *end)
+static int check_packed(struct check *c, const struct frame *f, const uint8_t *p,
+			const uint8_t *end)
 {
 	unsigned wire = wire_of(f->field->type);
 	size_t size = wire == WIRE_32 ? 4 : 8;
@@ -163,7 +157,8 @@ static int check_packed(struct check *c, const struct frame *f, const uint8_t *p
 
 	if (wire != WIRE_VARINT) {
 		if ((size_t)(end - p) % size)
-			return fail(c, f, ERR_INVALID, "packed list of a length that does not fit its type");
+			return fail(c, f, ERR_INVALID,
+				    "packed list of a length that does not fit its type");
 		return count(c, f, (size_t)(end - p) / size);
 	}
 	while (p < end) {
@@ -181,10 +176,12 @@ static int check_packed(struct check *c, const struct frame *f, const uint8_t *p
 	return 0;
 }
 
-static int check_message(struct check *c, const struct frame *up, const ProtobufCMessageDescriptor *desc,
-			 const uint8_t *p, const uint8_t *end, uint32_t depth);
+static int check_message(struct check *c, const struct frame *up,
+			 const ProtobufCMessageDescriptor *desc, const uint8_t *p,
+			 const uint8_t *end, uint32_t depth);
 
-static int check_bytes(struct check *c, struct frame *f, const uint8_t *p, const uint8_t *end, uint32_t depth)
+static int check_bytes(struct check *c, struct frame *f, const uint8_t *p, const uint8_t *end,
+		       uint32_t depth)
 {
 	const ProtobufCFieldDescriptor *field = f->field;
 	size_t index;
@@ -208,8 +205,8 @@ static int check_bytes(struct check *c, struct frame *f, const uint8_t *p, const
 }
 
 /* One field whose tag is read: *p is behind the tag. */
-static int check_field(struct check *c, struct frame *f, unsigned wire, const uint8_t **p, const uint8_t *end,
-		       uint32_t depth)
+static int check_field(struct check *c, struct frame *f, unsigned wire, const uint8_t **p,
+		       const uint8_t *end, uint32_t depth)
 {
 	const uint8_t *value = *p;
 	uint64_t v = 0;
@@ -218,7 +215,8 @@ static int check_field(struct check *c, struct frame *f, unsigned wire, const ui
 		return fail(c, f, ERR_INVALID, "cut short");
 	if (!f->field) {
 		if (c->opts.flags & PB_STRICT_KNOWN)
-			return fail(c, f, ERR_INVALID, "unknown field (this version does not know it)");
+			return fail(c, f, ERR_INVALID,
+				    "unknown field (this version does not know it)");
 		if (++f->unknown > c->opts.max_unknown)
 			return fail(c, f, ERR_LIMIT, "too many unknown fields");
 		return 0;
@@ -228,15 +226,17 @@ static int check_field(struct check *c, struct frame *f, unsigned wire, const ui
 	if (wire != wire_of(f->field->type)) {
 		if (wire == WIRE_BYTES && f->field->label == PROTOBUF_C_LABEL_REPEATED)
 			return check_packed(c, f, value, *p);
-		return fail(c, f, ERR_INVALID, "has another type in the wire form than in the schema");
+		return fail(c, f, ERR_INVALID,
+			    "has another type in the wire form than in the schema");
 	}
 	if (wire == WIRE_BYTES)
 		return check_bytes(c, f, value, *p, depth);
 	return check_enum(c, f, v);
 }
 
-static int check_message(struct check *c, const struct frame *up, const ProtobufCMessageDescriptor *desc,
-			 const uint8_t *p, const uint8_t *end, uint32_t depth)
+static int check_message(struct check *c, const struct frame *up,
+			 const ProtobufCMessageDescriptor *desc, const uint8_t *p,
+			 const uint8_t *end, uint32_t depth)
 {
 	struct frame f = {.up = up, .desc = desc, .start = p};
 	uint64_t tag;
@@ -248,7 +248,8 @@ static int check_message(struct check *c, const struct frame *up, const Protobuf
 		f.at = p;
 		if (!read_varint(&p, end, TAG_MAX, &tag) || tag >> 32 || !(tag >> 3))
 			return fail(c, &f, ERR_INVALID, "bad field number");
-		if ((tag & 7) != WIRE_VARINT && (tag & 7) != WIRE_64 && (tag & 7) != WIRE_BYTES && (tag & 7) != WIRE_32)
+		if ((tag & 7) != WIRE_VARINT && (tag & 7) != WIRE_64 && (tag & 7) != WIRE_BYTES &&
+		    (tag & 7) != WIRE_32)
 			return fail(c, &f, ERR_INVALID, "bad wire type (groups are not supported)");
 		f.field = protobuf_c_message_descriptor_get_field(desc, (unsigned)(tag >> 3));
 		rv = count(c, &f, 1);
@@ -261,8 +262,8 @@ static int check_message(struct check *c, const struct frame *up, const Protobuf
 	return 0;
 }
 
-int pb_check(const ProtobufCMessageDescriptor *desc, const void *data, size_t len, const struct pb_opts *opts,
-	     struct pb_stats *ret_stats, struct err *err)
+int pb_check(const ProtobufCMessageDescriptor *desc, const void *data, size_t len,
+	     const struct pb_opts *opts, struct pb_stats *ret_stats, struct err *err)
 {
 	struct check c = {.err = err};
 	int rv;

@@ -16,10 +16,11 @@ enum pb_check_flags {
 
 /* What is allowed; a zero means the default in brackets (base/limits.h). NULL in place of it: all defaults. */
 struct pb_opts {
-	unsigned flags;        /* enum pb_check_flags */
-	uint32_t max_depth;    /* messages within messages, the outermost is 1 [LIM_PB_DEPTH] */
-	uint32_t max_elements; /* fields and elements of repeated fields, all levels together [LIM_PB_FIELDS] */
-	uint32_t max_unknown;  /* unknown fields per message [LIM_PB_UNKNOWN] */
+	unsigned flags;     /* enum pb_check_flags */
+	uint32_t max_depth; /* messages within messages, the outermost is 1 [LIM_PB_DEPTH] */
+	uint32_t
+		max_elements; /* fields and elements of repeated fields, all levels together [LIM_PB_FIELDS] */
+	uint32_t max_unknown; /* unknown fields per message [LIM_PB_UNKNOWN] */
 };
 
 /* What was counted. */

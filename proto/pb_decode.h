@@ -27,14 +27,16 @@ size_t pb_arena_budget(size_t len);
  * 0; ERR_INVALID, ERR_LIMIT as pb_check, and ERR_LIMIT when over the budget. *ret_msg is then untouched.
  */
 int MUST_CHECK pb_decode(const ProtobufCMessageDescriptor *desc, const void *data, size_t len,
-			 const struct pb_opts *opts, struct arena *arena, ProtobufCMessage **ret_msg, struct err *err);
+			 const struct pb_opts *opts, struct arena *arena,
+			 ProtobufCMessage **ret_msg, struct err *err);
 
 /*
  * The same on the heap, for messages that outlive a request: the caller frees with pb_free() (or with
  * protobuf_c_message_free_unpacked(msg, NULL), which is the same).
  */
 int MUST_CHECK pb_decode_heap(const ProtobufCMessageDescriptor *desc, const void *data, size_t len,
-			      const struct pb_opts *opts, ProtobufCMessage **ret_msg, struct err *err);
+			      const struct pb_opts *opts, ProtobufCMessage **ret_msg,
+			      struct err *err);
 
 /* Frees a message of pb_decode_heap or pb_copy; NULL is fine. Takes a pointer to any generated struct. */
 void pb_free(void *msg);

@@ -47,8 +47,10 @@ Google__Protobuf__Duration *pb_duration_set(Google__Protobuf__Duration *ret, int
 int64_t pb_duration_ms(const Google__Protobuf__Duration *d);
 
 /* ERR_INVALID unless the value is in the range and form of its type (nanos, signs). NULL is valid. `field` names it. */
-int MUST_CHECK pb_timestamp_check(const Google__Protobuf__Timestamp *ts, const char *field, struct err *err);
-int MUST_CHECK pb_duration_check(const Google__Protobuf__Duration *d, const char *field, struct err *err);
+int MUST_CHECK pb_timestamp_check(const Google__Protobuf__Timestamp *ts, const char *field,
+				  struct err *err);
+int MUST_CHECK pb_duration_check(const Google__Protobuf__Duration *d, const char *field,
+				 struct err *err);
 
 /*
  * Whether a field mask names `path` ("display_name", "dns.base_domain"): itself, one of its parents, or "*".
@@ -60,8 +62,8 @@ bool pb_mask_contains(const Google__Protobuf__FieldMask *mask, const char *path)
  * ERR_INVALID (field "update_mask") unless each path of the mask is "*" or leads to a field of `desc`.
  * NULL is valid.
  */
-int MUST_CHECK pb_mask_check(const Google__Protobuf__FieldMask *mask, const ProtobufCMessageDescriptor *desc,
-			     struct err *err);
+int MUST_CHECK pb_mask_check(const Google__Protobuf__FieldMask *mask,
+			     const ProtobufCMessageDescriptor *desc, struct err *err);
 
 /*
  * Takes out of a message what this build does not know, at any depth: unknown fields are forgotten, unknown values of

@@ -61,7 +61,8 @@ const struct proto_file *proto_file_find(const char *name)
 
 const struct proto_file *proto_file_of_symbol(const char *symbol)
 {
-	const struct proto_symbol *row = find(symbol, proto_symbols, proto_symbols_len, sizeof(*proto_symbols));
+	const struct proto_symbol *row =
+		find(symbol, proto_symbols, proto_symbols_len, sizeof(*proto_symbols));
 
 	return row ? row->file : NULL;
 }

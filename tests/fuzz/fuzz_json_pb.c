@@ -24,12 +24,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	data++;
 	size--;
 	arena_init(&arena, json_pb_budget(size));
-	if (json_pb_read(desc, (const char *)data, size, size % 2 ? JSON_PB_IGNORE_UNKNOWN : 0, &arena, &msg, &err) == 0) {
+	if (json_pb_read(desc, (const char *)data, size, size % 2 ? JSON_PB_IGNORE_UNKNOWN : 0,
+			 &arena, &msg, &err) == 0) {
 		struct arena second;
 
-		json_pb_write(msg, size % 3 ? 0 : JSON_PB_DEFAULTS | JSON_PB_PROTO_NAMES | JSON_PB_PRETTY, &text);
+		json_pb_write(
+			msg, size % 3 ? 0 : JSON_PB_DEFAULTS | JSON_PB_PROTO_NAMES | JSON_PB_PRETTY,
+			&text);
 		arena_init(&second, SIZE_MAX / 2);
-		if (json_pb_read(desc, buf_str(&text), text.len, 0, &second, &again, &err) < 0 || !pb_equal(msg, again))
+		if (json_pb_read(desc, buf_str(&text), text.len, 0, &second, &again, &err) < 0 ||
+		    !pb_equal(msg, again))
 			abort();
 		arena_done(&second);
 		buf_done(&text);

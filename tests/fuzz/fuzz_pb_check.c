@@ -34,11 +34,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	arena_init(&arena, pb_arena_budget(size));
 	rv = pb_decode(desc, data, size, NULL, &arena, &msg, &err);
 	/* what the check lets through is well-formed for protobuf-c; only descriptors have required fields */
-	if (checked < 0 ? rv != checked : rv && rv != ERR_LIMIT && strncmp(desc->name, "google.protobuf.", 16))
+	if (checked < 0 ? rv != checked
+			: rv && rv != ERR_LIMIT && strncmp(desc->name, "google.protobuf.", 16))
 		abort();
 	if (!rv) {
 		pb_pack(msg, &packed);
-		if (pb_decode_heap(desc, packed.data, packed.len, NULL, &again, &err) == 0 && !pb_equal(msg, again))
+		if (pb_decode_heap(desc, packed.data, packed.len, NULL, &again, &err) == 0 &&
+		    !pb_equal(msg, again))
 			abort();
 		pb_free(again);
 	}

@@ -41,7 +41,7 @@ struct fake {
 	bool no_beats;
 	bool mute;          /* takes Watch and never answers */
 	bool forgot;        /* Watch: NODE_UNKNOWN until somebody registers */
-	bool key_in_use; /* refuses each registration so */
+	bool key_in_use;    /* refuses each registration so */
 	bool refuse_key;    /* Register: UNAUTHENTICATED */
 	bool want_approval; /* Register: pending until `approved` */
 	bool approved;

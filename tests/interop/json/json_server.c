@@ -48,7 +48,8 @@ static void get_node(void *arg, struct rpc_call *call, const ProtobufCMessage *m
 
 	(void)arg;
 	if (!strcmp(req->name, "missing")) {
-		err_reason(&err, ERR_NOT_FOUND, "NO_NODE", "there is no node \xe2\x80\x9cmissing\xe2\x80\x9d");
+		err_reason(&err, ERR_NOT_FOUND, "NO_NODE",
+			   "there is no node \xe2\x80\x9cmissing\xe2\x80\x9d");
 		snprintf(err.field, sizeof(err.field), "name");
 		rpc_call_finish(call, &err);
 		return;
@@ -100,13 +101,21 @@ static void accepted(void *arg, struct stream *stream)
 
 static struct tls_ctx *make_tls(const char *dir)
 {
-	static const char *const alpn[] = {"h2", "http/1.1", NULL}, *const dns[] = {"localhost", NULL};
+	static const char *const alpn[] = {"h2", "http/1.1", NULL}, *const dns[] = {"localhost",
+										    NULL};
 	struct ipaddr ip = {.family = 4, .b = {127, 0, 0, 1}};
 	int64_t now = clock_wall_ms();
-	struct x509_spec ca_spec = {.subject = "test CA", .not_before_ms = now - 3600000,
-				    .not_after_ms = now + 86400000, .ca = true};
-	struct x509_spec spec = {.subject = "json_server", .dns = dns, .ips = &ip, .n_ips = 1,
-				 .not_before_ms = now - 3600000, .not_after_ms = now + 86400000, .server = true};
+	struct x509_spec ca_spec = {.subject = "test CA",
+				    .not_before_ms = now - 3600000,
+				    .not_after_ms = now + 86400000,
+				    .ca = true};
+	struct x509_spec spec = {.subject = "json_server",
+				 .dns = dns,
+				 .ips = &ip,
+				 .n_ips = 1,
+				 .not_before_ms = now - 3600000,
+				 .not_after_ms = now + 86400000,
+				 .server = true};
 	struct buf ca_pem = BUF_INIT, pem = BUF_INIT, key_pem = BUF_INIT;
 	struct x509_key *ca, *key;
 	uint8_t pub[X509_PUB_MAX];
@@ -116,7 +125,8 @@ static struct tls_ctx *make_tls(const char *dir)
 	char path[4096];
 	size_t len;
 
-	if (x509_key_new(X509_KEY_P256, &ca, &err) < 0 || x509_key_new(X509_KEY_P256, &key, &err) < 0 ||
+	if (x509_key_new(X509_KEY_P256, &ca, &err) < 0 ||
+	    x509_key_new(X509_KEY_P256, &key, &err) < 0 ||
 	    x509_make_ca(ca, &ca_spec, &ca_pem, &err) < 0)
 		fail("CA", &err);
 	len = x509_key_pub(key, pub);
@@ -160,7 +170,8 @@ static void serve(const char *dir)
 	struct http_router *router = http_router_new();
 	struct tls_ctx *ctx = make_tls(dir);
 	struct tls_slot *slot = tls_slot_new(ctx);
-	struct listener_opts tls = {.address = "127.0.0.1:0", .tls = slot}, plain = {.address = "127.0.0.1:0"};
+	struct listener_opts tls = {.address = "127.0.0.1:0", .tls = slot},
+			     plain = {.address = "127.0.0.1:0"};
 	struct listener *tls_listener, *plain_listener;
 	struct health *health;
 	struct err err = {0};

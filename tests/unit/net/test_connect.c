@@ -78,7 +78,8 @@ static void list_nodes(void *arg UNUSED, struct rpc_call *call, const ProtobufCM
 	rpc_call_finish(call, NULL);
 }
 
-static int gate(void *arg, struct rpc_call *call, const struct proto_method *method UNUSED, struct err *err)
+static int gate(void *arg, struct rpc_call *call, const struct proto_method *method UNUSED,
+		struct err *err)
 {
 	struct fix *f = arg;
 	const char *auth = rpc_call_metadata(call, "authorization");
@@ -104,7 +105,8 @@ static void close_conn(struct fix *f)
 
 static int begin(void **state)
 {
-	static const struct rpc_handler unary = {.on_call = get_node}, list = {.on_call = list_nodes};
+	static const struct rpc_handler unary = {.on_call = get_node},
+					list = {.on_call = list_nodes};
 	struct fix *f = calloc(1, sizeof(*f));
 
 	f->loop = loop_new("test");
@@ -149,11 +151,13 @@ static void feed_str(struct fix *f, const char *text)
 }
 
 /* One request; the answer is in f->out. */
-static const char *post_bytes(struct fix *f, const char *method, const char *headers, const void *body, size_t len)
+static const char *post_bytes(struct fix *f, const char *method, const char *headers,
+			      const void *body, size_t len)
 {
 	struct buf b = BUF_INIT;
 
-	buf_printf(&b, "POST /skerry.v1.%s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n%s\r\n", method, len, headers);
+	buf_printf(&b, "POST /skerry.v1.%s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n%s\r\n",
+		   method, len, headers);
 	buf_append(&b, body, len);
 	feed(f, b.data, b.len);
 	buf_done(&b);
@@ -179,7 +183,8 @@ static const char *body_of(const char *answer)
 static void test_json(void **state)
 {
 	struct fix *f = *state;
-	const char *answer = post(f, GET, JSON "X-Test: v\r\n", "{\"name\":\"tailnets/1/nodes/2\"}");
+	const char *answer =
+		post(f, GET, JSON "X-Test: v\r\n", "{\"name\":\"tailnets/1/nodes/2\"}");
 
 	assert_contains(answer, "HTTP/1.1 200 OK\r\n");
 	assert_contains(answer, "content-type: application/json\r\n");
@@ -191,7 +196,10 @@ static void test_json(void **state)
 	assert_string_equal(f->metadata, "v");
 	assert_int_equal(f->raw_len, 0);
 	/* parameters of the type, an empty body, and the same connection again */
-	answer = post(f, GET, "Content-Type: Application/JSON; charset=utf-8\r\nConnect-Protocol-Version: 1\r\n", "");
+	answer = post(
+		f, GET,
+		"Content-Type: Application/JSON; charset=utf-8\r\nConnect-Protocol-Version: 1\r\n",
+		"");
 	assert_string_equal(body_of(answer), "{}");
 	/* an answer that the handler gave as encoded pieces */
 	answer = post(f, "NodeService/ListNodes", JSON, "{}");
@@ -229,8 +237,11 @@ static void test_errors(void **state)
 	assert_string_equal(jsonx_str(jsonx_get(root, "message"), ""), "there is no such node");
 	details = jsonx_get(root, "details");
 	assert_true(jsonx_len(details) >= 1);
-	assert_string_equal(jsonx_str(jsonx_get(jsonx_at(details, 0), "type"), ""), "google.rpc.ErrorInfo");
-	assert_string_equal(jsonx_str(jsonx_get(jsonx_get(jsonx_at(details, 0), "debug"), "reason"), ""), "NO_NODE");
+	assert_string_equal(jsonx_str(jsonx_get(jsonx_at(details, 0), "type"), ""),
+			    "google.rpc.ErrorInfo");
+	assert_string_equal(
+		jsonx_str(jsonx_get(jsonx_get(jsonx_at(details, 0), "debug"), "reason"), ""),
+		"NO_NODE");
 	assert_lacks(jsonx_str(jsonx_get(jsonx_at(details, 0), "value"), "="), "=");
 	jsonx_free(root);
 
@@ -258,9 +269,11 @@ static void test_refused(void **state)
 		{GET, "Content-Type: application/jsonx\r\n", "{}", "415 ", "content-type"},
 		{GET, "Content-Type: text/plain\r\n", "{}", "415 ", "content-type"},
 		{GET, JSON "Content-Encoding: br\r\n", "{}", "501 ", "unimplemented"},
-		{GET, JSON "Connect-Protocol-Version: 2\r\n", "{}", "400 ", "connect-protocol-version"},
+		{GET, JSON "Connect-Protocol-Version: 2\r\n", "{}", "400 ",
+		 "connect-protocol-version"},
 		{GET, JSON "Connect-Timeout-Ms: 1s\r\n", "{}", "400 ", "connect-timeout-ms"},
-		{GET, JSON "Connect-Timeout-Ms: 12345678901\r\n", "{}", "400 ", "connect-timeout-ms"},
+		{GET, JSON "Connect-Timeout-Ms: 12345678901\r\n", "{}", "400 ",
+		 "connect-timeout-ms"},
 		{GET, JSON "Connect-Timeout-Ms: 0\r\n", "{}", "504 ", "deadline_exceeded"},
 		{GET, JSON, "{\"nome\":1}", "400 ", "nome: no such field"},
 		{GET, JSON, "{\"name\":1}", "400 ", "name: expected string"},
@@ -309,7 +322,8 @@ static void test_sizes(void **state)
 		assert_contains(answer, extra ? "HTTP/1.1 429 " : "HTTP/1.1 200 OK");
 		buf_reset(&zipped);
 		gzip_deflate(b.data, b.len, &zipped);
-		answer = post_bytes(f, GET, PROTO "Content-Encoding: gzip\r\n", zipped.data, zipped.len);
+		answer = post_bytes(f, GET, PROTO "Content-Encoding: gzip\r\n", zipped.data,
+				    zipped.len);
 		assert_contains(answer, extra ? "HTTP/1.1 429 " : "HTTP/1.1 200 OK");
 	}
 	/* a small stream that becomes large */
@@ -349,7 +363,8 @@ static void test_later(void **state)
 	open_conn(f);
 
 	/* and in the middle of a body */
-	feed_str(f, "POST /skerry.v1." GET " HTTP/1.1\r\nHost: x\r\n" JSON "Content-Length: 10\r\n\r\n{\"na");
+	feed_str(f, "POST /skerry.v1." GET " HTTP/1.1\r\nHost: x\r\n" JSON
+		    "Content-Length: 10\r\n\r\n{\"na");
 	assert_int_equal(rpc_server_calls(f->server), 1);
 	close_conn(f);
 	assert_int_equal(rpc_server_calls(f->server), 0);
@@ -396,7 +411,8 @@ static void test_gate_waits(void **state)
 	assert_int_equal(rpc_server_calls(f->server), 0);
 	open_conn(f);
 	/* the gate's answer comes before the body */
-	feed_str(f, "POST /skerry.v1." GET " HTTP/1.1\r\nHost: x\r\n" JSON "Content-Length: 2\r\n\r\n");
+	feed_str(f, "POST /skerry.v1." GET " HTTP/1.1\r\nHost: x\r\n" JSON
+		    "Content-Length: 2\r\n\r\n");
 	rpc_gate_done(f->gated, NULL);
 	assert_int_equal(f->calls, 1);
 	feed_str(f, "{}");

@@ -24,7 +24,17 @@ struct seen {
 	struct http_request *req; /* under way */
 	struct stream *stream;
 	/* orders */
-	enum { ECHO, ECHO_CHUNKED, AT_HEAD, LATER, UPGRADE, UPGRADE_AT_END, RESET, NO_HANDLER, EMPTY } mode;
+	enum {
+		ECHO,
+		ECHO_CHUNKED,
+		AT_HEAD,
+		LATER,
+		UPGRADE,
+		UPGRADE_AT_END,
+		RESET,
+		NO_HANDLER,
+		EMPTY
+	} mode;
 	bool hold; /* do not consume */
 	int rv;
 };
@@ -59,7 +69,8 @@ static void echo(struct seen *s, struct http_request *req, bool chunked)
 
 static void handle_end(void *arg, struct http_request *req)
 {
-	static const struct http_header upgrade[] = {{"connection", "upgrade"}, {"upgrade", "test"}};
+	static const struct http_header upgrade[] = {{"connection", "upgrade"},
+						     {"upgrade", "test"}};
 	struct seen *s = arg;
 
 	s->ends++;
@@ -88,11 +99,13 @@ static void handle_writable(void *arg, struct http_request *req UNUSED)
 	((struct seen *)arg)->writables++;
 }
 
-static const struct http_request_handler handler = {handle_body, handle_end, handle_close, handle_writable};
+static const struct http_request_handler handler = {handle_body, handle_end, handle_close,
+						    handle_writable};
 
 static void route(void *arg, struct http_request *req)
 {
-	static const struct http_header upgrade[] = {{"connection", "upgrade"}, {"upgrade", "test"}};
+	static const struct http_header upgrade[] = {{"connection", "upgrade"},
+						     {"upgrade", "test"}};
 	struct seen *s = arg;
 
 	s->requests++;
@@ -100,7 +113,8 @@ static void route(void *arg, struct http_request *req)
 	snprintf(s->path, sizeof(s->path), "%s", req->path);
 	snprintf(s->query, sizeof(s->query), "%s", req->query);
 	snprintf(s->authority, sizeof(s->authority), "%s", req->authority);
-	snprintf(s->header, sizeof(s->header), "%s", http_header(req, "x-test") ? http_header(req, "x-test") : "-");
+	snprintf(s->header, sizeof(s->header), "%s",
+		 http_header(req, "x-test") ? http_header(req, "x-test") : "-");
 	assert_int_equal(req->version, 1);
 	if (s->mode == NO_HANDLER)
 		return;
@@ -193,7 +207,8 @@ static const char session[] =
 	"\r\nPOST /b?x=y HTTP/1.1\r\nhost: x\r\nContent-Length: 11\r\n\r\nhello world"
 	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 	"3\r\nabc\r\n5;ext=\"q\"\r\ndefgh\r\n0\r\nX-Trailer: t\r\n\r\n"
-	"PUT /d HTTP/1.1\r\nHost: x\r\nUpgrade: nothing\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nok"
+	"PUT /d HTTP/1.1\r\nHost: x\r\nUpgrade: nothing\r\nConnection: upgrade\r\nContent-Length: "
+	"2\r\n\r\nok"
 	"OPTIONS * HTTP/1.1\r\nHost: x\r\nUpgrade: nothing\r\nConnection: upgrade\r\n\r\n"
 	"POST http://abs.example:1/e?f HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 	"HEAD /f HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -232,8 +247,10 @@ static void test_split_everywhere(void **state UNUSED)
 			assert_int_equal(f.out.len, whole.len);
 			assert_memory_equal(f.out.data, whole.data, whole.len);
 		} else {
-			assert_contains(buf_str(&f.out), "\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n");
-			assert_contains(buf_str(&f.out), "\r\n\r\n4\r\nabcd\r\n4\r\nefgh\r\n0\r\n\r\n");
+			assert_contains(buf_str(&f.out),
+					"\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n");
+			assert_contains(buf_str(&f.out),
+					"\r\n\r\n4\r\nabcd\r\n4\r\nefgh\r\n0\r\n\r\n");
 		}
 		end(&f);
 	}
@@ -245,20 +262,26 @@ static void test_echo(void **state UNUSED)
 	struct fix f;
 
 	begin(&f);
-	assert_ok(feed_str(&f, "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world"));
+	assert_ok(feed_str(&f,
+			   "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world"));
 	drop_dates(&f.out);
-	assert_string_equal(buf_str(&f.out), "HTTP/1.1 200 OK\r\nx-answer: yes\r\ncontent-length: 11\r\n\r\nhello world");
+	assert_string_equal(
+		buf_str(&f.out),
+		"HTTP/1.1 200 OK\r\nx-answer: yes\r\ncontent-length: 11\r\n\r\nhello world");
 	buf_reset(&f.out);
 	/* HTTP/1.0: no chunks, the end of the connection is the end of the body */
 	f.seen.mode = ECHO_CHUNKED;
-	assert_ok(feed_str(&f, "POST /b HTTP/1.0\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi"));
+	assert_ok(feed_str(
+		&f, "POST /b HTTP/1.0\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi"));
 	drop_dates(&f.out);
-	assert_string_equal(buf_str(&f.out), "HTTP/1.1 200 OK\r\nx-answer: yes\r\nconnection: close\r\n\r\nhi");
+	assert_string_equal(buf_str(&f.out),
+			    "HTTP/1.1 200 OK\r\nx-answer: yes\r\nconnection: close\r\n\r\nhi");
 	assert_true(finished(&f));
 	end(&f);
 
 	begin(&f);
-	assert_ok(feed_str(&f, "POST /b HTTP/1.0\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi"));
+	assert_ok(feed_str(
+		&f, "POST /b HTTP/1.0\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi"));
 	assert_contains(buf_str(&f.out), "connection: keep-alive\r\n\r\nhi");
 	assert_false(finished(&f));
 	buf_reset(&f.out);
@@ -282,21 +305,39 @@ static void test_refused(void **state UNUSED)
 		{"CONNECT", "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", 501},
 		{"TRACE", "TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 501},
 		{"not a method", "GETX / HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-		{"two lengths", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
-		{"length and chunks",
-		 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
-		{"chunks and length",
-		 "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n", 400},
-		{"negative length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400},
-		{"length with sign", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n", 400},
-		{"huge length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400},
-		{"length over the limit", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4194305\r\n\r\n", 413},
-		{"other coding", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
-		{"two codings", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501},
-		{"coding twice", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+		{"two lengths",
+		 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
 		 400},
-		{"coding in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501},
-		{"expects more", "POST / HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\nContent-Length: 1\r\n\r\n", 417},
+		{"length and chunks",
+		 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: "
+		 "chunked\r\n\r\n0\r\n\r\n",
+		 400},
+		{"chunks and length",
+		 "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: "
+		 "1\r\n\r\n0\r\n\r\n",
+		 400},
+		{"negative length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+		 400},
+		{"length with sign", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n",
+		 400},
+		{"huge length",
+		 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+		 400},
+		{"length over the limit",
+		 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4194305\r\n\r\n", 413},
+		{"other coding", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+		 501},
+		{"two codings",
+		 "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+		 501},
+		{"coding twice",
+		 "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+		 "chunked\r\n\r\n",
+		 400},
+		{"coding in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		 501},
+		{"expects more",
+		 "POST / HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\nContent-Length: 1\r\n\r\n", 417},
 		{"fragment", "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{"8-bit path", "GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		{"control in a value", "GET / HTTP/1.1\r\nHost: x\r\nA: b\x01\r\n\r\n", 400},
@@ -304,8 +345,11 @@ static void test_refused(void **state UNUSED)
 		{"folded header", "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 0},
 		{"space before colon", "GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400},
 		{"bare name", "GET / HTTP/1.1\r\nHost: x\r\nNonsense\r\n\r\n", 400},
-		{"bad chunk", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
-		{"bad end of chunk", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 400},
+		{"bad chunk",
+		 "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
+		{"bad end of chunk",
+		 "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
+		 400},
 	};
 	static const char nul[] = "GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n";
 
@@ -329,7 +373,8 @@ static void test_refused(void **state UNUSED)
 		if (rv != ERR_PROTOCOL || strncmp(buf_str(&f.out), want, strlen(want)))
 			TEST_FAIL("%s: %s, %.40s", c->what, err_name(rv), buf_str(&f.out));
 		assert_contains(buf_str(&f.out), "connection: close\r\n");
-		assert_true(metrics_value("skerry_http1_refused_total", NULL) == (counted > 0 ? counted : 0) + 1);
+		assert_true(metrics_value("skerry_http1_refused_total", NULL) ==
+			    (counted > 0 ? counted : 0) + 1);
 		assert_true(finished(&f));
 		assert_int_equal(f.seen.closes, f.seen.requests);
 		if (f.seen.closes)
@@ -434,7 +479,8 @@ static void test_body_limits(void **state UNUSED)
 
 	/* chunks that are all extension */
 	begin(&f);
-	assert_ok(feed_str(&f, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;"));
+	assert_ok(
+		feed_str(&f, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;"));
 	for (int i = 0; i < 3 && !rv; i++)
 		rv = feed(&f, block.data, block.len);
 	assert_err(rv, ERR_PROTOCOL);
@@ -518,7 +564,9 @@ static void test_expect(void **state UNUSED)
 	struct fix f;
 
 	begin(&f);
-	assert_ok(feed_str(&f, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n"));
+	assert_ok(feed_str(
+		&f,
+		"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n"));
 	assert_string_equal(buf_str(&f.out), "HTTP/1.1 100 Continue\r\n\r\n");
 	assert_ok(feed_str(&f, "ok"));
 	assert_contains(buf_str(&f.out), "\r\n\r\nok");
@@ -528,7 +576,9 @@ static void test_expect(void **state UNUSED)
 	/* refused at once: the body may never come, so the connection ends */
 	begin(&f);
 	f.seen.mode = AT_HEAD;
-	assert_ok(feed_str(&f, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"));
+	assert_ok(feed_str(
+		&f,
+		"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"));
 	assert_contains(buf_str(&f.out), "HTTP/1.1 403 Forbidden\r\n");
 	assert_contains(buf_str(&f.out), "connection: close\r\n");
 	assert_lacks(buf_str(&f.out), "100 Continue");
@@ -571,10 +621,12 @@ static void test_upgrade(void **state UNUSED)
 	for (int at_end = 0; at_end < 2; at_end++) {
 		begin(&f);
 		f.seen.mode = at_end ? UPGRADE_AT_END : UPGRADE;
-		assert_ok(feed_str(&f, "GET /ts HTTP/1.1\r\nHost: x\r\nUpgrade: test\r\nConnection: upgrade\r\n\r\nRAW"));
+		assert_ok(feed_str(&f, "GET /ts HTTP/1.1\r\nHost: x\r\nUpgrade: "
+				       "test\r\nConnection: upgrade\r\n\r\nRAW"));
 		assert_ok(f.seen.rv);
-		assert_string_equal(buf_str(&f.out), "HTTP/1.1 101 Switching Protocols\r\n"
-						     "connection: upgrade\r\nupgrade: test\r\n\r\n");
+		assert_string_equal(buf_str(&f.out),
+				    "HTTP/1.1 101 Switching Protocols\r\n"
+				    "connection: upgrade\r\nupgrade: test\r\n\r\n");
 		assert_int_equal(f.seen.closes, 1);
 		assert_int_equal(f.seen.close_code, 0);
 		assert_true(finished(&f));
@@ -583,13 +635,15 @@ static void test_upgrade(void **state UNUSED)
 	/* with a body: only when it is complete */
 	begin(&f);
 	f.seen.mode = UPGRADE;
-	assert_ok(feed_str(&f, "POST /ts HTTP/1.1\r\nHost: x\r\nUpgrade: t\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n"));
+	assert_ok(feed_str(&f, "POST /ts HTTP/1.1\r\nHost: x\r\nUpgrade: t\r\nConnection: "
+			       "upgrade\r\nContent-Length: 2\r\n\r\n"));
 	assert_err(f.seen.rv, ERR_UNIMPLEMENTED);
 	assert_false(finished(&f));
 	end(&f);
 	begin(&f);
 	f.seen.mode = UPGRADE_AT_END;
-	assert_ok(feed_str(&f, "POST /ts HTTP/1.1\r\nHost: x\r\nUpgrade: t\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nab"));
+	assert_ok(feed_str(&f, "POST /ts HTTP/1.1\r\nHost: x\r\nUpgrade: t\r\nConnection: "
+			       "upgrade\r\nContent-Length: 2\r\n\r\nab"));
 	assert_contains(buf_str(&f.out), "HTTP/1.1 101 ");
 	assert_true(finished(&f));
 	end(&f);
@@ -646,7 +700,10 @@ static void test_reset_and_misuse(void **state UNUSED)
 static void test_response_headers(void **state UNUSED)
 {
 	static const struct http_header headers[] = {
-		{"x-ok", "1"}, {"x-split", "a\r\nset-cookie: b"}, {"connection", "x"}, {"transfer-encoding", "gzip"},
+		{"x-ok", "1"},
+		{"x-split", "a\r\nset-cookie: b"},
+		{"connection", "x"},
+		{"transfer-encoding", "gzip"},
 	};
 	struct fix f;
 
@@ -656,7 +713,8 @@ static void test_response_headers(void **state UNUSED)
 	assert_ok(http_respond(f.seen.req, 200, headers, ARRAY_LEN(headers), true));
 	f.conn.engine->ops->drain(f.conn.engine);
 	drop_dates(&f.out);
-	assert_string_equal(buf_str(&f.out), "HTTP/1.1 200 OK\r\nx-ok: 1\r\ncontent-length: 0\r\n\r\n");
+	assert_string_equal(buf_str(&f.out),
+			    "HTTP/1.1 200 OK\r\nx-ok: 1\r\ncontent-length: 0\r\n\r\n");
 	end(&f);
 }
 
@@ -728,7 +786,8 @@ static void test_slow_clients(void **state UNUSED)
 		f.seen.hold = hold;
 		now = 1000;
 		rv = 0;
-		assert_ok(feed_str(&f, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"));
+		assert_ok(feed_str(
+			&f, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"));
 		if (hold)
 			assert_ok(feed(&f, block, sizeof(block)));
 		for (; now < 40000 && !rv; now += 1000) {

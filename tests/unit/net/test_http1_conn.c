@@ -35,7 +35,8 @@ static void client_close(void *arg, const struct err *err UNUSED)
 	f->client = NULL;
 }
 
-static const struct stream_handler client_handler = {.on_data = client_data, .on_close = client_close};
+static const struct stream_handler client_handler = {.on_data = client_data,
+						     .on_close = client_close};
 
 static void raw_data(void *arg, const uint8_t *data, size_t len)
 {
@@ -87,7 +88,8 @@ static void fill(struct fix *f, struct http_request *req)
 	}
 }
 
-static void big_body(void *arg UNUSED, struct http_request *req, const uint8_t *data UNUSED, size_t len)
+static void big_body(void *arg UNUSED, struct http_request *req, const uint8_t *data UNUSED,
+		     size_t len)
 {
 	http_consume(req, len);
 }
@@ -110,7 +112,8 @@ static void big_writable(void *arg, struct http_request *req)
 
 static void big(void *arg, struct http_request *req)
 {
-	static const struct http_request_handler handler = {big_body, big_end, big_close, big_writable};
+	static const struct http_request_handler handler = {big_body, big_end, big_close,
+							    big_writable};
 
 	http_set_handler(req, &handler, arg);
 }
@@ -179,7 +182,8 @@ static void test_requests(void **state)
 
 	for (size_t chunk = 0; chunk < 3; chunk++) {
 		connect_client(f, chunk, chunk ? NULL : "http/1.1");
-		send_text(f, "GET /hello?a HTTP/1.1\r\nHost: x\r\n\r\nGET /hello?b HTTP/1.1\r\nHost: x\r\n\r\n");
+		send_text(f, "GET /hello?a HTTP/1.1\r\nHost: x\r\n\r\nGET /hello?b "
+			     "HTTP/1.1\r\nHost: x\r\n\r\n");
 		TURN_UNTIL(f, got(f, "hello a") && got(f, "hello b"));
 		send_text(f, "GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
 		TURN_UNTIL(f, f->closed);
@@ -209,13 +213,15 @@ static void test_hand_over(void **state)
 
 	for (size_t chunk = 0; chunk < 4; chunk++) {
 		connect_client(f, chunk, NULL);
-		send_text(f, "GET /raw HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\nearly \x01\x02");
+		send_text(f, "GET /raw HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: "
+			     "raw\r\n\r\nearly \x01\x02");
 		TURN_UNTIL(f, f->raw);
 		send_text(f, " late");
 		TURN_UNTIL(f, f->raw_got.len == 13);
 		assert_memory_equal(f->raw_got.data, "early \x01\x02 late", 13);
 		TURN_UNTIL(f, got(f, " late"));
-		assert_int_equal(strncmp(buf_str(&f->got), "HTTP/1.1 101 Switching Protocols\r\n", 34), 0);
+		assert_int_equal(
+			strncmp(buf_str(&f->got), "HTTP/1.1 101 Switching Protocols\r\n", 34), 0);
 		assert_true(got(f, "\r\n\r\nearly \x01\x02 late"));
 		/* the server has forgotten it, and lives on without harm to it */
 		TURN_UNTIL(f, !http_server_conns(f->server));
@@ -245,7 +251,8 @@ static void test_slow_reader(void **state)
 		if (before == total)
 			before = 0; /* not begun */
 	}
-	assert_in_range(total - f->big_left, 1, LIM_GRPC_STREAM_QUEUE_BYTES + LIM_STREAM_HARD_BYTES / 4);
+	assert_in_range(total - f->big_left, 1,
+			LIM_GRPC_STREAM_QUEUE_BYTES + LIM_STREAM_HARD_BYTES / 4);
 	assert_true(f->big_left > 0);
 	stream_resume_read(f->client);
 	TURN_UNTIL(f, f->closes == 1);

@@ -15,8 +15,8 @@
 #include "skerry/v1/admin.pb-c.h"
 #include "skerry/v1/agent.pb-c.h"
 
-static int parse(const ProtobufCMessageDescriptor *desc, const char *text, unsigned flags, struct arena *arena,
-		 ProtobufCMessage **ret, struct err *e)
+static int parse(const ProtobufCMessageDescriptor *desc, const char *text, unsigned flags,
+		 struct arena *arena, ProtobufCMessage **ret, struct err *e)
 {
 	/* without NUL behind it */
 	char *copy = malloc(strlen(text) + 1);
@@ -29,7 +29,8 @@ static int parse(const ProtobufCMessageDescriptor *desc, const char *text, unsig
 }
 
 /* Reads `in`, writes it, and compares with `out` (NULL: the same). */
-static void check_round(const ProtobufCMessageDescriptor *desc, const char *in, const char *out, unsigned flags)
+static void check_round(const ProtobufCMessageDescriptor *desc, const char *in, const char *out,
+			unsigned flags)
 {
 	ProtobufCMessage *msg = NULL;
 	struct buf b = BUF_INIT;
@@ -51,15 +52,20 @@ static void test_forms(void **state UNUSED)
 	static const ProtobufCMessageDescriptor *const node = &skerry__v1__node__descriptor;
 	static const ProtobufCMessageDescriptor *const peer = &skerry__v1__netmap_peer__descriptor;
 	static const ProtobufCMessageDescriptor *const tailnet = &skerry__v1__tailnet__descriptor;
-	static const ProtobufCMessageDescriptor *const update = &skerry__v1__update_tailnet_request__descriptor;
+	static const ProtobufCMessageDescriptor *const update =
+		&skerry__v1__update_tailnet_request__descriptor;
 	const struct {
 		const ProtobufCMessageDescriptor *desc;
 		const char *in;
 		const char *out;
 	} cases[] = {
 		{node, "{}", NULL},
-		{node, "{\"name\":\"tailnets/1/nodes/2\",\"stableId\":\"n1\",\"tags\":[\"tag:a\",\"tag:b\"],\"online\":true}", NULL},
-		{node, " { \"stable_id\" : \"n\\u00e9\\ud83d\\ude00\" } ", "{\"stableId\":\"n\xc3\xa9\xf0\x9f\x98\x80\"}"},
+		{node,
+		 "{\"name\":\"tailnets/1/nodes/"
+		 "2\",\"stableId\":\"n1\",\"tags\":[\"tag:a\",\"tag:b\"],\"online\":true}",
+		 NULL},
+		{node, " { \"stable_id\" : \"n\\u00e9\\ud83d\\ude00\" } ",
+		 "{\"stableId\":\"n\xc3\xa9\xf0\x9f\x98\x80\"}"},
 		{node, "{\"name\":null,\"tags\":null,\"hostInfo\":null}", "{}"},
 		{node, "{\"online\":false,\"name\":\"\",\"tags\":[]}", "{}"},
 		{node, "{\"hostInfo\":{}}", NULL},
@@ -78,15 +84,18 @@ static void test_forms(void **state UNUSED)
 		{peer, "{\"addresses\":[\"AQID\",\"\"]}", NULL},
 		/* enums */
 		{peer, "{\"endpoints\":[{\"port\":1,\"kind\":\"ENDPOINT_KIND_STUN\"},{}]}", NULL},
-		{peer, "{\"endpoints\":[{\"kind\":2}]}", "{\"endpoints\":[{\"kind\":\"ENDPOINT_KIND_STUN\"}]}"},
+		{peer, "{\"endpoints\":[{\"kind\":2}]}",
+		 "{\"endpoints\":[{\"kind\":\"ENDPOINT_KIND_STUN\"}]}"},
 		{peer, "{\"endpoints\":[{\"kind\":99}]}", NULL},
 		{peer, "{\"endpoints\":[{\"kind\":-1}]}", NULL},
 		/* times */
 		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00Z\"}", NULL},
-		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.1Z\"}", "{\"createTime\":\"2026-11-22T13:30:00.100Z\"}"},
+		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.1Z\"}",
+		 "{\"createTime\":\"2026-11-22T13:30:00.100Z\"}"},
 		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.123456Z\"}", NULL},
 		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.123456789Z\"}", NULL},
-		{tailnet, "{\"createTime\":\"2026-11-22T14:30:00.5+01:00\"}", "{\"createTime\":\"2026-11-22T13:30:00.500Z\"}"},
+		{tailnet, "{\"createTime\":\"2026-11-22T14:30:00.5+01:00\"}",
+		 "{\"createTime\":\"2026-11-22T13:30:00.500Z\"}"},
 		{tailnet, "{\"createTime\":\"1969-12-31T23:59:59.250Z\"}", NULL},
 		{tailnet, "{\"createTime\":\"0001-01-01T00:00:00Z\"}", NULL},
 		{tailnet, "{\"createTime\":\"9999-12-31T23:59:59.999999999Z\"}", NULL},
@@ -103,40 +112,51 @@ static void test_forms(void **state UNUSED)
 		{update, "{\"updateMask\":\"*\"}", NULL},
 		/* oneof: also with its default value */
 		{&skerry__v1__watch_response__descriptor, "{\"heartbeat\":{}}", NULL},
-		{&skerry__v1__watch_response__descriptor, "{\"heartbeat\":{\"quorumAgeMs\":\"5\"},\"move\":null}",
+		{&skerry__v1__watch_response__descriptor,
+		 "{\"heartbeat\":{\"quorumAgeMs\":\"5\"},\"move\":null}",
 		 "{\"heartbeat\":{\"quorumAgeMs\":\"5\"}}"},
 		/* map */
-		{&google__rpc__error_info__descriptor, "{\"reason\":\"R\",\"metadata\":{\"a\":\"1\",\"b\":\"\"}}", NULL},
+		{&google__rpc__error_info__descriptor,
+		 "{\"reason\":\"R\",\"metadata\":{\"a\":\"1\",\"b\":\"\"}}", NULL},
 		{&google__rpc__error_info__descriptor, "{\"metadata\":{}}", "{}"},
 		/* Any */
 		{&google__rpc__status__descriptor,
-		 "{\"code\":5,\"details\":[{\"@type\":\"type.googleapis.com/google.rpc.ErrorInfo\",\"reason\":\"R\"},"
+		 "{\"code\":5,\"details\":[{\"@type\":\"type.googleapis.com/"
+		 "google.rpc.ErrorInfo\",\"reason\":\"R\"},"
 		 "{\"@type\":\"type.googleapis.com/google.protobuf.Duration\",\"value\":\"3s\"},"
 		 "{\"@type\":\"type.googleapis.com/google.protobuf.Empty\"}]}",
 		 NULL},
 		{&google__protobuf__any__descriptor,
-		 "{\"@type\":\"x/google.protobuf.Any\",\"value\":{\"@type\":\"y/google.protobuf.Timestamp\",\"value\":"
+		 "{\"@type\":\"x/google.protobuf.Any\",\"value\":{\"@type\":\"y/"
+		 "google.protobuf.Timestamp\",\"value\":"
 		 "\"2026-01-02T03:04:05Z\"}}",
 		 NULL},
 		{&google__protobuf__empty__descriptor, "{}", NULL},
 		/* proto2: presence and floats */
-		{&google__protobuf__uninterpreted_option__descriptor, "{\"doubleValue\":1.5,\"positiveIntValue\":\"0\"}",
+		{&google__protobuf__uninterpreted_option__descriptor,
+		 "{\"doubleValue\":1.5,\"positiveIntValue\":\"0\"}",
 		 "{\"positiveIntValue\":\"0\",\"doubleValue\":1.5}"},
-		{&google__protobuf__uninterpreted_option__descriptor, "{\"doubleValue\":\"-Infinity\"}", NULL},
-		{&google__protobuf__uninterpreted_option__descriptor, "{\"doubleValue\":\"NaN\"}", NULL},
-		{&google__protobuf__uninterpreted_option__descriptor, "{\"doubleValue\":\"2.5\"}", "{\"doubleValue\":2.5}"},
-		{&google__protobuf__uninterpreted_option__descriptor, "{\"negativeIntValue\":\"-9223372036854775808\"}", NULL},
+		{&google__protobuf__uninterpreted_option__descriptor,
+		 "{\"doubleValue\":\"-Infinity\"}", NULL},
+		{&google__protobuf__uninterpreted_option__descriptor, "{\"doubleValue\":\"NaN\"}",
+		 NULL},
+		{&google__protobuf__uninterpreted_option__descriptor, "{\"doubleValue\":\"2.5\"}",
+		 "{\"doubleValue\":2.5}"},
+		{&google__protobuf__uninterpreted_option__descriptor,
+		 "{\"negativeIntValue\":\"-9223372036854775808\"}", NULL},
 	};
 
 	TEST_TABLE(c, cases)
-		check_round(c->desc, c->in, c->out, 0);
+	check_round(c->desc, c->in, c->out, 0);
 }
 
 static void test_flags(void **state UNUSED)
 {
 	check_round(&skerry__v1__endpoint__descriptor, "{}",
-		    "{\"address\":\"\",\"port\":0,\"kind\":\"ENDPOINT_KIND_UNSPECIFIED\"}", JSON_PB_DEFAULTS);
-	check_round(&skerry__v1__list_nodes_response__descriptor, "{}", "{\"nodes\":[],\"next_page_token\":\"\"}",
+		    "{\"address\":\"\",\"port\":0,\"kind\":\"ENDPOINT_KIND_UNSPECIFIED\"}",
+		    JSON_PB_DEFAULTS);
+	check_round(&skerry__v1__list_nodes_response__descriptor, "{}",
+		    "{\"nodes\":[],\"next_page_token\":\"\"}",
 		    JSON_PB_DEFAULTS | JSON_PB_PROTO_NAMES);
 	check_round(&skerry__v1__watch_response__descriptor, "{}", "{}", JSON_PB_DEFAULTS);
 	check_round(&skerry__v1__list_nodes_response__descriptor, "{\"nextPageToken\":\"x\"}",
@@ -146,10 +166,12 @@ static void test_flags(void **state UNUSED)
 static void test_refused(void **state UNUSED)
 {
 	static const ProtobufCMessageDescriptor *const node = &skerry__v1__node__descriptor;
-	static const ProtobufCMessageDescriptor *const list = &skerry__v1__list_nodes_response__descriptor;
+	static const ProtobufCMessageDescriptor *const list =
+		&skerry__v1__list_nodes_response__descriptor;
 	static const ProtobufCMessageDescriptor *const peer = &skerry__v1__netmap_peer__descriptor;
 	static const ProtobufCMessageDescriptor *const tailnet = &skerry__v1__tailnet__descriptor;
-	static const ProtobufCMessageDescriptor *const option = &google__protobuf__uninterpreted_option__descriptor;
+	static const ProtobufCMessageDescriptor *const option =
+		&google__protobuf__uninterpreted_option__descriptor;
 	static const ProtobufCMessageDescriptor *const any = &google__protobuf__any__descriptor;
 	const struct {
 		const ProtobufCMessageDescriptor *desc;
@@ -174,8 +196,10 @@ static void test_refused(void **state UNUSED)
 		{node, "{\"online\":\"true\"}", "online", "true or false"},
 		{node, "{\"online\":1}", "online", "true or false"},
 		{node, "{\"hostInfo\":[]}", "hostInfo", "expected an object"},
-		{list, "{\"nodes\":[{},{},{},{\"tags\":[7]}]}", "nodes[3].tags[0]", "nodes[3].tags[0]: expected string"},
-		{list, "{\"nodes\":[{\"hostInfo\":{\"os\":{}}}]}", "nodes[0].hostInfo.os", "expected string"},
+		{list, "{\"nodes\":[{},{},{},{\"tags\":[7]}]}", "nodes[3].tags[0]",
+		 "nodes[3].tags[0]: expected string"},
+		{list, "{\"nodes\":[{\"hostInfo\":{\"os\":{}}}]}", "nodes[0].hostInfo.os",
+		 "expected string"},
 		{peer, "{\"nodeId\":\"18446744073709551616\"}", "nodeId", "integer"},
 		{peer, "{\"nodeId\":-1}", "nodeId", "negative"},
 		{peer, "{\"nodeId\":1.5}", "nodeId", "integer"},
@@ -189,14 +213,19 @@ static void test_refused(void **state UNUSED)
 		{peer, "{\"nodeKey\":\"****\"}", "nodeKey", "base64"},
 		{peer, "{\"nodeKey\":\"+_8=\"}", "nodeKey", "base64"},
 		{peer, "{\"nodeKey\":[1]}", "nodeKey", "base64"},
-		{peer, "{\"endpoints\":[{\"kind\":\"STUN\"}]}", "endpoints[0].kind", "EndpointKind has no value \"STUN\""},
+		{peer, "{\"endpoints\":[{\"kind\":\"STUN\"}]}", "endpoints[0].kind",
+		 "EndpointKind has no value \"STUN\""},
 		{peer, "{\"endpoints\":[{\"kind\":1.5}]}", "endpoints[0].kind", "enum"},
 		{peer, "{\"endpoints\":[{\"kind\":3000000000}]}", "endpoints[0].kind", "enum"},
 		{tailnet, "{\"createTime\":\"yesterday\"}", "createTime", "expected a time"},
-		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.Z\"}", "createTime", "expected a time"},
-		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.1234567890Z\"}", "createTime", "expected a time"},
-		{tailnet, "{\"createTime\":\"2026-02-30T13:30:00Z\"}", "createTime", "expected a time"},
-		{tailnet, "{\"createTime\":\"0000-12-31T23:59:59Z\"}", "createTime", "years 1 and 9999"},
+		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.Z\"}", "createTime",
+		 "expected a time"},
+		{tailnet, "{\"createTime\":\"2026-11-22T13:30:00.1234567890Z\"}", "createTime",
+		 "expected a time"},
+		{tailnet, "{\"createTime\":\"2026-02-30T13:30:00Z\"}", "createTime",
+		 "expected a time"},
+		{tailnet, "{\"createTime\":\"0000-12-31T23:59:59Z\"}", "createTime",
+		 "years 1 and 9999"},
 		{tailnet, "{\"createTime\":5}", "createTime", "as string"},
 		{tailnet, "{\"nodeExpiry\":\"1\"}", "nodeExpiry", "duration"},
 		{tailnet, "{\"nodeExpiry\":\"1h\"}", "nodeExpiry", "duration"},
@@ -204,16 +233,23 @@ static void test_refused(void **state UNUSED)
 		{tailnet, "{\"nodeExpiry\":\"1.s\"}", "nodeExpiry", "duration"},
 		{tailnet, "{\"nodeExpiry\":\"315576000001s\"}", "nodeExpiry", "10,000 years"},
 		{tailnet, "{\"nodeExpiry\":\"99999999999999999999s\"}", "nodeExpiry", "duration"},
-		{&skerry__v1__update_tailnet_request__descriptor, "{\"updateMask\":\"a,,b\"}", "updateMask", "empty name"},
-		{&skerry__v1__update_tailnet_request__descriptor, "{\"updateMask\":[]}", "updateMask", "one string"},
-		{&skerry__v1__watch_response__descriptor, "{\"heartbeat\":{},\"move\":{}}", "move", "only one"},
-		{&google__rpc__error_info__descriptor, "{\"metadata\":[]}", "metadata", "expected an object"},
-		{&google__rpc__error_info__descriptor, "{\"metadata\":{\"a\":null}}", "metadata.a", "expected string"},
+		{&skerry__v1__update_tailnet_request__descriptor, "{\"updateMask\":\"a,,b\"}",
+		 "updateMask", "empty name"},
+		{&skerry__v1__update_tailnet_request__descriptor, "{\"updateMask\":[]}",
+		 "updateMask", "one string"},
+		{&skerry__v1__watch_response__descriptor, "{\"heartbeat\":{},\"move\":{}}", "move",
+		 "only one"},
+		{&google__rpc__error_info__descriptor, "{\"metadata\":[]}", "metadata",
+		 "expected an object"},
+		{&google__rpc__error_info__descriptor, "{\"metadata\":{\"a\":null}}", "metadata.a",
+		 "expected string"},
 		{any, "{\"value\":\"x\"}", "", "@type"},
 		{any, "{\"@type\":\"type.googleapis.com/no.Such\"}", "", "not known"},
 		{any, "{\"@type\":\"google.rpc.ErrorInfo\"}", "", "not known"},
-		{any, "{\"@type\":\"x/google.rpc.ErrorInfo\",\"nothing\":1}", "nothing", "no such field"},
-		{any, "{\"@type\":\"x/google.protobuf.Duration\",\"value\":\"1\"}", "value", "duration"},
+		{any, "{\"@type\":\"x/google.rpc.ErrorInfo\",\"nothing\":1}", "nothing",
+		 "no such field"},
+		{any, "{\"@type\":\"x/google.protobuf.Duration\",\"value\":\"1\"}", "value",
+		 "duration"},
 		{any, "{\"@type\":\"x/google.protobuf.Duration\"}", "", "\"value\""},
 		{option, "{\"doubleValue\":\"1x\"}", "doubleValue", "number"},
 		{option, "{\"doubleValue\":\"0x10\"}", "doubleValue", "number"},
@@ -231,7 +267,8 @@ static void test_refused(void **state UNUSED)
 		arena_init(&arena, json_pb_budget(strlen(c->in)));
 		rv = parse(c->desc, c->in, 0, &arena, &msg, &e);
 		if (rv != ERR_INVALID || strncmp(e.field, c->field, strlen(c->field)) ||
-		    (strncmp(c->field, "json", 4) && strlen(e.field) != strlen(c->field) && strcmp(c->text, "NUL")))
+		    (strncmp(c->field, "json", 4) && strlen(e.field) != strlen(c->field) &&
+		     strcmp(c->text, "NUL")))
 			TEST_FAIL("%s: %s, field \"%s\", %s", c->in, err_name(rv), e.field, e.msg);
 		if (strcmp(c->text, "NUL"))
 			assert_contains(e.msg, c->text);
@@ -249,8 +286,9 @@ static void test_ignore_unknown(void **state UNUSED)
 	struct err e = {0};
 
 	arena_init(&arena, 1 << 16);
-	assert_ok(parse(&skerry__v1__endpoint__descriptor, "{\"new\":{\"x\":[1]},\"port\":5,\"kind\":\"NEW\"}",
-			JSON_PB_IGNORE_UNKNOWN, &arena, &msg, &e));
+	assert_ok(parse(&skerry__v1__endpoint__descriptor,
+			"{\"new\":{\"x\":[1]},\"port\":5,\"kind\":\"NEW\"}", JSON_PB_IGNORE_UNKNOWN,
+			&arena, &msg, &e));
 	json_pb_write(msg, 0, &b);
 	assert_string_equal(buf_str(&b), "{\"port\":5}");
 	buf_done(&b);
@@ -273,11 +311,11 @@ static void test_limits(void **state UNUSED)
 		for (int i = 0; i < n; i++)
 			buf_append_str(&b, "]}");
 		if (n == 10)
-			assert_ok(json_pb_read(&google__protobuf__descriptor_proto__descriptor, buf_str(&b), b.len, 0,
-					       &arena, &msg, &e));
+			assert_ok(json_pb_read(&google__protobuf__descriptor_proto__descriptor,
+					       buf_str(&b), b.len, 0, &arena, &msg, &e));
 		else
-			assert_true(json_pb_read(&google__protobuf__descriptor_proto__descriptor, buf_str(&b), b.len, 0,
-						 &arena, &msg, &e) < 0);
+			assert_true(json_pb_read(&google__protobuf__descriptor_proto__descriptor,
+						 buf_str(&b), b.len, 0, &arena, &msg, &e) < 0);
 	}
 	/* elements */
 	buf_reset(&b);
@@ -285,7 +323,8 @@ static void test_limits(void **state UNUSED)
 	for (unsigned i = 2; i < LIM_PB_FIELDS + 10; i++)
 		buf_append_str(&b, ",0");
 	buf_append_str(&b, "]}");
-	assert_err(json_pb_read(&skerry__v1__netmap_delta__descriptor, buf_str(&b), b.len, 0, &arena, &msg, &e),
+	assert_err(json_pb_read(&skerry__v1__netmap_delta__descriptor, buf_str(&b), b.len, 0,
+				&arena, &msg, &e),
 		   ERR_LIMIT);
 	assert_contains(e.msg, "too many fields");
 	arena_done(&arena);
@@ -296,7 +335,8 @@ static void test_limits(void **state UNUSED)
 		buf_append_str(&b, ",{}");
 	buf_append_str(&b, "]}");
 	arena_init(&arena, json_pb_budget(b.len));
-	assert_err(json_pb_read(&skerry__v1__list_nodes_response__descriptor, buf_str(&b), b.len, 0, &arena, &msg, &e),
+	assert_err(json_pb_read(&skerry__v1__list_nodes_response__descriptor, buf_str(&b), b.len, 0,
+				&arena, &msg, &e),
 		   ERR_LIMIT);
 	assert_contains(e.msg, "too much memory");
 	arena_done(&arena);
@@ -305,7 +345,9 @@ static void test_limits(void **state UNUSED)
 	while (b.len <= LIM_JSON_BYTES)
 		buf_append_str(&b, "          ");
 	arena_init(&arena, 1000);
-	assert_err(json_pb_read(&skerry__v1__node__descriptor, buf_str(&b), b.len, 0, &arena, &msg, &e), ERR_LIMIT);
+	assert_err(json_pb_read(&skerry__v1__node__descriptor, buf_str(&b), b.len, 0, &arena, &msg,
+				&e),
+		   ERR_LIMIT);
 	arena_done(&arena);
 	buf_done(&b);
 }
@@ -314,14 +356,17 @@ static void test_limits(void **state UNUSED)
 static void test_every_allocation_fails(void **state UNUSED)
 {
 	static const char text[] =
-		"{\"nodes\":[{\"name\":\"a\",\"tags\":[\"x\",\"y\"],\"hostInfo\":{\"os\":\"linux\"},\"createTime\":"
+		"{\"nodes\":[{\"name\":\"a\",\"tags\":[\"x\",\"y\"],\"hostInfo\":{\"os\":\"linux\"}"
+		",\"createTime\":"
 		"\"2026-11-22T13:30:00Z\"},{\"endpoints\":[\"e\"]}],\"nextPageToken\":\"p\"}";
-	static const char any[] = "{\"code\":1,\"details\":[{\"@type\":\"x/google.rpc.ErrorInfo\",\"metadata\":{\"a\":\"b\"}},"
+	static const char any[] = "{\"code\":1,\"details\":[{\"@type\":\"x/"
+				  "google.rpc.ErrorInfo\",\"metadata\":{\"a\":\"b\"}},"
 				  "{\"@type\":\"x/google.protobuf.FieldMask\",\"value\":\"a,b\"}]}";
 	const struct {
 		const ProtobufCMessageDescriptor *desc;
 		const char *text;
-	} cases[] = {{&skerry__v1__list_nodes_response__descriptor, text}, {&google__rpc__status__descriptor, any}};
+	} cases[] = {{&skerry__v1__list_nodes_response__descriptor, text},
+		     {&google__rpc__status__descriptor, any}};
 
 	TEST_TABLE(c, cases)
 	{
@@ -352,10 +397,12 @@ static void test_odd_messages(void **state UNUSED)
 	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
 	Google__Protobuf__Duration d = GOOGLE__PROTOBUF__DURATION__INIT;
 	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
-	Google__Rpc__ErrorInfo__MetadataEntry one = GOOGLE__RPC__ERROR_INFO__METADATA_ENTRY__INIT, two = one;
+	Google__Rpc__ErrorInfo__MetadataEntry one = GOOGLE__RPC__ERROR_INFO__METADATA_ENTRY__INIT,
+					      two = one;
 	Google__Rpc__ErrorInfo__MetadataEntry *entries[] = {&one, &two};
 	Google__Rpc__ErrorInfo info = GOOGLE__RPC__ERROR_INFO__INIT;
-	char url[] = "x/no.Such", known[] = "x/google.rpc.ErrorInfo", key[] = "k", a[] = "a", z[] = "z";
+	char url[] = "x/no.Such", known[] = "x/google.rpc.ErrorInfo", key[] = "k", a[] = "a",
+	     z[] = "z";
 	struct buf b = BUF_INIT;
 
 	ts.seconds = INT64_MAX;
@@ -374,7 +421,8 @@ static void test_odd_messages(void **state UNUSED)
 	buf_reset(&b);
 	any.type_url = known; /* but the bytes are not one */
 	json_pb_write(&any, 0, &b);
-	assert_string_equal(buf_str(&b), "{\"@type\":\"x/google.rpc.ErrorInfo\",\"value\":\"AQI=\"}");
+	assert_string_equal(buf_str(&b),
+			    "{\"@type\":\"x/google.rpc.ErrorInfo\",\"value\":\"AQI=\"}");
 	buf_reset(&b);
 	/* of two entries with one key the last counts */
 	one.key = two.key = key;
@@ -405,7 +453,8 @@ static void test_deep_any(void **state UNUSED)
 	}
 	ProtobufCMessage *msg;
 
-	assert_ok(pb_decode_heap(&google__protobuf__any__descriptor, inner.data, inner.len, NULL, &msg, NULL));
+	assert_ok(pb_decode_heap(&google__protobuf__any__descriptor, inner.data, inner.len, NULL,
+				 &msg, NULL));
 	buf_reset(&b);
 	json_pb_write(msg, 0, &b);
 	assert_in_range(b.len, 1000, 20000);
@@ -422,7 +471,8 @@ static void fill(ProtobufCMessage *msg, struct arena *arena, int depth)
 	for (unsigned i = 0; i < desc->n_fields; i++) {
 		const ProtobufCFieldDescriptor *field = &desc->fields[i];
 		bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
-		char *at = (char *)msg + field->offset, *quantifier = (char *)msg + field->quantifier_offset;
+		char *at = (char *)msg + field->offset,
+		     *quantifier = (char *)msg + field->quantifier_offset;
 		const struct proto_message_info *info;
 		ProtobufCMessage *sub;
 
@@ -436,16 +486,16 @@ static void fill(ProtobufCMessage *msg, struct arena *arena, int depth)
 			*(size_t *)quantifier = 1;
 			*(void **)at = arena_zalloc(arena, 16);
 			at = *(void **)at;
-		} else if (field->label == PROTOBUF_C_LABEL_OPTIONAL && field->type != PROTOBUF_C_TYPE_MESSAGE &&
+		} else if (field->label == PROTOBUF_C_LABEL_OPTIONAL &&
+			   field->type != PROTOBUF_C_TYPE_MESSAGE &&
 			   field->type != PROTOBUF_C_TYPE_STRING) {
 			*(protobuf_c_boolean *)quantifier = true;
 		}
 		switch (field->type) {
-		case PROTOBUF_C_TYPE_STRING:
-			*(char **)at = arena_strdup(arena, "text");
-			break;
+		case PROTOBUF_C_TYPE_STRING: *(char **)at = arena_strdup(arena, "text"); break;
 		case PROTOBUF_C_TYPE_BYTES:
-			*(ProtobufCBinaryData *)at = (ProtobufCBinaryData){4, arena_memdup(arena, "\0\1\2\3", 4)};
+			*(ProtobufCBinaryData *)at =
+				(ProtobufCBinaryData){4, arena_memdup(arena, "\0\1\2\3", 4)};
 			break;
 		case PROTOBUF_C_TYPE_MESSAGE:
 			info = proto_message_info(field->descriptor);
@@ -458,27 +508,20 @@ static void fill(ProtobufCMessage *msg, struct arena *arena, int depth)
 				fill(sub, arena, depth - 1);
 			*(ProtobufCMessage **)at = sub;
 			break;
-		case PROTOBUF_C_TYPE_BOOL:
-			*(protobuf_c_boolean *)at = true;
-			break;
+		case PROTOBUF_C_TYPE_BOOL: *(protobuf_c_boolean *)at = true; break;
 		case PROTOBUF_C_TYPE_ENUM:
-			*(int *)at = ((const ProtobufCEnumDescriptor *)field->descriptor)->values[0].value;
+			*(int *)at = ((const ProtobufCEnumDescriptor *)field->descriptor)
+					     ->values[0]
+					     .value;
 			break;
-		case PROTOBUF_C_TYPE_DOUBLE:
-			*(double *)at = 0.1;
-			break;
-		case PROTOBUF_C_TYPE_FLOAT:
-			*(float *)at = 0.5f;
-			break;
+		case PROTOBUF_C_TYPE_DOUBLE: *(double *)at = 0.1; break;
+		case PROTOBUF_C_TYPE_FLOAT: *(float *)at = 0.5f; break;
 		case PROTOBUF_C_TYPE_INT64:
 		case PROTOBUF_C_TYPE_UINT64:
 		case PROTOBUF_C_TYPE_SINT64:
 		case PROTOBUF_C_TYPE_FIXED64:
-		case PROTOBUF_C_TYPE_SFIXED64:
-			*(int64_t *)at = INT64_MAX;
-			break;
-		default:
-			*(int32_t *)at = 12345;
+		case PROTOBUF_C_TYPE_SFIXED64: *(int64_t *)at = INT64_MAX; break;
+		default: *(int32_t *)at = 12345;
 		}
 	}
 }
@@ -521,14 +564,10 @@ static void test_every_type(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forms),
-		cmocka_unit_test(test_flags),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_ignore_unknown),
-		cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_every_allocation_fails),
-		cmocka_unit_test(test_odd_messages),
-		cmocka_unit_test(test_deep_any),
+		cmocka_unit_test(test_forms),        cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_refused),      cmocka_unit_test(test_ignore_unknown),
+		cmocka_unit_test(test_limits),       cmocka_unit_test(test_every_allocation_fails),
+		cmocka_unit_test(test_odd_messages), cmocka_unit_test(test_deep_any),
 		cmocka_unit_test(test_every_type),
 	};
 

@@ -9,10 +9,10 @@
 #include "proto/pb_util.h"
 #include "skerry/v1/agent.pb-c.h"
 
-#define PEER	 (&skerry__v1__netmap_peer__descriptor)
+#define PEER     (&skerry__v1__netmap_peer__descriptor)
 #define ENDPOINT (&skerry__v1__endpoint__descriptor)
-#define DELTA	 (&skerry__v1__netmap_delta__descriptor)
-#define TYPE	 (&google__protobuf__descriptor_proto__descriptor)
+#define DELTA    (&skerry__v1__netmap_delta__descriptor)
+#define TYPE     (&google__protobuf__descriptor_proto__descriptor)
 
 static void put_varint(struct buf *b, uint64_t v)
 {
@@ -43,7 +43,8 @@ static void wrap(struct buf *b, uint32_t field)
 	*b = out;
 }
 
-static int check(const ProtobufCMessageDescriptor *desc, const struct buf *b, const struct pb_opts *opts, struct err *e)
+static int check(const ProtobufCMessageDescriptor *desc, const struct buf *b,
+		 const struct pb_opts *opts, struct err *e)
 {
 	/* exactly as many bytes, so that a sanitizer sees a read past the end */
 	uint8_t *copy = malloc(b->len ? b->len : 1);
@@ -68,43 +69,54 @@ static void test_wire_faults(void **state UNUSED)
 	} cases[] = {
 		{"empty", PEER, "", 0, 0, "", ""},
 		{"a number", PEER, "\x08\x01", 2, 0, "", ""},
-		{"longest number", PEER, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, 0, "", ""},
-		{"too long number", PEER, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, ERR_INVALID, "node_id",
-		 "cut short"},
+		{"longest number", PEER, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, 0, "",
+		 ""},
+		{"too long number", PEER, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12,
+		 ERR_INVALID, "node_id", "cut short"},
 		{"number cut", PEER, "\x08\x80", 2, ERR_INVALID, "node_id", "cut short"},
 		{"value missing", PEER, "\x08", 1, ERR_INVALID, "node_id", "cut short"},
 		{"field 0", PEER, "\x00\x01", 2, ERR_INVALID, "", "bad field number"},
 		{"tag cut", PEER, "\x80", 1, ERR_INVALID, "", "bad field number"},
-		{"tag of six bytes", PEER, "\x88\x80\x80\x80\x80\x00\x01", 7, ERR_INVALID, "", "bad field number"},
-		{"tag over 32 bits", PEER, "\x88\x80\x80\x80\x10\x01", 6, ERR_INVALID, "", "bad field number"},
+		{"tag of six bytes", PEER, "\x88\x80\x80\x80\x80\x00\x01", 7, ERR_INVALID, "",
+		 "bad field number"},
+		{"tag over 32 bits", PEER, "\x88\x80\x80\x80\x10\x01", 6, ERR_INVALID, "",
+		 "bad field number"},
 		{"group", PEER, "\x0b\x0c", 2, ERR_INVALID, "", "wire type"},
 		{"end of group", PEER, "\x0c", 1, ERR_INVALID, "", "wire type"},
 		{"wire type 6", PEER, "\x0e", 1, ERR_INVALID, "", "wire type"},
 		{"wire type 7", PEER, "\x0f", 1, ERR_INVALID, "", "wire type"},
 		{"text as number", PEER, "\x10\x01", 2, ERR_INVALID, "stable_id", "another type"},
 		{"number as text", PEER, "\x0a\x01x", 3, ERR_INVALID, "node_id", "another type"},
-		{"number as fixed32", PEER, "\x0d\x01\x02\x03\x04", 5, ERR_INVALID, "node_id", "another type"},
+		{"number as fixed32", PEER, "\x0d\x01\x02\x03\x04", 5, ERR_INVALID, "node_id",
+		 "another type"},
 		{"text", PEER, "\x12\x02hi", 4, 0, "", ""},
 		{"text cut", PEER, "\x12\x03hi", 4, ERR_INVALID, "stable_id", "cut short"},
-		{"length over everything", PEER, "\x12\xff\xff\xff\xff\x0f", 6, ERR_INVALID, "stable_id", "cut short"},
-		{"length of six bytes", PEER, "\x12\x80\x80\x80\x80\x80\x00", 7, ERR_INVALID, "stable_id", "cut short"},
-		{"NUL in text", PEER, "\x12\x03"
-				      "a\0b",
+		{"length over everything", PEER, "\x12\xff\xff\xff\xff\x0f", 6, ERR_INVALID,
+		 "stable_id", "cut short"},
+		{"length of six bytes", PEER, "\x12\x80\x80\x80\x80\x80\x00", 7, ERR_INVALID,
+		 "stable_id", "cut short"},
+		{"NUL in text", PEER,
+		 "\x12\x03"
+		 "a\0b",
 		 5, ERR_INVALID, "stable_id", "NUL"},
 		{"bad UTF-8", PEER, "\x12\x02\xc3\x28", 4, ERR_INVALID, "stable_id", "UTF-8"},
 		{"overlong UTF-8", PEER, "\x12\x02\xc0\x80", 4, ERR_INVALID, "stable_id", "UTF-8"},
 		{"surrogate", PEER, "\x12\x03\xed\xa0\x80", 5, ERR_INVALID, "stable_id", "UTF-8"},
 		{"bytes may be anything", PEER, "\x2a\x03\x00\xff\xfe", 5, 0, "", ""},
-		{"second of two texts", PEER, "\x4a\x01x\x4a\x01\xff", 6, ERR_INVALID, "tags[1]", "UTF-8"},
+		{"second of two texts", PEER, "\x4a\x01x\x4a\x01\xff", 6, ERR_INVALID, "tags[1]",
+		 "UTF-8"},
 		{"unknown field", PEER, "\xa0\x06\x01", 3, 0, "", ""},
 		{"unknown field cut", PEER, "\xa2\x06\x05x", 4, ERR_INVALID, "", "cut short"},
 		{"unknown enum value", ENDPOINT, "\x18\x63", 2, 0, "", ""},
 		{"packed", DELTA, "\x22\x03\x01\x02\x03", 5, 0, "", ""},
 		{"unpacked", DELTA, "\x20\x01\x20\x02", 4, 0, "", ""},
-		{"packed cut", DELTA, "\x22\x02\x01\x80", 4, ERR_INVALID, "removed[0]", "cut short"},
-		{"singular message twice", DELTA, "\x0a\x00\x0a\x00", 4, ERR_INVALID, "revision", "twice"},
+		{"packed cut", DELTA, "\x22\x02\x01\x80", 4, ERR_INVALID, "removed[0]",
+		 "cut short"},
+		{"singular message twice", DELTA, "\x0a\x00\x0a\x00", 4, ERR_INVALID, "revision",
+		 "twice"},
 		{"repeated message twice", DELTA, "\x1a\x00\x1a\x00", 4, 0, "", ""},
-		{"the third of a list", DELTA, "\x1a\x00\x1a\x00\x1a\x02\x12\x01", 8, ERR_INVALID, "peers[2].stable_id", "cut"},
+		{"the third of a list", DELTA, "\x1a\x00\x1a\x00\x1a\x02\x12\x01", 8, ERR_INVALID,
+		 "peers[2].stable_id", "cut"},
 	};
 
 	TEST_TABLE(c, cases)
@@ -116,11 +128,14 @@ static void test_wire_faults(void **state UNUSED)
 		buf_append(&b, c->bytes, c->len);
 		rv = check(c->desc, &b, NULL, &e);
 		if (rv != c->code)
-			TEST_FAIL("%s: %s, expected %s (%s)", c->what, err_name(rv), err_name(c->code), e.msg);
+			TEST_FAIL("%s: %s, expected %s (%s)", c->what, err_name(rv),
+				  err_name(c->code), e.msg);
 		if (rv < 0) {
 			assert_string_equal(e.field, c->field);
 			assert_contains(e.msg, c->text);
-			assert_contains(e.msg, c->desc == DELTA && strchr(c->field, '.') ? PEER->name : c->desc->name);
+			assert_contains(e.msg, c->desc == DELTA && strchr(c->field, '.')
+						       ? PEER->name
+						       : c->desc->name);
 			/* details are optional */
 			assert_err(check(c->desc, &b, NULL, NULL), c->code);
 		}
@@ -292,8 +307,9 @@ static void test_long_path(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_wire_faults), cmocka_unit_test(test_every_cut), cmocka_unit_test(test_depth),
-		cmocka_unit_test(test_elements),    cmocka_unit_test(test_unknown),   cmocka_unit_test(test_long_path),
+		cmocka_unit_test(test_wire_faults), cmocka_unit_test(test_every_cut),
+		cmocka_unit_test(test_depth),       cmocka_unit_test(test_elements),
+		cmocka_unit_test(test_unknown),     cmocka_unit_test(test_long_path),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

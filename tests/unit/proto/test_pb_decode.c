@@ -16,9 +16,12 @@
 static void pack_chunk(struct buf *out, unsigned n)
 {
 	Skerry__V1__NetmapChunk chunk = SKERRY__V1__NETMAP_CHUNK__INIT;
-	Skerry__V1__NetmapPeer *peers = calloc(n, sizeof(*peers)), **list = calloc(n, sizeof(*list));
-	Skerry__V1__PeerPresence *presence = calloc(n, sizeof(*presence)), **seen = calloc(n, sizeof(*seen));
-	Skerry__V1__Endpoint endpoint = SKERRY__V1__ENDPOINT__INIT, *endpoints[] = {&endpoint, &endpoint, &endpoint};
+	Skerry__V1__NetmapPeer *peers = calloc(n, sizeof(*peers)),
+			       **list = calloc(n, sizeof(*list));
+	Skerry__V1__PeerPresence *presence = calloc(n, sizeof(*presence)),
+				 **seen = calloc(n, sizeof(*seen));
+	Skerry__V1__Endpoint endpoint = SKERRY__V1__ENDPOINT__INIT,
+			     *endpoints[] = {&endpoint, &endpoint, &endpoint};
 	Google__Protobuf__Timestamp time;
 	static uint8_t key[32] = {7};
 	ProtobufCBinaryData addresses[] = {{4, key}, {16, key}};
@@ -187,8 +190,10 @@ static void test_refused_before_decoding(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),	       cmocka_unit_test(test_small_elements_fit),
-		cmocka_unit_test(test_amplification),	       cmocka_unit_test(test_every_allocation_fails),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_small_elements_fit),
+		cmocka_unit_test(test_amplification),
+		cmocka_unit_test(test_every_allocation_fails),
 		cmocka_unit_test(test_refused_before_decoding),
 	};
 

@@ -33,7 +33,8 @@ static void test_methods(void **state UNUSED)
 	assert_false(watch->client_streaming);
 	assert_int_equal(watch->credential, SKERRY__V1__CREDENTIAL__CREDENTIAL_DEVICE);
 	assert_true(proto_method_find("/skerry.v1.UserService/DeleteUser")->write);
-	assert_true(proto_method_find("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")->client_streaming);
+	assert_true(proto_method_find("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+			    ->client_streaming);
 
 	assert_null(proto_method_find("/skerry.v1.NodeService/getNode"));
 	assert_null(proto_method_find("skerry.v1.NodeService/GetNode"));
@@ -124,7 +125,8 @@ static void test_symbols(void **state UNUSED)
 		{"google.rpc.BadRequest.FieldViolation", "google/rpc/error_details.proto"},
 		{"grpc.health.v1.HealthCheckResponse.ServingStatus", "grpc/health/v1/health.proto"},
 		{"grpc.health.v1.HealthCheckResponse.SERVING", "grpc/health/v1/health.proto"},
-		{"grpc.reflection.v1alpha.ServerReflection", "grpc/reflection/v1alpha/reflection.proto"},
+		{"grpc.reflection.v1alpha.ServerReflection",
+		 "grpc/reflection/v1alpha/reflection.proto"},
 		{"google.protobuf.Timestamp", "google/protobuf/timestamp.proto"},
 		{"skerry.v1", NULL},
 		{".skerry.v1.AgentService", NULL},
@@ -165,7 +167,8 @@ static void test_services(void **state UNUSED)
 
 static void test_messages(void **state UNUSED)
 {
-	const struct proto_message_info *info = proto_message_info(&skerry__v1__node__descriptor), *m;
+	const struct proto_message_info *info = proto_message_info(&skerry__v1__node__descriptor),
+					*m;
 	ProtobufCMessageDescriptor other = skerry__v1__node__descriptor;
 	size_t n;
 
@@ -174,7 +177,8 @@ static void test_messages(void **state UNUSED)
 	assert_string_equal(info->json_names[1], "stableId");
 	assert_string_equal(info->json_names[2], "givenName");
 	assert_false(info->map_entry);
-	assert_int_equal(proto_message_find("google.protobuf.Timestamp")->kind, PROTO_JSON_TIMESTAMP);
+	assert_int_equal(proto_message_find("google.protobuf.Timestamp")->kind,
+			 PROTO_JSON_TIMESTAMP);
 	assert_true(proto_message_find("google.rpc.ErrorInfo.MetadataEntry")->map_entry);
 	assert_null(proto_message_find("Node"));
 	/* a stranger's type with the same name is not it */
@@ -183,7 +187,8 @@ static void test_messages(void **state UNUSED)
 		assert_string_equal(m->name, m->desc->name);
 		for (unsigned i = 0; i < m->desc->n_fields; i++) {
 			assert_non_null(m->json_names[i]);
-			assert_int_equal(tolower(m->json_names[i][0]), tolower(m->desc->fields[i].name[0]));
+			assert_int_equal(tolower(m->json_names[i][0]),
+					 tolower(m->desc->fields[i].name[0]));
 			/* the order that both rely on */
 			if (i)
 				assert_true(m->desc->fields[i - 1].id < m->desc->fields[i].id);
@@ -195,8 +200,9 @@ static void test_messages(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_methods), cmocka_unit_test(test_methods_all), cmocka_unit_test(test_files),
-		cmocka_unit_test(test_symbols), cmocka_unit_test(test_services),    cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_methods),  cmocka_unit_test(test_methods_all),
+		cmocka_unit_test(test_files),    cmocka_unit_test(test_symbols),
+		cmocka_unit_test(test_services), cmocka_unit_test(test_messages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
