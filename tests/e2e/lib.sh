@@ -57,7 +57,7 @@ lab_begin()
 lab_end()
 {
 	local rv=$cleanup_rv host pid
-	if [ "$rv" -ne 0 ] && [ "$rv" -ne 77 ] && [ "$rv" -ne 130 ] && [ -z "${lab_quiet:-}" ]; then
+	if [ "$rv" -ne 0 ] && [ "$rv" -ne 77 ] && [ "$rv" -ne 130 ] && [ "$rv" -ne 143 ] && [ -z "${lab_quiet:-}" ]; then
 		lab_logs 40
 	fi
 	for host in "${!holder[@]}"; do
