@@ -295,6 +295,11 @@ static void look_up(struct watch_call *w)
 	}
 	if (rc >= 0)
 		rc = check_clone(w, cluster_read_kv(read), n, &arena, &err);
+	/* Here and not at the call's beginning: two with one session may have waited side by side. */
+	if (rc >= 0 && agent_device_find(s, w->machine, w->req->session))
+		rc = err_reason(&err, ERR_EXISTS, "SESSION_IN_USE",
+				"session %llu of this device is attached here already",
+				(unsigned long long)w->req->session);
 	if (read)
 		cluster_read_end(read);
 	if (rc >= 0)
@@ -328,10 +333,6 @@ void agent_watch(void *arg, struct rpc_call *call, const ProtobufCMessage *msg)
 	if (rc >= 0 && (!*req->instance_id || strlen(req->instance_id) > LIM_REQUEST_ID_BYTES))
 		rc = err_field(&err, ERR_INVALID, "instance_id",
 			       "an instance id has 1 to %d characters", LIM_REQUEST_ID_BYTES);
-	if (rc >= 0 && agent_device_find(s, machine, req->session))
-		rc = err_reason(&err, ERR_EXISTS, "SESSION_IN_USE",
-				"session %llu of this device is attached here already",
-				(unsigned long long)req->session);
 	if (rc < 0) {
 		rpc_call_finish(call, &err);
 		return;

@@ -193,7 +193,7 @@ static int begin(const char *dir, struct keyfile *keys, int *ret_lock, struct lo
 	if (rc >= 0) {
 		rc = file_lock(lock, err);
 		*ret_lock = rc;
-		if (rc < 0)
+		if (rc == ERR_EXISTS)
 			err_prefix(err, "stop the daemon first");
 	}
 	mem_free(lock);
