@@ -39,6 +39,20 @@ static void on_done(void *arg)
 	p->probe_channel = NULL;
 }
 
+/* A standby cannot be elected: its race would only use up the next one. */
+static bool votes_here(struct peer *p)
+{
+	struct link_state s;
+
+	link_state(p->cluster, &s);
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.server[i].id == p->self) {
+			return s.server[i].role == LINK_VOTER;
+		}
+	}
+	return false;
+}
+
 static void finish(struct peer *p, enum probe_verdict v)
 {
 	uint64_t id = p->probe.leader;
@@ -49,7 +63,7 @@ static void finish(struct peer *p, enum probe_verdict v)
 	case PROBE_LOST:
 		METRICS_COUNT("skerry_peer_probe_lost_total",
 			      "Probes that found the leader's process gone", 1);
-		if (p->leader == id && p->term == p->probe.term &&
+		if (p->leader == id && p->term == p->probe.term && votes_here(p) &&
 		    probe_may_race(&p->last_race_ms, clock_mono_ms())) {
 			LOG_DEBUG("peer: the leader %" PRIu64 " is gone: election", id);
 			link_leader_lost(p->cluster, id);

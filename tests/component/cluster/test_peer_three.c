@@ -210,7 +210,7 @@ static void test_kill_leader(void **state)
 {
 	enum { KILLS = 5 };
 	struct fixture *f = *state;
-	uint64_t ms[KILLS], last = 0;
+	uint64_t ms[KILLS], last = clock_mono_ms();
 
 	for (int k = 0; k < KILLS; k++) {
 		struct node *lead = leader(f), *other = follower(f, lead);
