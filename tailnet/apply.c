@@ -41,6 +41,7 @@ static const struct command_row rows[] = {
 	[BODY(DIGEST_MARKER)] = {cmd_digest_marker, 0},
 	[BODY(RAISE_FEATURE_LEVEL)] = {cmd_raise_feature_level, ORIGIN},
 	[BODY(SECRET_PUT)] = {cmd_secret_put, ORIGIN},
+	[BODY(EPOCH_BEGIN)] = {cmd_epoch_begin, 0},
 	[BODY(TAILNET_CREATE)] = {cmd_tailnet_create, GROWS | ORIGIN},
 	[BODY(TAILNET_UPDATE)] = {cmd_tailnet_update, GROWS | ORIGIN},
 	[BODY(TAILNET_DELETE)] = {cmd_tailnet_delete, ORIGIN},

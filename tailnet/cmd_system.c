@@ -496,3 +496,104 @@ int cmd_secret_put(struct state *st)
 	}
 	return ACCEPT;
 }
+
+/* ---- a new epoch ---- */
+
+/* Unused tokens may have been used in the epoch that is lost. */
+static void join_tokens_revoke(struct state *st)
+{
+	struct skey k, prefix;
+	struct slice key, v;
+	bool more;
+
+	skey_init(&prefix, TABLE_JOIN_TOKEN);
+	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
+	     more && skey_table(key) == TABLE_JOIN_TOKEN;
+	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
+		JoinTokenRecord *t;
+
+		skey_bytes(&k, TABLE_JOIN_TOKEN, (const uint8_t *)key.data + 1, key.len - 1);
+		t = st_get(st, skey_slice(&k), REC(join_token_record));
+		if (t != NULL && t->used_by == 0 && !t->revoked) {
+			t->revoked = true;
+			state_put(st, skey_slice(&k), t, NULL);
+		}
+	}
+}
+
+/* Every lighthouse but `id` is removed; nobody is attached anywhere. */
+static void members_bar(struct state *st, uint64_t id)
+{
+	struct skey k, prefix;
+	struct slice key, v;
+	bool more;
+
+	skey_init(&prefix, TABLE_MEMBER);
+	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
+	     more && skey_table(key) == TABLE_MEMBER;
+	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
+		MemberRecord *m;
+
+		skey_bytes(&k, TABLE_MEMBER, (const uint8_t *)key.data + 1, key.len - 1);
+		m = st_get(st, skey_slice(&k), REC(member_record));
+		if (m == NULL) {
+			break;
+		}
+		sessions_end(st, m->id);
+		origin_forget(st, m->id);
+		if (m->id != id && m->kind != MEMBER_KIND(REMOVED)) {
+			m->kind = MEMBER_KIND(REMOVED);
+			m->incarnation = 0;
+			st_put_member(st, m);
+		}
+	}
+}
+
+int cmd_epoch_begin(struct state *st)
+{
+	const Skerry__Internal__V1__EpochBegin *c = st->cmd->epoch_begin;
+	const MemberRecord *old;
+	MemberRecord m;
+
+	if (!st->ctx->offline) {
+		return refuse(
+			st, CODE_DENIED, "EPOCH", "",
+			"a new epoch is begun by a lighthouse that is alone and does not run");
+	}
+	if (c->epoch == 0 || c->epoch >> 63 != 0 || c->epoch == st->meta->epoch) {
+		return refuse(st, CODE_INVALID, "", "epoch",
+			      "an epoch is a number from 1 to 2^63-1 that was not used before");
+	}
+	if (c->revision_step >> 40 != 0) {
+		return refuse(st, CODE_INVALID, "", "revision_step",
+			      "the revision goes on by less than 2^40");
+	}
+	if (valid_member(st, c->member) == REFUSE ||
+	    valid_features(st, c->member->feature_min, c->member->feature_max) == REFUSE) {
+		return REFUSE;
+	}
+	old = st_member(st, c->member->id);
+	if (old != NULL && (old->kind == MEMBER_KIND(REMOVED) ||
+			    !bytes_equal(old->public_key, c->member->public_key))) {
+		return refuse(st, CODE_DENIED, "NOT_A_MEMBER", "member",
+			      "lighthouse %llu was removed from this cluster or had another key",
+			      (unsigned long long)c->member->id);
+	}
+
+	st->revision += c->revision_step;
+	st->meta->epoch = c->epoch;
+	st->meta->leader_since_ms = st->now;
+	join_tokens_revoke(st);
+	members_bar(st, c->member->id);
+	m = *c->member;
+	m.kind = MEMBER_KIND(VOTER);
+	m.create_ms = old != NULL ? old->create_ms : st->now;
+	m.incarnation = 0;
+	m.last_incarnation = 0;
+	m.revision = old != NULL ? old->revision : 0;
+	st_put_member(st, &m);
+	st_audit(st, 0, c->restored ? "cluster.restore" : "cluster.recover",
+		 st_name(st, RESOURCE_MEMBER, 0, m.id), "new epoch, %s alone", m.name);
+	st_answer(st, RESOURCE_MEMBER, 0, m.id);
+	return ACCEPT;
+}

@@ -14,6 +14,7 @@ int cmd_tick(struct state *st);
 int cmd_digest_marker(struct state *st);
 int cmd_raise_feature_level(struct state *st);
 int cmd_secret_put(struct state *st);
+int cmd_epoch_begin(struct state *st);
 int cmd_tailnet_create(struct state *st);
 int cmd_tailnet_update(struct state *st);
 int cmd_tailnet_delete(struct state *st);

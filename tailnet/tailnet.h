@@ -45,6 +45,7 @@ struct change {
 struct apply_context {
 	uint64_t time_ms;    /* the leader's stamp of the group */
 	uint64_t raft_index; /* of the entry */
+	bool offline;        /* not from a log: EpochBegin is taken from here alone */
 	bool leader_gap; /* there was no leader before this group: presence and ephemeral deadlines start anew */
 };
 

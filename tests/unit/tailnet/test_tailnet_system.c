@@ -135,6 +135,66 @@ static void test_feature_level_and_secrets(void **state UNUSED)
 	world_close(&w);
 }
 
+/* ---- a new epoch ---- */
+
+static Command *epoch_command(struct world *w, uint64_t number, uint64_t member, uint64_t key)
+{
+	Command *c = world_command(w, 0);
+	Skerry__Internal__V1__EpochBegin *e = WBODY(w, c, EPOCH_BEGIN, epoch_begin, EpochBegin);
+
+	e->epoch = number;
+	e->revision_step = 1ull << 32;
+	e->restored = true;
+	e->member = world_member(w, member);
+	e->member->public_key = world_fill(w, 44, 1000 + key);
+	return c;
+}
+
+static void test_epoch(void **state UNUSED)
+{
+	struct world w;
+	JoinTokenRecord *t;
+	MemberRecord *m;
+	Presence *p;
+	uint64_t node, revision;
+	Command *c;
+
+	world_open_two(&w, 2);
+	node = world_add(&w, 1, 1, "a");
+	world_do(&w, world_session(&w, 1, node, 1, false, false));
+	world_do(&w, token_command(&w, 50));
+
+	w.offline = true;
+	world_refuse(&w, epoch_command(&w, world_meta(&w, 0)->epoch, 900, 9), 3, "");
+	world_refuse(&w, epoch_command(&w, 0, 900, 9), 3, "");
+	c = epoch_command(&w, 1234, 900, 9);
+	c->epoch_begin->revision_step = 1ull << 40;
+	world_refuse(&w, c, 3, "");
+	/* Nobody proposes it while the cluster runs, and no other key speaks for a member. */
+	w.offline = false;
+	world_refuse(&w, epoch_command(&w, 1234, 900, 9), 7, "EPOCH");
+	w.offline = true;
+	world_refuse(&w, epoch_command(&w, 1234, 1, 99), 7, "NOT_A_MEMBER");
+
+	revision = world_meta(&w, 0)->revision;
+	world_do(&w, epoch_command(&w, 1234, 900, 9));
+	assert_int_equal(world_meta(&w, 0)->epoch, 1234);
+	assert_int_equal(world_meta(&w, 0)->revision, revision + 1 + (1ull << 32));
+	assert_ok(query_member(&w.kv[0], 1, &w.arena, &m));
+	assert_int_equal(m->kind, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED);
+	assert_int_equal(m->incarnation, 0);
+	assert_ok(query_member(&w.kv[0], 900, &w.arena, &m));
+	assert_int_equal(m->kind, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER);
+	assert_ok(query_presence(&w.kv[0], 1, node, &w.arena, &p));
+	assert_true(p->lost_ms != 0);
+	assert_ok(query_join_token(&w.kv[0], 50, 0, &w.arena, &t));
+	assert_true(t->revoked);
+	assert_ok(tailnet_check(&w.kv[0], NULL));
+	/* A removed one does not come back by this door either. */
+	world_refuse(&w, epoch_command(&w, 1235, 1, 1), 7, "NOT_A_MEMBER");
+	world_close(&w);
+}
+
 /* ---- tailnets, users, keys ---- */
 
 static void test_tailnets(void **state UNUSED)
@@ -666,6 +726,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_join),
 		cmocka_unit_test(test_feature_level_and_secrets),
+		cmocka_unit_test(test_epoch),
 		cmocka_unit_test(test_tailnets),
 		cmocka_unit_test(test_users_and_keys),
 		cmocka_unit_test(test_origin),

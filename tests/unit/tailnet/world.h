@@ -29,7 +29,7 @@ struct world {
 	uint64_t now;
 	uint64_t index;
 	uint64_t seed;
-	bool leader_gap;
+	bool leader_gap, offline;
 	bool unchecked; /* skips the invariants: for long runs that check now and then */
 	uint64_t key_id;
 };
@@ -127,8 +127,10 @@ static inline void world_check(struct world *w)
 /* Applies it everywhere; the answer is w->r. Returns its code. */
 static inline int world_apply(struct world *w, Command *c)
 {
-	struct apply_context ctx = {
-		.time_ms = w->now, .raft_index = ++w->index, .leader_gap = w->leader_gap};
+	struct apply_context ctx = {.time_ms = w->now,
+				    .raft_index = ++w->index,
+				    .leader_gap = w->leader_gap,
+				    .offline = w->offline};
 	struct kv_overlay *o = kv_overlay_new(&w->kv[0]);
 	struct kv okv = kv_overlay_kv(o);
 	struct apply_result pre, b;
