@@ -602,6 +602,11 @@ void cluster_free(struct cluster *c)
 	c->ops = NULL;
 	early_connects(c);
 	loop_free(c->loop);
+	pthread_mutex_lock(&c->seen_lock);
+	while (c->backups > 0) {
+		pthread_cond_wait(&c->closed_cond, &c->seen_lock);
+	}
+	pthread_mutex_unlock(&c->seen_lock);
 	store_close(c->store);
 	propose_done(c);
 	changes_done(c);

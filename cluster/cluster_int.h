@@ -82,8 +82,9 @@ struct cluster {
 	/* What other threads see; written by the raft thread. */
 	pthread_mutex_t seen_lock;
 	pthread_cond_t closed_cond;
-	bool closed;  /* consensus has ended */
-	bool running; /* the thread was started */
+	bool closed;      /* consensus has ended */
+	unsigned backups; /* workers that read the store; closed_cond tells of each end */
+	bool running;     /* the thread was started */
 	struct link_state state;
 	struct state_view view;
 	uint64_t heard_ms;

@@ -34,38 +34,34 @@ void keyfile_done(struct keyfile *k)
 	memset(k, 0, sizeof(*k));
 }
 
-int keyfile_new(const char *name, const char *peer_address, const char *api_url, int64_t now_ms,
-		struct keyfile *ret, struct pki_ca *ret_ca, struct err *err)
+int keyfile_issue(const struct pki_ca *ca, const uint8_t cluster_key[PKI_KEY], const char *name,
+		  const char *peer_address, const char *api_url, int64_t now_ms,
+		  struct keyfile *ret, struct err *err)
 {
-	struct keyfile k = {.cluster_id = rand_id63(), .lighthouse_id = rand_id63()};
-	struct pki_ca ca = {0};
+	struct keyfile k = {.cluster_id = ca->cluster, .lighthouse_id = rand_id63()};
 	struct buf node = BUF_INIT, api = BUF_INIT;
 	uint8_t spki[PKI_SPKI_MAX];
 	size_t n;
-	int r = pki_ca_new(k.cluster_id, now_ms, &ca, err);
+	int r = x509_key_new(X509_KEY_P256, &k.node_key, err);
 
-	if (r >= 0) {
-		r = x509_key_new(X509_KEY_P256, &k.node_key, err);
-	}
 	if (r >= 0) {
 		r = x509_key_new(X509_KEY_P256, &k.api_key, err);
 	}
 	if (r >= 0) {
 		n = pki_spki(k.node_key, spki);
-		r = pki_issue_peer(&ca, k.lighthouse_id, spki, n, now_ms, &node, err);
+		r = pki_issue_peer(ca, k.lighthouse_id, spki, n, now_ms, &node, err);
 	}
 	if (r >= 0) {
 		n = pki_spki(k.api_key, spki);
-		r = pki_issue_api(&ca, k.lighthouse_id, spki, n, api_url, now_ms, &api, err);
+		r = pki_issue_api(ca, k.lighthouse_id, spki, n, api_url, now_ms, &api, err);
 	}
 	if (r >= 0) {
-		r = pki_pin(ca.cert_pem, k.ca_pin, err);
+		r = pki_pin(ca->cert_pem, k.ca_pin, err);
 	}
 	if (r < 0) {
 		buf_done(&node);
 		buf_done(&api);
 		keyfile_done(&k);
-		pki_ca_done(&ca);
 		return r;
 	}
 	k.name = mem_strdup(name);
@@ -73,10 +69,31 @@ int keyfile_new(const char *name, const char *peer_address, const char *api_url,
 	k.api_url = mem_strdup(api_url);
 	k.node_cert_pem = buf_take(&node, NULL);
 	k.api_cert_pem = buf_take(&api, NULL);
-	k.ca_cert_pem = mem_strdup(ca.cert_pem);
+	k.ca_cert_pem = mem_strdup(ca->cert_pem);
 	k.cluster_key = secret_alloc(PKI_KEY);
-	rand_bytes(k.cluster_key, PKI_KEY);
+	memcpy(k.cluster_key, cluster_key, PKI_KEY);
 	*ret = k;
+	return 0;
+}
+
+int keyfile_new(const char *name, const char *peer_address, const char *api_url, int64_t now_ms,
+		struct keyfile *ret, struct pki_ca *ret_ca, struct err *err)
+{
+	struct pki_ca ca = {0};
+	uint8_t *key;
+	int r = pki_ca_new(rand_id63(), now_ms, &ca, err);
+
+	if (r < 0) {
+		return r;
+	}
+	key = secret_alloc(PKI_KEY);
+	rand_bytes(key, PKI_KEY);
+	r = keyfile_issue(&ca, key, name, peer_address, api_url, now_ms, ret, err);
+	secret_free(key);
+	if (r < 0) {
+		pki_ca_done(&ca);
+		return r;
+	}
 	*ret_ca = ca;
 	return 0;
 }
@@ -328,23 +345,30 @@ static int read_cert(const char *dir, const char *file, const struct x509_key *k
 	return 0;
 }
 
+int keyfile_cluster_key_parse(const char *text, size_t len, uint8_t ret_key[PKI_KEY],
+			      struct err *err)
+{
+	while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == ' ')) {
+		len--;
+	}
+	if (hex_decode(text, len, ret_key, PKI_KEY) != PKI_KEY) {
+		return err_set(err, ERR_INVALID, "a cluster.key holds %d bytes in hex", PKI_KEY);
+	}
+	return 0;
+}
+
 static int read_cluster_key(const char *dir, uint8_t **ret, struct err *err)
 {
 	struct buf b = BUF_INIT;
 	uint8_t *key;
-	size_t n;
 	int r = read_text(dir, "cluster.key", &b, err);
 
 	if (r < 0) {
 		buf_wipe(&b);
 		return r;
 	}
-	n = b.len;
-	while (n > 0 && (b.data[n - 1] == '\n' || b.data[n - 1] == ' ')) {
-		n--;
-	}
 	key = secret_alloc(PKI_KEY);
-	if (hex_decode((const char *)b.data, n, key, PKI_KEY) != PKI_KEY) {
+	if (keyfile_cluster_key_parse((const char *)b.data, b.len, key, NULL) < 0) {
 		secret_free(key);
 		r = err_set(err, ERR_CORRUPT, "%s/cluster.key does not hold %d bytes in hex", dir,
 			    PKI_KEY);

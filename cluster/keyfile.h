@@ -52,6 +52,14 @@ MUST_CHECK int keyfile_new(const char *name, const char *peer_address, const cha
 			   int64_t now_ms, struct keyfile *ret, struct pki_ca *ret_ca,
 			   struct err *err);
 
+/*
+ * The identity of a new lighthouse of a cluster whose CA and cluster.key are at hand: draws its id and keys, issues its
+ * certificates. Writes nothing.
+ */
+MUST_CHECK int keyfile_issue(const struct pki_ca *ca, const uint8_t cluster_key[PKI_KEY],
+			     const char *name, const char *peer_address, const char *api_url,
+			     int64_t now_ms, struct keyfile *ret, struct err *err);
+
 /* True when the directory holds an identity (whether it can be read or not). */
 bool keyfile_exists(const char *dir);
 
@@ -81,5 +89,8 @@ MUST_CHECK int keyfile_read(const char *dir, struct keyfile *ret, struct err *er
  * caller wipes it (secret_wipe) and frees it (mem_free).
  */
 char *keyfile_recovery(const uint8_t cluster_key[PKI_KEY]) MUST_CHECK;
+/* The content of a file cluster.key: hex, blanks at the end do not matter. ERR_INVALID. */
+MUST_CHECK int keyfile_cluster_key_parse(const char *text, size_t len, uint8_t ret_key[PKI_KEY],
+					 struct err *err);
 /* Reads it back; case, spaces and hyphens do not matter. ERR_INVALID when cut or mistyped. */
 MUST_CHECK int keyfile_recovery_parse(const char *text, uint8_t ret_key[PKI_KEY], struct err *err);

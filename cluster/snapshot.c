@@ -101,6 +101,7 @@ int snapshot_make(const struct kv *kv, const struct snapshot_header *h, struct s
 		snapshot_done(&s);
 		return err_set(err, r, "snapshot: the store cannot be read");
 	}
+	s.records = head.count;
 	header_put(s.chunk[0].data, &head);
 	{
 		uint8_t hash[CRYPTO_HASH];

@@ -32,7 +32,7 @@ struct snapshot_chunk {
 struct snapshot {
 	struct snapshot_chunk *chunk;
 	size_t n;
-	uint64_t bytes;
+	uint64_t bytes, records;
 };
 
 /* Writes every record of kv; h->count and h->body are set here. The caller ends ret by snapshot_done. */
