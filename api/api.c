@@ -204,6 +204,7 @@ static void administer(struct api *api, struct rpc_server *server)
 	api_key_service_register(api, server);
 	cluster_service_register(api, server);
 	audit_service_register(api, server);
+	backup_service_register(api, server);
 	reflection_add(server);
 }
 

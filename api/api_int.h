@@ -31,6 +31,7 @@ struct api {
 	struct list living;
 	uintptr_t number; /* never reused in this process */
 	bool ready, leader, quorum;
+	bool backup_running;
 };
 
 /*
@@ -71,3 +72,4 @@ void auth_key_service_register(struct api *api, struct rpc_server *server);
 void api_key_service_register(struct api *api, struct rpc_server *server);
 void cluster_service_register(struct api *api, struct rpc_server *server);
 void audit_service_register(struct api *api, struct rpc_server *server);
+void backup_service_register(struct api *api, struct rpc_server *server);

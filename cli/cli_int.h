@@ -79,6 +79,8 @@ enum opt_id {
 	OPT_KEY_ROLE,
 	OPT_SYSTEM,
 	OPT_LIMIT,
+	OPT_OVERWRITE,
+	OPT_LOCAL,
 	OPT_N,
 };
 
@@ -219,6 +221,7 @@ struct client_stream {
 	void (*on_message)(void *arg, const ProtobufCMessage *msg);
 	void *arg;
 	uint64_t deadline_ms; /* sent; 0: none */
+	const char *read;     /* skerry-read, NULL: not sent */
 	uint64_t wait_ms; /* ends the wait here, ERR_DEADLINE; 0: never; on_message may change it */
 };
 int client_stream(struct cli *cx, const char *path, const void *req, struct client_stream *s,
@@ -317,3 +320,4 @@ int cmd_cluster_status(struct cli *cx);
 int cmd_cluster_token(struct cli *cx);
 int cmd_cluster_remove(struct cli *cx);
 int cmd_cluster_digest(struct cli *cx);
+int cmd_backup_create(struct cli *cx);

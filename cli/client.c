@@ -519,7 +519,9 @@ int client_stream(struct cli *cx, const char *path, const void *req, struct clie
 	const struct proto_method *m = proto_method_find(path);
 	struct stream_run run = {.s = s, .cx = cx};
 	struct sigaction act = {.sa_handler = on_signal}, old_int, old_term;
-	struct rpc_opts opts = {.deadline_ms = s->deadline_ms};
+	struct rpc_metadata read = {"skerry-read", s->read, 0};
+	struct rpc_opts opts = {
+		.deadline_ms = s->deadline_ms, .metadata = &read, .n_metadata = s->read ? 1 : 0};
 	uint64_t began = clock_mono_ms();
 	struct loop_timer tick = {0};
 	struct rpc_request *call;

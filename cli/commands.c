@@ -186,6 +186,9 @@ const struct opt_def cli_opts[OPT_N] = {
 		       .min = 1,
 		       .max = 1000000,
 		       .help = "the N newest entries at most (default 100)"},
+	[OPT_OVERWRITE] = {.name = "force", .help = "replace the file if it is there"},
+	[OPT_LOCAL] = {.name = "local",
+		       .help = "what this lighthouse has, also without a quorum; may lag behind"},
 };
 
 #define OPTS(...) ((const uint8_t[]){__VA_ARGS__, OPT_NONE})
@@ -287,6 +290,14 @@ const struct command cli_commands[] = {
 	 NULL, cmd_cluster_remove},
 	{"cluster", "digest", "", "compare the state of all lighthouses", NO_OPTS, true,
 	 "Ends with status 1 when they differ or one did not report.\n", cmd_cluster_digest},
+
+	{"backup", "create", "FILE", "save the state of the whole cluster into a file",
+	 OPTS(OPT_OVERWRITE, OPT_LOCAL), true,
+	 "The state at one revision, while everything goes on. Secrets in it stay sealed: a "
+	 "restore "
+	 "(skerryd restore)\n"
+	 "also needs cluster.key or the recovery string. skerryd backup verify checks the file.\n",
+	 cmd_backup_create},
 
 	{"audit", "list", "", "list who changed what", OPTS(OPT_LIMIT, OPT_SYSTEM, OPT_TAILNET),
 	 true, NULL, cmd_list},

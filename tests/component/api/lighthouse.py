@@ -29,7 +29,7 @@ class Schema:
 
     def __init__(self):
         files = descriptor_pb2.FileDescriptorSet()
-        sources = ["skerry/v1/admin.proto", "skerry/v1/agent.proto", "google/rpc/error_details.proto",
+        sources = ["skerry/v1/admin.proto", "skerry/v1/backup.proto", "skerry/v1/agent.proto", "google/rpc/error_details.proto",
                    "google/rpc/status.proto", "grpc/health/v1/health.proto", "grpc/reflection/v1/reflection.proto"]
         with tempfile.NamedTemporaryFile() as f:
             subprocess.run(["protoc", f"-I{PROTOS}", "--include_imports", f"--descriptor_set_out={f.name}", *sources],

@@ -18,7 +18,7 @@ _skerry()
 		return ;;
 	esac
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="up set down status ping ip logout version node auth-key api-key user tailnet cluster audit completion help"
+		words="up set down status ping ip logout version node auth-key api-key user tailnet cluster backup audit completion help"
 	else
 		case $word in
 		up) words="--lighthouse --auth-key --hostname --accept-dns --accept-routes --operator --tags --tailnet --ephemeral --force-register --output --socket --timeout --help" ;;
@@ -98,6 +98,14 @@ _skerry()
 				digest) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
+		backup)
+			if [ "$COMP_CWORD" -eq 2 ]; then
+				words="create"
+			else
+				case $sub in
+				create) words="--force --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				esac
+			fi ;;
 		audit)
 			if [ "$COMP_CWORD" -eq 2 ]; then
 				words="list"
@@ -107,7 +115,7 @@ _skerry()
 				esac
 			fi ;;
 		completion) words="--timeout --help bash zsh" ;;
-		help) words="--timeout --help up set down status ping ip logout version node auth-key api-key user tailnet cluster audit completion help" ;;
+		help) words="--timeout --help up set down status ping ip logout version node auth-key api-key user tailnet cluster backup audit completion help" ;;
 		esac
 	fi
 	COMPREPLY=($(compgen -W "$words" -- "$cur"))
