@@ -22,6 +22,10 @@ enum option_id {
 	OPT_PEER_ADDRESS,
 	OPT_DUMP_ENTRY,
 	OPT_TIMEOUT,
+	OPT_CLUSTER_KEY,
+	OPT_RECOVERY_STRING,
+	OPT_REPLAY,
+	OPT_YES,
 };
 
 static const struct option options[] = {
@@ -34,6 +38,10 @@ static const struct option options[] = {
 	{"peer-address", required_argument, NULL, OPT_PEER_ADDRESS},
 	{"dump-entry", required_argument, NULL, OPT_DUMP_ENTRY},
 	{"timeout", required_argument, NULL, OPT_TIMEOUT},
+	{"cluster-key", required_argument, NULL, OPT_CLUSTER_KEY},
+	{"recovery-string", required_argument, NULL, OPT_RECOVERY_STRING},
+	{"replay", no_argument, NULL, OPT_REPLAY},
+	{"yes", no_argument, NULL, OPT_YES},
 	{"help", no_argument, NULL, OPT_HELP},
 	{NULL, 0, NULL, 0},
 };
@@ -53,7 +61,12 @@ static const int init_takes[] = {
 static const int join_takes[] = {OPT_CONFIG,       OPT_DIR,     OPT_NAME, OPT_API_ADDRESS,
 				 OPT_PEER_ADDRESS, OPT_TIMEOUT, 0};
 static const int run_takes[] = {OPT_CONFIG, OPT_DIR, 0};
-static const int check_takes[] = {OPT_CONFIG, OPT_DIR, OPT_DUMP_ENTRY, 0};
+static const int check_takes[] = {OPT_CONFIG, OPT_DIR, OPT_DUMP_ENTRY, OPT_REPLAY, 0};
+static const int restore_takes[] = {
+	OPT_CONFIG,          OPT_DIR, OPT_NAME, OPT_API_ADDRESS, OPT_PEER_ADDRESS, OPT_CLUSTER_KEY,
+	OPT_RECOVERY_STRING, 0};
+static const int recover_takes[] = {OPT_CONFIG, OPT_DIR, OPT_YES, 0};
+static const int verify_takes[] = {OPT_CLUSTER_KEY, OPT_RECOVERY_STRING, 0};
 
 static const char addresses_help[] = "  --api-address HOST:PORT   where devices reach this "
 				     "lighthouse (default: this host's address, 8443)\n"
@@ -73,8 +86,28 @@ static const struct command commands[] = {
 	 command_join, join_takes},
 	{"run", NULL, "serve, in the foreground", "", command_run, run_takes},
 	{"check", NULL, "verify the state directory of a stopped lighthouse",
-	 "  --dump-entry N            print entry N of the log instead\n", command_check,
-	 check_takes},
+	 "  --dump-entry N            print entry N of the log instead\n"
+	 "  --replay                  turn snapshot and log into a state, and compare its digest "
+	 "with the store's\n",
+	 command_check, check_takes},
+	{"restore", "FILE", "make this host the one lighthouse of a cluster that a backup holds",
+	 "  FILE                      made by `skerry backup create`\n"
+	 "  --cluster-key FILE        the cluster's key: cluster.key of any lighthouse it had\n"
+	 "  --recovery-string SOURCE  or the recovery string that init printed: file:PATH, "
+	 "env:NAME, "
+	 "- for standard input\n"
+	 "  --name NAME               of this lighthouse (default: the host's name)\n",
+	 command_restore, restore_takes},
+	{"recover", NULL, "go on alone with this lighthouse when the majority is gone for good",
+	 "  --yes                     do it; without, what would be done is printed\n",
+	 command_recover, recover_takes},
+	{"backup verify", "FILE", "restore a backup into a scratch directory and compare digests",
+	 "  FILE                      made by `skerry backup create`\n"
+	 "  --cluster-key FILE        also check that this key opens it\n"
+	 "  --recovery-string SOURCE  also check that this string does: file:PATH, env:NAME, - for "
+	 "standard input\n"
+	 "The scratch directory is made below TMPDIR (default: /tmp) and removed again.\n",
+	 command_backup_verify, verify_takes},
 };
 
 static const char common_help[] =
@@ -87,29 +120,11 @@ static void usage(FILE *f)
 	fputs("usage: skerryd COMMAND [OPTION...]\n\nThe Skerry lighthouse daemon.\n\ncommands:\n",
 	      f);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		fprintf(f, "  %-6s%-7s %s\n", commands[i].name,
+		fprintf(f, "  %-13s %-6s %s\n", commands[i].name,
 			commands[i].argument ? commands[i].argument : "", commands[i].summary);
 	fputs("  help [COMMAND]\n  version\n\n`skerryd help COMMAND` lists its options. See "
 	      "skerryd(8).\n",
 	      f);
-}
-
-static void command_usage(const struct command *c, FILE *f)
-{
-	bool addresses = c->run == command_init || c->run == command_join;
-
-	fprintf(f, "usage: skerryd %s%s%s [OPTION...]\n\nTo %s.\n\n%s%s%s", c->name,
-		c->argument ? " " : "", c->argument ? c->argument : "", c->summary, c->help,
-		addresses ? addresses_help : "", common_help);
-}
-
-static const struct command *command_find(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
-		if (!strcmp(commands[i].name, name))
-			return &commands[i];
-	}
-	return NULL;
 }
 
 static bool takes(const struct command *c, int id)
@@ -119,6 +134,36 @@ static bool takes(const struct command *c, int id)
 			return true;
 	}
 	return false;
+}
+
+static void command_usage(const struct command *c, FILE *f)
+{
+	bool addresses = takes(c, OPT_API_ADDRESS);
+
+	fprintf(f, "usage: skerryd %s%s%s [OPTION...]\n\nTo %s.\n\n%s%s%s", c->name,
+		c->argument ? " " : "", c->argument ? c->argument : "", c->summary, c->help,
+		addresses ? addresses_help : "", takes(c, OPT_DIR) ? common_help : "");
+}
+
+/* The command that argv begins with, of one word or two; *ret_words says how many. */
+static const struct command *command_find(int argc, char **argv, int *ret_words)
+{
+	char two[64];
+
+	if (argc > 1 && snprintf(two, sizeof(two), "%s %s", argv[0], argv[1]) < (int)sizeof(two)) {
+		for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+			if (!strcmp(commands[i].name, two)) {
+				*ret_words = 2;
+				return &commands[i];
+			}
+		}
+	}
+	*ret_words = 1;
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+		if (!strcmp(commands[i].name, argv[0]))
+			return &commands[i];
+	}
+	return NULL;
 }
 
 /* Returns -1 to go on, else the exit code. */
@@ -156,6 +201,10 @@ static int parse(const struct command *c, int argc, char **argv, struct lighthou
 		case OPT_PEER_ADDRESS: a->peer_address = optarg; break;
 		case OPT_DUMP_ENTRY: a->dump_entry = optarg; break;
 		case OPT_TIMEOUT: a->timeout = optarg; break;
+		case OPT_CLUSTER_KEY: a->cluster_key = optarg; break;
+		case OPT_RECOVERY_STRING: a->recovery_string = optarg; break;
+		case OPT_REPLAY: a->replay = true; break;
+		case OPT_YES: a->yes = true; break;
 		default: IMPOSSIBLE("option without a case");
 		}
 	}
@@ -184,6 +233,7 @@ int main(int argc, char **argv)
 {
 	struct lighthouse_args a = {0};
 	const struct command *c;
+	int words = 1;
 	int rc;
 
 	if (argc < 2) {
@@ -195,26 +245,26 @@ int main(int argc, char **argv)
 		return EXIT_OK;
 	}
 	if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-		c = argc > 2 ? command_find(argv[2]) : NULL;
+		c = argc > 2 ? command_find(argc - 2, argv + 2, &words) : NULL;
 		if (c)
 			command_usage(c, stdout);
 		else
 			usage(stdout);
 		return EXIT_OK;
 	}
-	c = command_find(argv[1]);
+	c = command_find(argc - 1, argv + 1, &words);
 	if (!c) {
 		fprintf(stderr, "skerryd: there is no command \"%s\"; `skerryd help` lists them\n",
 			argv[1]);
 		return EXIT_USAGE_ERROR;
 	}
-	argc--;
-	argv++;
+	argc -= words;
+	argv += words;
 	rc = parse(c, argc, argv, &a);
 	if (rc >= 0)
 		return rc;
 	if (c->argument && optind < argc) {
-		a.token = argv[optind++];
+		a.argument = argv[optind++];
 		/* Options may follow the argument. */
 		argc -= optind - 1;
 		argv += optind - 1;
@@ -230,7 +280,7 @@ int main(int argc, char **argv)
 			c->name, argv[optind], c->name);
 		return EXIT_USAGE_ERROR;
 	}
-	if (c->argument && !a.token) {
+	if (c->argument && !a.argument) {
 		fprintf(stderr, "skerryd %s: %s is missing; `skerryd help %s` shows the usage\n",
 			c->name, c->argument, c->name);
 		return EXIT_USAGE_ERROR;

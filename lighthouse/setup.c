@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/enc.h"
 #include "base/fileio.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -105,22 +106,14 @@ static int choose_address(const char *given, const char *configured, uint16_t po
 	return 0;
 }
 
-/* What init and join have in common. */
-struct place {
-	struct lighthouse_config config;
-	const char *dir;
-	char *api_url, *peer_address;
-	char name[NAME_LABEL_MAX + 1];
-};
-
-static void place_done(struct place *p)
+void place_done(struct place *p)
 {
 	lighthouse_config_done(&p->config);
 	mem_free(p->api_url);
 	mem_free(p->peer_address);
 }
 
-static int place_init(const struct lighthouse_args *a, struct place *p, struct err *err)
+int place_init(const struct lighthouse_args *a, struct place *p, struct err *err)
 {
 	char host[256] = "lighthouse";
 	char *api = NULL;
@@ -154,7 +147,7 @@ static int place_init(const struct lighthouse_args *a, struct place *p, struct e
 	return rc;
 }
 
-static void print_run(const struct lighthouse_args *a)
+void place_print_run(const struct lighthouse_args *a)
 {
 	printf("skerryd run%s%s%s%s\n", a->config ? " --config " : "", a->config ? a->config : "",
 	       a->dir ? " --dir " : "", a->dir ? a->dir : "");
@@ -198,7 +191,7 @@ int command_init(const struct lighthouse_args *a)
 	       o.cluster_name, p.name, a->base_domain ? a->base_domain : o.cluster_name,
 	       a->base_domain ? "" : ".internal", p.api_url, p.peer_address, recovery);
 	printf("  1. start it:            ");
-	print_run(a);
+	place_print_run(a);
 	printf("  2. make an auth key:    skerry auth-key create\n"
 	       "  3. on a device:         skerry up --lighthouse %s --auth-key KEY\n"
 	       "\nFor two more lighthouses: skerry cluster token, and on each host skerryd join "
@@ -229,7 +222,7 @@ int command_join(const struct lighthouse_args *a)
 		o.timeout_ms = rc < 0 ? 0 : (unsigned)timeout;
 	}
 	if (rc >= 0)
-		rc = secret_read(a->token, &token, &literal, &err);
+		rc = secret_read(a->argument, &token, &literal, &err);
 	if (rc >= 0) {
 		/* It works once, and is spent when this returns: no warning about the argument list. */
 		o.dir = p.dir;
@@ -248,10 +241,30 @@ int command_join(const struct lighthouse_args *a)
 		return command_fail(&err);
 	}
 	printf("Joined. Next:\n  1. start it:            ");
-	print_run(a);
+	place_print_run(a);
 	printf("  2. watch it catch up:   skerry cluster status\n");
 	place_done(&p);
 	return EXIT_OK;
+}
+
+static int replay(const char *dir, struct err *err)
+{
+	struct cluster_replay_facts f;
+	char digest[65];
+	int rc = cluster_replay(dir, &f, err);
+
+	if (rc < 0)
+		return rc;
+	if (f.has_snapshot)
+		printf("replay: snapshot at entry %" PRIu64 ", then the entries up to %" PRIu64
+		       "\n",
+		       f.snapshot_index, f.last_index);
+	else
+		printf("replay: entries 1 to %" PRIu64 "\n", f.last_index);
+	printf("epoch %" PRIu64 ", revision %" PRIu64 "\ndigest %s\n%s\n", f.epoch, f.revision,
+	       hex_encode(digest, f.digest, sizeof(f.digest)),
+	       f.comparable ? "equal to the store's" : "the store holds no state to compare with");
+	return 0;
 }
 
 int command_check(const struct lighthouse_args *a)
@@ -264,7 +277,11 @@ int command_check(const struct lighthouse_args *a)
 
 	if (rc < 0)
 		return command_fail(&err);
-	if (a->dump_entry) {
+	if (a->replay && a->dump_entry) {
+		rc = err_set(&err, ERR_INVALID, "--replay and --dump-entry exclude each other");
+	} else if (a->replay) {
+		rc = replay(a->dir ? a->dir : config.state_dir, &err);
+	} else if (a->dump_entry) {
 		char *end;
 
 		errno = 0;
