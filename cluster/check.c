@@ -85,8 +85,16 @@ static int check_store(const char *dir, struct cluster_check_facts *ret, struct 
 	struct state_view view;
 	struct store_read *read = NULL;
 	struct store *store = NULL;
-	int rc = store_open(&store, &so, NULL, err);
+	char *data = mem_printf("%s/data.mdb", path);
+	bool there = file_exists(data);
+	int rc;
 
+	mem_free(data);
+	if (!there) { /* not filled yet, or removed to be built again from the log */
+		mem_free(path);
+		return 0;
+	}
+	rc = store_open(&store, &so, NULL, err);
 	if (rc >= 0)
 		rc = store_read_begin(store, "check", &read, err);
 	if (rc >= 0) {

@@ -79,6 +79,7 @@ check "none of them touched anything" untouched
 start=$(now)
 check "the restore" restore /var/lib/skerry/b.skerry --recovery-string file:/var/lib/skerry/recovery
 figure "restore: $(seconds $(($(now) - start))) s"
+check "what it made is in order" in_host lh9 skerryd check
 refuse "a second one" "already holds a lighthouse" restore /var/lib/skerry/b.skerry \
 	--recovery-string file:/var/lib/skerry/recovery
 lh_run lh9
