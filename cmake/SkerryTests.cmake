@@ -16,7 +16,7 @@ add_custom_target(skerry_fuzzers)
 set(SKERRY_SANITIZER_OPTIONS
 	"ASAN_OPTIONS=detect_leaks=1:abort_on_error=0"
 	"UBSAN_OPTIONS=print_stacktrace=1"
-	"TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+	"TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions='${CMAKE_SOURCE_DIR}/tests/lib/tsan.supp'")
 
 # skerry_test_libs(RET name...): turns folder names into targets; RET is NOTFOUND with one that does not exist.
 function(skerry_test_libs ret)

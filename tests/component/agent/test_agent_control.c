@@ -62,8 +62,8 @@ static void wrong_pin_gets_no_key(void **state)
 	uint8_t pin[32] = {1};
 
 	make_key(w, pin, FAKE_CLUSTER);
-	up_start(w, w->key, 1500);
-	RUN_UNTIL(w, 5000, w->up_done);
+	up_start(w, w->key, 10000);
+	RUN_UNTIL(w, 11000, w->up_done);
 	assert_int_equal(w->up_status.code, ERR_UNAUTHENTICATED);
 	assert_string_equal(w->up_status.reason, "WRONG_PIN");
 	for (size_t i = 0; i < LIGHTHOUSES; i++) {
