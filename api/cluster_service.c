@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api/admin.h"
+#include "api/cluster_int.h"
 #include "base/limits.h"
 #include "base/enc.h"
 #include "tailnet/query.h"
@@ -331,6 +332,12 @@ static const struct admin_method methods[] = {
 	 .get = get_token,
 	 .secret = token_secret},
 	{.path = PATH("CompareDigests"), .run = compare_digests},
+	{.path = PATH("Diagnose"), .run = cluster_diagnose},
+	{.path = PATH("TransferLeadership"), .run = cluster_transfer_leadership},
+	{.path = PATH("PromoteMember"),
+	 .kind = RESOURCE_MEMBER,
+	 .target = "name",
+	 .run = cluster_promote_member},
 };
 
 void cluster_service_register(struct api *api, struct rpc_server *server)

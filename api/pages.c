@@ -80,17 +80,9 @@ static void gather(struct api *api)
 	cluster_status(api->cluster, &s);
 	for (size_t i = 0; i < s.n_members; i++)
 		connected += s.member[i].connected || s.member[i].self;
-	gauge("skerry_cluster_term", "Raft term.", (double)s.term);
-	gauge("skerry_cluster_commit_index", "Committed entries of the log.",
-	      (double)s.commit_index);
-	gauge("skerry_cluster_applied_index", "Applied entries of the log.",
-	      (double)s.applied_index);
-	gauge("skerry_cluster_last_index", "Entries of the log.", (double)s.last_index);
-	gauge("skerry_cluster_revision", "Revision of the state here.", (double)s.revision);
 	gauge("skerry_cluster_quorum", "1: a leader with quorum is known.", s.quorum);
 	gauge("skerry_cluster_quorum_age_seconds", "Since a quorum was known.",
 	      (double)s.quorum_age_ms / 1000);
-	gauge("skerry_cluster_leader", "1: this lighthouse leads.", s.leader_id == s.lighthouse_id);
 	gauge("skerry_cluster_members", "Members of the cluster.", (double)s.n_members);
 	gauge("skerry_cluster_members_connected", "Members that are reached, this one included.",
 	      connected);

@@ -321,3 +321,6 @@ int cmd_cluster_token(struct cli *cx);
 int cmd_cluster_remove(struct cli *cx);
 int cmd_cluster_digest(struct cli *cx);
 int cmd_backup_create(struct cli *cx);
+int cmd_cluster_doctor(struct cli *cx);
+int cmd_cluster_transfer(struct cli *cx);
+int cmd_cluster_promote(struct cli *cx);

@@ -290,6 +290,20 @@ const struct command cli_commands[] = {
 	 NULL, cmd_cluster_remove},
 	{"cluster", "digest", "", "compare the state of all lighthouses", NO_OPTS, true,
 	 "Ends with status 1 when they differ or one did not report.\n", cmd_cluster_digest},
+	{"cluster", "doctor", "", "say what is wrong with the cluster, or close to it, and what to do",
+	 NO_OPTS, true,
+	 "Asks every lighthouse, through the one that is called; works without a quorum. Ends with "
+	 "status 0 when all is well, 1 with warnings, 2 with errors.\n",
+	 cmd_cluster_doctor},
+	{"cluster", "transfer", "[LIGHTHOUSE]", "hand leadership over to another lighthouse", NO_OPTS,
+	 true,
+	 "Without LIGHTHOUSE to the voter that is best prepared. Calls under way are not disturbed.\n",
+	 cmd_cluster_transfer},
+	{"cluster", "promote", "LIGHTHOUSE", "make a standby that has caught up a voter", NO_OPTS,
+	 true,
+	 "Standbys become voters by themselves when that makes 3 or 5 of them. Refused when the "
+	 "cluster would be the worse for it.\n",
+	 cmd_cluster_promote},
 
 	{"backup", "create", "FILE", "save the state of the whole cluster into a file",
 	 OPTS(OPT_OVERWRITE, OPT_LOCAL), true,

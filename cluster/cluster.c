@@ -1,6 +1,8 @@
 /* The façade: opens a directory, runs the raft thread, and what any thread asks of it. */
 #include "cluster/cluster.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -214,10 +216,17 @@ static const struct consensus_events events = {
 static void sync_work(void *arg)
 {
 	struct cluster *c = arg;
+	struct store_usage u;
 	struct err err = {0};
 
 	if (store_sync(c->store, &err) != 0) {
 		cluster_fail("the store cannot be written to the disk: %s", err.msg);
+	}
+	if (store_usage(c->store, &u, NULL) == 0) {
+		gauge_set(c->metric.map_bytes, (double)u.map_bytes);
+		gauge_set(c->metric.map_used, (double)u.used_bytes);
+		gauge_set(c->metric.page_bytes, (double)u.page_bytes);
+		gauge_set(c->metric.free_pages, (double)u.free_pages);
 	}
 }
 
@@ -226,6 +235,46 @@ static void sync_done(void *arg)
 	struct cluster *c = arg;
 
 	c->syncing = false;
+}
+
+/* One series per role, 1 for the one that is held. */
+static void role_show(struct cluster *c, const char *role)
+{
+	static const char *const roles[] = {"leader",  "follower", "candidate",
+					    "standby", "spare",    "none"};
+
+	if (role == c->role_told) {
+		return;
+	}
+	c->role_told = role;
+	for (size_t i = 0; i < ARRAY_LEN(roles); i++) {
+		char label[32];
+
+		snprintf(label, sizeof(label), "role=\"%s\"", roles[i]);
+		gauge_set(metrics_gauge("skerry_raft_role",
+					"1 for the role that this lighthouse has in raft.", label),
+			  strcmp(roles[i], role) == 0);
+	}
+}
+
+static void raft_gauges(struct cluster *c)
+{
+	struct consensus_stats s;
+	uint64_t refused = atomic_load(&c->prop.refused_full);
+
+	consensus_stats(c->cs, &s);
+	role_show(c, s.role);
+	gauge_set(c->metric.last, (double)c->state.last_index);
+	gauge_set(c->metric.queued, (double)s.queued);
+	gauge_set(c->metric.reads, (double)atomic_load(&c->reads.count));
+	counter_add(c->metric.refused, refused - c->refused_told);
+	c->refused_told = refused;
+	gauge_set(c->metric.log_bytes, (double)s.log_bytes);
+	gauge_set(c->metric.snapshot_bytes, (double)s.snapshot_bytes);
+	gauge_set(c->metric.snapshot_age,
+		  s.snapshot_wall_ms == 0
+			  ? NAN
+			  : (double)MAX(clock_wall_ms() - s.snapshot_wall_ms, 0) / 1000);
 }
 
 static void gauges(struct cluster *c)
@@ -244,6 +293,19 @@ static void gauges(struct cluster *c)
 	pthread_mutex_lock(&c->prop.lock);
 	gauge_set(c->metric.waiting, (double)c->prop.items);
 	pthread_mutex_unlock(&c->prop.lock);
+	raft_gauges(c);
+}
+
+static void queue_gauges(struct cluster *c)
+{
+	static const char help[] = "What waits, by queue: commands of clients until their apply, commands "
+				   "for the next entry, reads for their level.";
+
+	c->metric.waiting = metrics_gauge("skerry_queue_length", help, "queue=\"commands\"");
+	c->metric.queued = metrics_gauge("skerry_queue_length", help, "queue=\"log\"");
+	c->metric.reads = metrics_gauge("skerry_queue_length", help, "queue=\"reads\"");
+	c->metric.refused = metrics_counter("skerry_commands_refused_total",
+					    "Commands refused because a queue was full.", NULL);
 }
 
 static void gauges_make(struct cluster *c)
@@ -263,8 +325,27 @@ static void gauges_make(struct cluster *c)
 					      "Age of the oldest read transaction.", NULL);
 	c->metric.disk_free = metrics_gauge("skerry_disk_free_bytes",
 					    "Free space below the state directory.", NULL);
-	c->metric.waiting = metrics_gauge("skerry_commands_waiting",
-					  "Commands of clients that wait for their apply.", NULL);
+	c->metric.disk_bytes = metrics_gauge("skerry_disk_bytes",
+					     "Size of the file system of the state directory.", NULL);
+	c->metric.last = metrics_gauge("skerry_raft_last_index",
+				       "Last entry in the log of this lighthouse.", NULL);
+	c->metric.log_bytes = metrics_gauge("skerry_raft_log_since_snapshot_bytes",
+					    "Bytes of entries applied since the newest snapshot.",
+					    NULL);
+	c->metric.snapshot_bytes = metrics_gauge(
+		"skerry_raft_snapshot_bytes", "Size of the newest snapshot; 0 without one.", NULL);
+	c->metric.snapshot_age =
+		metrics_gauge("skerry_raft_snapshot_age_seconds",
+			      "Age of the newest snapshot; NaN without one.", NULL);
+	queue_gauges(c);
+	c->metric.map_bytes =
+		metrics_gauge("skerry_store_map_bytes", "Size of the store's map: its limit.", NULL);
+	c->metric.map_used = metrics_gauge("skerry_store_used_bytes",
+					   "Part of the map in use, free pages included.", NULL);
+	c->metric.page_bytes =
+		metrics_gauge("skerry_store_page_bytes", "Size of a page of the store.", NULL);
+	c->metric.free_pages = metrics_gauge("skerry_store_free_pages",
+					     "Pages of the used part that are free again.", NULL);
 }
 
 /* The log is written before anything else, in segments of 8 MiB: without room the lighthouse ends. */
@@ -274,10 +355,30 @@ static void disk_judge(struct cluster *c)
 
 	if (statvfs(c->dir, &v) == 0) {
 		uint64_t available = (uint64_t)v.f_bavail * v.f_frsize;
+		uint64_t size = (uint64_t)v.f_blocks * v.f_frsize;
 
 		c->disk_low = available < LIM_DISK_FREE_BYTES;
 		gauge_set(c->metric.disk_free, (double)available);
+		gauge_set(c->metric.disk_bytes, (double)size);
+		pthread_mutex_lock(&c->seen_lock);
+		c->health.disk_free = available;
+		c->health.disk_bytes = size;
+		pthread_mutex_unlock(&c->seen_lock);
 	}
+}
+
+/* Once a second: sorting a thousand times is not for every turn. */
+static void health_judge(struct cluster *c)
+{
+	size_t n;
+	uint64_t p99 = consensus_append_p99_us(c->cs, &n);
+
+	disk_judge(c);
+	pthread_mutex_lock(&c->seen_lock);
+	c->health.append_p99_us = p99;
+	c->health.append_n = n;
+	c->health.map_permille = store_used_permille(c->store);
+	pthread_mutex_unlock(&c->seen_lock);
 }
 
 static void on_publish(void *arg)
@@ -288,7 +389,7 @@ static void on_publish(void *arg)
 	cluster_publish(c);
 	gauges(c);
 	if (!c->syncing && now >= c->synced_ms + SYNC_MS) {
-		disk_judge(c);
+		health_judge(c);
 		c->syncing = loop_work(c->loop, sync_work, sync_done, c) == 0;
 		c->synced_ms = now;
 	}
@@ -758,4 +859,35 @@ void cluster_status_self(struct cluster *c, struct cluster_status *ret)
 	pthread_mutex_unlock(&c->seen_lock);
 	ret->quorum_age_ms = heard == 0 ? now : now - MIN(heard, now);
 	ret->quorum = ret->leader_id != 0 && ret->quorum_age_ms < QUORUM_MS;
+}
+
+void cluster_facts_self(struct cluster *c, struct cluster_facts *ret)
+{
+	*ret = (struct cluster_facts){
+		.id = c->id,
+		.self = true,
+		.connected = true,
+		.feature_min = FEATURE_LEVEL_MIN,
+		.feature_max = FEATURE_LEVEL_MAX,
+		.state_limit = LIM_STATE_BYTES,
+		.backup_ms = atomic_load(&c->backup_ms),
+	};
+	snprintf(ret->version, sizeof(ret->version), "%s", c->version);
+	pthread_mutex_lock(&c->seen_lock);
+	ret->append_p99_us = c->health.append_p99_us;
+	ret->append_n = c->health.append_n;
+	ret->disk_free = c->health.disk_free;
+	ret->disk_bytes = c->health.disk_bytes;
+	ret->map_permille = c->health.map_permille;
+	ret->state_bytes = c->view.bytes;
+	ret->commit_index = c->state.commit_index;
+	ret->applied_index = c->state.applied_index;
+	ret->term = c->state.term;
+	ret->leader_id = c->state.leader;
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+void cluster_note_backup(struct cluster *c, int64_t wall_ms)
+{
+	atomic_store(&c->backup_ms, wall_ms);
 }

@@ -245,6 +245,47 @@ MUST_CHECK int cluster_member_remove(struct cluster *c, struct loop *loop,
 				     const Skerry__Internal__V1__Actor *actor, uint64_t id,
 				     propose_cb cb, void *arg, struct err *err);
 
+/* Hands leadership over to a voter, or with 0 to the one that is best prepared; any lighthouse passes it to the leader. */
+typedef void (*transfer_cb)(void *arg, const struct err *err, uint64_t leader_id);
+/*
+ * Fires once on `loop`. Refused with ERR_PRECONDITION and a reason: CHANGE_IN_FLIGHT, LEADS_ALREADY, NOT_A_VOTER,
+ * MEMBER_NOT_CONNECTED, MEMBER_BEHIND, NO_OTHER_VOTER, WOULD_LOSE_QUORUM; ERR_NOT_FOUND (MEMBER_NOT_FOUND).
+ */
+MUST_CHECK int cluster_transfer(struct cluster *c, struct loop *loop, uint64_t id,
+				uint64_t deadline_ms, transfer_cb cb, void *arg, struct err *err);
+/*
+ * Makes a standby a voter, by way of the leader. Refusals as above, ALREADY_VOTER, VOTERS_FULL and EVEN_VOTERS. leader_id of the
+ * callback is the leader that did it.
+ */
+MUST_CHECK int cluster_promote(struct cluster *c, struct loop *loop, uint64_t id,
+			       uint64_t deadline_ms, transfer_cb cb, void *arg, struct err *err);
+
+/* What a lighthouse says of its own health. Times are unix milliseconds of its clock. */
+struct cluster_facts {
+	uint64_t id;
+	char name[64], version[64];
+	uint32_t feature_min, feature_max;
+	bool self, voter, leader;
+	bool connected; /* the asked lighthouse has a link to it */
+	char error[128]; /* connected, but it did not say what follows; empty: it did */
+	int64_t clock_offset_ms; /* its clock less that of the asked lighthouse */
+	uint64_t rtt_us;
+	uint64_t append_p99_us, append_n; /* of the last 10 min */
+	int64_t peer_cert_ms, api_cert_ms, ca_cert_ms; /* ends of validity; 0: unknown */
+	uint64_t disk_free, disk_bytes;
+	uint32_t map_permille;
+	uint64_t state_bytes, state_limit;
+	uint64_t commit_index, applied_index, term, leader_id;
+	uint64_t digest_mismatches; /* comparisons that differed, since its start */
+	int64_t backup_ms;	    /* of the last backup that it made; 0: none */
+};
+typedef void (*facts_cb)(void *arg, const struct err *err, size_t n, const struct cluster_facts *f);
+/* Asks every member for its facts; fires once on `loop`, borrows f. Needs no quorum. */
+MUST_CHECK int cluster_ask_facts(struct cluster *c, struct loop *loop, uint64_t deadline_ms,
+				 facts_cb cb, void *arg, struct err *err);
+/* A backup of the state was completed at wall_ms; for the facts. Any thread. */
+void cluster_note_backup(struct cluster *c, int64_t wall_ms);
+
 struct cluster_digest {
 	uint64_t id;
 	uint8_t digest[32];

@@ -104,11 +104,25 @@ struct cluster {
 	bool disk_low; /* the file system of the directory is nearly full */
 	bool syncing;
 	uint64_t synced_ms;
+	uint64_t refused_told; /* of prop.refused_full */
+	const char *role_told;
+	/* What the doctor asks; guarded by seen_lock. */
 	struct {
-		struct metric *term, *applied, *commit, *leads, *revision, *bytes, *map,
-			*oldest_read, *waiting, *disk_free;
+		uint64_t append_p99_us, append_n;
+		uint64_t disk_free, disk_bytes;
+		unsigned map_permille;
+	} health;
+	atomic_int_fast64_t backup_ms;
+	struct {
+		struct metric *term, *applied, *commit, *last, *leads, *revision, *bytes, *map,
+			*oldest_read, *waiting, *disk_free, *disk_bytes, *queued, *reads, *refused,
+			*log_bytes, *snapshot_bytes, *snapshot_age, *map_bytes, *map_used,
+			*page_bytes, *free_pages;
 	} metric;
 };
+
+/* What this lighthouse knows of itself, without certificates and names. Any thread. */
+void cluster_facts_self(struct cluster *c, struct cluster_facts *ret);
 
 /*
  * cluster_open with another peer side, for tests: ops->... is called with impl. NULL: the real one (cluster_open).

@@ -1,12 +1,18 @@
 /* Life of consensus: set-up in the order libraft needs, what it is told of and what it tells. */
 #include "cluster/consensus.h"
 
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "cluster/consensus_int.h"
+#include "cluster/raft_metrics.h"
 
 enum {
 	ELECTION_MS = 1000,
@@ -90,6 +96,11 @@ static int restore(struct consensus *cs, const struct raft_buffer *buf, struct e
 		return r;
 	}
 	cs->stats.restores++;
+	if (cs->started) {
+		counter_inc(raft_metrics()->restores);
+		cs->made_bytes = buf->len;
+		cs->made_wall_ms = clock_wall_ms();
+	}
 	cs->restored = true;
 	cs->stepped = true;
 	return 0;
@@ -142,7 +153,9 @@ static int fsm_op_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], uns
 	}
 	*n_bufs = (unsigned)cs->snapshot.n;
 	cs->snapshotting = true;
+	cs->making_bytes = cs->snapshot.bytes;
 	cs->stats.snapshots++;
+	counter_inc(raft_metrics()->snapshots);
 	return 0;
 }
 
@@ -155,6 +168,8 @@ static int fsm_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], uns
 	*n_bufs = 0;
 	snapshot_done(&cs->snapshot);
 	cs->snapshotting = false;
+	cs->made_bytes = cs->making_bytes;
+	cs->made_wall_ms = clock_wall_ms();
 	cs->log_bytes = 0;
 	raft_set_snapshot_threshold(&cs->raft, UINT32_MAX);
 	return 0;
@@ -188,6 +203,32 @@ static void on_step(struct raft *r)
 	cs->stepped = true; /* no raft_* call is allowed here */
 }
 
+/* Why an election began or was won, for the metrics. A lone voter leads at once. */
+static void election_count(struct consensus *cs)
+{
+	const struct raft_metrics *m = raft_metrics();
+	const struct raft *r = &cs->raft;
+	enum election_cause cause = ELECTION_TIMEOUT;
+
+	if (r->state == cs->seen_state) {
+		return;
+	}
+	if (r->state == RAFT_CANDIDATE) {
+		if (cs->shim.lost_leader != 0) {
+			cause = ELECTION_LEADER_LOST;
+		} else if (r->candidate_state.disrupt_leader) {
+			cause = ELECTION_TRANSFER;
+		}
+		counter_inc(m->elections[cause]);
+	} else if (r->state == RAFT_LEADER) {
+		if (cs->seen_state != RAFT_CANDIDATE) {
+			counter_inc(m->elections[ELECTION_ALONE]);
+		}
+		counter_inc(m->leaderships);
+	}
+	cs->seen_state = r->state;
+}
+
 static void state_tell(struct consensus *cs)
 {
 	struct raft *r = &cs->raft;
@@ -198,6 +239,7 @@ static void state_tell(struct consensus *cs)
 		return;
 	}
 	cs->stepped = false;
+	election_count(cs);
 	raft_leader(r, &leader, &address);
 	if (r->state == cs->told_state && r->current_term == cs->told_term &&
 	    leader == cs->told_leader && r->configuration_committed_index == cs->told_conf &&
@@ -264,6 +306,31 @@ static void on_connect(void *arg, uint64_t request, uint64_t id, const char *add
 	struct consensus *cs = arg;
 
 	cs->events->connect(cs->arg, request, id, address);
+}
+
+/* Size and age of the newest snapshot: libraft names it snapshot-TERM-INDEX-UNIX_MS. */
+static void snapshot_find(struct consensus *cs, const char *path)
+{
+	DIR *dir = opendir(path);
+	uint64_t best = 0;
+
+	for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
+		uint64_t term, index, ms;
+		struct stat st;
+		int end = 0;
+
+		if (sscanf(e->d_name, "snapshot-%" SCNu64 "-%" SCNu64 "-%" SCNu64 "%n", &term,
+			   &index, &ms, &end) == 3 &&
+		    e->d_name[end] == '\0' && index >= best &&
+		    fstatat(dirfd(dir), e->d_name, &st, 0) == 0) {
+			best = index;
+			cs->made_bytes = (uint64_t)st.st_size;
+			cs->made_wall_ms = (int64_t)ms;
+		}
+	}
+	if (dir != NULL) {
+		closedir(dir);
+	}
 }
 
 static int view_load(struct consensus *cs, struct err *err)
@@ -421,6 +488,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 		goto fail_raft;
 	}
 	uv_check_start(&cs->commit, on_commit_check);
+	snapshot_find(cs, o->dir);
 	cs->started = true;
 	cs->stepped = true;
 	*ret = cs;
@@ -534,12 +602,42 @@ unsigned consensus_map_permille(const struct consensus *cs)
 	return store_used_permille(cs->store);
 }
 
+static const char *role_text(const struct consensus *cs)
+{
+	const struct raft *r = &cs->raft;
+
+	switch (r->state) {
+	case RAFT_LEADER: return "leader";
+	case RAFT_CANDIDATE: return "candidate";
+	case RAFT_FOLLOWER: break;
+	default: return "none";
+	}
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		if (r->configuration.servers[i].id == cs->id) {
+			return r->configuration.servers[i].role == RAFT_VOTER     ? "follower"
+			       : r->configuration.servers[i].role == RAFT_STANDBY ? "standby"
+										  : "spare";
+		}
+	}
+	return "none";
+}
+
 void consensus_stats(const struct consensus *cs, struct consensus_stats *ret)
 {
 	*ret = cs->stats;
 	ret->votes_repeated = cs->shim.votes_repeated;
 	ret->installs_dropped = cs->shim.installs_dropped;
 	ret->messages_dropped = cs->shim.messages_dropped;
+	ret->role = role_text(cs);
+	ret->queued = list_len(&cs->queue);
+	ret->log_bytes = cs->log_bytes;
+	ret->snapshot_bytes = cs->made_bytes;
+	ret->snapshot_wall_ms = cs->made_wall_ms;
+}
+
+uint64_t consensus_append_p99_us(const struct consensus *cs, size_t *ret_n)
+{
+	return append_times_p99(&cs->shim.append_times, clock_mono_ms(), ret_n);
 }
 
 void consensus_state(const struct consensus *cs, struct link_state *ret)

@@ -90,8 +90,16 @@ struct consensus_stats {
 	uint64_t snapshots, restores;
 	uint64_t races; /* forced elections */
 	uint64_t votes_repeated, installs_dropped, messages_dropped;
+	/* gauges */
+	const char *role; /* "leader", "follower", "candidate", "standby", "spare", "none"; static */
+	uint64_t queued;  /* commands that wait for the next group */
+	uint64_t log_bytes;      /* since the newest snapshot */
+	uint64_t snapshot_bytes; /* of the newest one; 0: none */
+	int64_t snapshot_wall_ms;
 };
 void consensus_stats(const struct consensus *cs, struct consensus_stats *ret);
+/* The 99th percentile in microseconds of the appends of the last minutes, *ret_n of them. */
+uint64_t consensus_append_p99_us(const struct consensus *cs, size_t *ret_n);
 
 /* The events of link_int.h, on the raft thread. */
 void consensus_leader_lost(struct consensus *cs, uint64_t id);

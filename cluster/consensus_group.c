@@ -12,8 +12,10 @@
 #include "base/enc.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "cluster/consensus_int.h"
 #include "cluster/entry.h"
+#include "cluster/raft_metrics.h"
 
 enum { CHECKSUM_AT = 48 };
 
@@ -106,6 +108,10 @@ static void on_applied(struct raft_apply *req, int status, void *result)
 
 	(void)result;
 	g->flying = false;
+	if (status == 0) {
+		histogram_observe(raft_metrics()->commit,
+				  (double)(clock_mono_ns() - g->since_ns) / 1e9);
+	}
 	if (status == 0 || (list_empty(&g->commands) && list_empty(&g->markers))) {
 		POST(list_empty(&g->commands) && list_empty(&g->markers));
 		return;
@@ -166,6 +172,10 @@ void group_pump(struct consensus *cs)
 		g->flying = true;
 		g->index = g->req.index;
 		cs->first_group = cs->first_group && count == 0;
+		g->since_ns = clock_mono_ns();
+		if (count > 0) {
+			histogram_observe(raft_metrics()->group, (double)count);
+		}
 		cs->stats.groups++;
 		cs->stats.commands += count;
 		cs->stats.markers += list_len(&g->markers);
@@ -246,6 +256,7 @@ int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t ind
 	struct err err = {0};
 	uint8_t sum[16];
 	const struct kv *kv;
+	uint64_t start_ns = clock_mono_ns();
 	int r;
 
 	cs->log_bytes += len;
@@ -284,6 +295,7 @@ int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t ind
 	memcpy(cs->view.digest, a->digest, sizeof(a->digest));
 	cs->stamp_mono_ms = clock_mono_ms();
 	list_push(&cs->applied, &a->node);
+	histogram_observe(raft_metrics()->apply, (double)(clock_mono_ns() - start_ns) / 1e9);
 	return 0;
 }
 

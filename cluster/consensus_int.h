@@ -27,6 +27,7 @@ enum {
 struct group {
 	struct raft_apply req;
 	bool flying;
+	uint64_t since_ns; /* when it was proposed */
 	uint64_t index;
 	uint8_t checksum[16]; /* tells it from another leader's entry of the same index */
 	struct list commands, markers;
@@ -88,10 +89,14 @@ struct consensus {
 	uint64_t log_bytes; /* since the last one */
 	struct snapshot snapshot;
 	bool snapshotting;
+	uint64_t made_bytes;   /* of the newest snapshot, made here or installed; 0: none */
+	int64_t made_wall_ms;
+	uint64_t making_bytes;
 
 	/* state as last told */
 	bool stepped;
 	unsigned short told_state;
+	unsigned short seen_state;
 	uint64_t told_term, told_leader, told_conf, told_uncommitted;
 	uint64_t leader_since_ms;
 	struct loop_timer race;

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "net/rpc_client.h"
 #include "proto/pb_decode.h"
 
@@ -66,6 +67,9 @@ static struct forward *forward_new(struct peer *p, uint64_t request, uint64_t le
 	f->request = request;
 	f->leader = leader;
 	f->read = read;
+	counter_inc(metrics_counter("skerry_peer_forwarded_total",
+				    "Calls that went to the leader from here, by kind.",
+				    read ? "kind=\"read\"" : "kind=\"command\""));
 	list_push(&p->forwards, &f->node);
 	return f;
 }

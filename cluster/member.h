@@ -83,6 +83,20 @@ enum { MEMBER_LAG = 256 };
 void member_next(const struct member_table *t, const struct link_state *s, uint64_t self,
 		 bool (*connected)(void *arg, uint64_t id), void *arg, struct member_todo *ret);
 
+/* ---- what an operator asks of the leader; pure ---- */
+
+/*
+ * May leadership go to `id` (0: to the voter that is best prepared)? Sets *ret_id. ERR_NOT_FOUND or ERR_PRECONDITION with
+ * the reasons of cluster_transfer.
+ */
+MUST_CHECK int member_may_lead(const struct member_table *t, const struct link_state *s,
+			       uint64_t self, uint64_t id, bool (*connected)(void *arg, uint64_t id),
+			       void *arg, uint64_t *ret_id, struct err *err);
+/* May the standby `id` become a voter? As member_next, only to an odd number. The reasons of cluster_promote. */
+MUST_CHECK int member_may_vote(const struct member_table *t, const struct link_state *s,
+			       uint64_t self, uint64_t id, bool (*connected)(void *arg, uint64_t id),
+			       void *arg, struct err *err);
+
 /* ---- clocks ---- */
 
 /* Another voter's clock minus ours, in ms. */

@@ -123,6 +123,25 @@ int cluster_member_remove(struct cluster *c, struct loop *loop, const Actor *act
 	return peer_member_remove(c->peer, loop, actor, id, cb, arg, err);
 }
 
+int cluster_transfer(struct cluster *c, struct loop *loop, uint64_t id, uint64_t deadline_ms,
+		     transfer_cb cb, void *arg, struct err *err)
+{
+	return peer_change_member(c->peer, loop, PEER_CHANGE_TRANSFER, id, deadline_ms, cb, arg,
+				  err);
+}
+
+int cluster_promote(struct cluster *c, struct loop *loop, uint64_t id, uint64_t deadline_ms,
+		    transfer_cb cb, void *arg, struct err *err)
+{
+	return peer_change_member(c->peer, loop, PEER_CHANGE_PROMOTE, id, deadline_ms, cb, arg, err);
+}
+
+int cluster_ask_facts(struct cluster *c, struct loop *loop, uint64_t deadline_ms, facts_cb cb,
+		      void *arg, struct err *err)
+{
+	return peer_ask_facts(c->peer, loop, deadline_ms, cb, arg, err);
+}
+
 int cluster_compare_digests(struct cluster *c, struct loop *loop, uint64_t deadline_ms,
 			    digest_cb cb, void *arg, struct err *err)
 {

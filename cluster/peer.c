@@ -2,6 +2,7 @@
 #include "cluster/peer_int.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,6 +275,34 @@ void peer_table_refresh(struct peer *p)
 
 /* ---- status ---- */
 
+static void link_gauge(const char *name, const char *help, uint64_t id, double v)
+{
+	char label[48];
+
+	snprintf(label, sizeof(label), "lighthouse=\"%" PRIu64 "\"", id);
+	gauge_set(metrics_gauge(name, help, label), v);
+}
+
+/* A link that is down has no round trip: NaN. So has the link of a member that was removed. */
+static void rows_show(struct peer *p, const struct cluster_member_status *rows, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct cluster_member_status *r = &rows[i];
+
+		if (r->id == p->self) {
+			continue;
+		}
+		link_gauge("skerry_peer_link_up", "1 while the link to this lighthouse works.",
+			   r->id, r->connected);
+		link_gauge("skerry_peer_round_trip_seconds",
+			   "Last round trip to this lighthouse; NaN without a link.", r->id,
+			   r->connected ? (double)r->rtt_us / 1e6 : NAN);
+		link_gauge("skerry_peer_clock_offset_seconds",
+			   "Clock of this lighthouse less our own; NaN without a link.", r->id,
+			   r->connected ? (double)r->clock_offset_ms / 1e3 : NAN);
+	}
+}
+
 void peer_rows_update(struct peer *p)
 {
 	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
@@ -307,6 +336,7 @@ void peer_rows_update(struct peer *p)
 		row->rtt_us = l->rtt_us;
 	}
 	gauge_set(p->metric_links, (double)connected);
+	rows_show(p, rows, n);
 	pthread_mutex_lock(&p->lock);
 	memcpy(p->rows, rows, n * sizeof(rows[0]));
 	p->n_rows = n;
@@ -396,6 +426,9 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	list_init(&p->links);
 	list_init(&p->forwards);
 	list_init(&p->digests);
+	list_init(&p->facts);
+	list_init(&p->changes);
+	list_init(&p->change_calls);
 	list_init(&p->digest_waits);
 	pthread_mutex_init(&p->lock, NULL);
 	p->loop = loop_new("peer");
@@ -444,6 +477,8 @@ static void on_stop(void *arg)
 	probe_stop(p);
 	forward_stop(p);
 	peer_digest_stop(p);
+	peer_facts_stop(p);
+	peer_change_stop(p);
 	peer_service_stop(p);
 	LIST_FOREACH_SAFE(&p->links, it, tmp)
 	{

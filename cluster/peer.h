@@ -71,3 +71,9 @@ MUST_CHECK int peer_member_remove(struct peer *p, struct loop *loop,
 				  propose_cb cb, void *arg, struct err *err);
 MUST_CHECK int peer_compare_digests(struct peer *p, struct loop *loop, uint64_t deadline_ms,
 				    digest_cb cb, void *arg, struct err *err);
+enum peer_change { PEER_CHANGE_TRANSFER, PEER_CHANGE_PROMOTE };
+MUST_CHECK int peer_change_member(struct peer *p, struct loop *loop, enum peer_change kind,
+				  uint64_t id, uint64_t deadline_ms, transfer_cb cb, void *arg,
+				  struct err *err);
+MUST_CHECK int peer_ask_facts(struct peer *p, struct loop *loop, uint64_t deadline_ms, facts_cb cb,
+			      void *arg, struct err *err);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/rand.h"
 #include "net/rpc_client.h"
 
@@ -52,8 +53,32 @@ static void deliver(void *arg)
 	mem_free(c);
 }
 
+static void judge(struct compare *c)
+{
+	const struct row *first = NULL;
+	bool differ = false;
+
+	METRICS_COUNT("skerry_digest_comparisons_total",
+		      "Comparisons of the lighthouses' states that were made from here.", 1);
+	for (size_t i = 0; i < c->n; i++) {
+		const struct row *row = &c->row[i];
+
+		if (row->d.error[0] != '\0') {
+			continue;
+		}
+		first = first != NULL ? first : row;
+		differ |= memcmp(first->d.digest, row->d.digest, sizeof(row->d.digest)) != 0;
+	}
+	METRICS_COUNT("skerry_digest_mismatches_total",
+		      "Comparisons in which the states of lighthouses differed.", differ);
+	c->peer->digest_mismatches += differ;
+}
+
 static void end(struct compare *c)
 {
+	if (c->err.code == 0) {
+		judge(c);
+	}
 	list_remove(&c->node);
 	loop_timer_stop(&c->timer);
 	loop_post_reply(c->loop, deliver, c);

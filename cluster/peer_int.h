@@ -150,6 +150,10 @@ struct peer {
 	uint64_t behind_ack, behind_ms;
 
 	struct list digests;      /* comparisons under way */
+	struct list facts;        /* rounds of questions for facts under way */
+	struct list changes;      /* changes that an operator asked for, under way */
+	struct list change_calls; /* the same of other lighthouses, on the leader */
+	uint64_t digest_mismatches;
 	struct list digest_waits; /* calls of others that wait for a marker */
 
 	/* for other threads */
@@ -232,6 +236,16 @@ void probe_stop(struct peer *p);
 
 /* member_run.c */
 void member_run(struct peer *p);
+
+/* peer_facts.c */
+void peer_facts_stop(struct peer *p);
+void peer_facts_fill(struct peer *p, Skerry__Internal__V1__GetFactsResponse *r);
+
+/* peer_change.c */
+/* Leader only: judges and begins the change; cb fires once on the peer loop, later. */
+void peer_change_here(struct peer *p, enum peer_change kind, uint64_t id, link_change_cb cb,
+		      void *arg);
+void peer_change_stop(struct peer *p);
 
 /* peer_digest.c */
 void peer_digest_stop(struct peer *p);

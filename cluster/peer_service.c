@@ -19,6 +19,8 @@ typedef Skerry__Internal__V1__WhoAreYouRequest who_request;
 typedef Skerry__Internal__V1__WhoAreYouResponse who_response;
 typedef Skerry__Internal__V1__GetDigestRequest digest_request;
 typedef Skerry__Internal__V1__GetDigestResponse digest_response;
+typedef Skerry__Internal__V1__ChangeMemberRequest change_request;
+typedef Skerry__Internal__V1__ChangeMemberResponse change_response;
 
 /* A call whose answer comes from the raft side. */
 struct waiting {
@@ -255,6 +257,51 @@ static void on_digest(void *arg, struct rpc_call *call, const ProtobufCMessage *
 	digest_poll(w);
 }
 
+static void on_facts(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	Skerry__Internal__V1__GetFactsResponse out = SKERRY__INTERNAL__V1__GET_FACTS_RESPONSE__INIT;
+
+	(void)req;
+	peer_facts_fill(arg, &out);
+	rpc_call_reply(call, &out.base);
+}
+
+static void on_changed(void *arg, const struct err *err)
+{
+	struct waiting *w = arg;
+	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
+	change_response out = SKERRY__INTERNAL__V1__CHANGE_MEMBER_RESPONSE__INIT;
+
+	if (call != NULL && (err->code == 0 || err->code == ERR_NOT_LEADER)) {
+		out.not_leader = err->code != 0;
+		out.leader_hint = w->peer->leader;
+		rpc_call_reply(call, &out.base);
+	} else if (call != NULL) {
+		rpc_call_finish(call, err);
+	}
+	mem_free(w);
+}
+
+static void on_change(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	const change_request *q = (const change_request *)req;
+	struct peer *p = arg;
+	enum peer_change kind;
+
+	switch (q->change) {
+	case SKERRY__INTERNAL__V1__MEMBER_CHANGE__MEMBER_CHANGE_TRANSFER:
+		kind = PEER_CHANGE_TRANSFER;
+		break;
+	case SKERRY__INTERNAL__V1__MEMBER_CHANGE__MEMBER_CHANGE_PROMOTE:
+		kind = PEER_CHANGE_PROMOTE;
+		break;
+	default:
+		rpc_call_fail(call, ERR_UNIMPLEMENTED, "this build does not know this change");
+		return;
+	}
+	peer_change_here(p, kind, q->id, on_changed, waiting_new(p, call));
+}
+
 void peer_service_stop(struct peer *p)
 {
 	struct list *it;
@@ -273,10 +320,14 @@ void peer_service_add(struct peer *p)
 	static const struct rpc_handler read_index = {.on_call = on_read_index};
 	static const struct rpc_handler who = {.on_call = on_who};
 	static const struct rpc_handler digest = {.on_call = on_digest};
+	static const struct rpc_handler facts = {.on_call = on_facts};
+	static const struct rpc_handler change = {.on_call = on_change};
 
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/Propose", &propose, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ReadIndex", &read_index, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/WhoAreYou", &who, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetDigest", &digest, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetFacts", &facts, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ChangeMember", &change, p);
 	rpc_server_set_gate(p->peer_rpc, gate, p);
 }

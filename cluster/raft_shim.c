@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "cluster/link_int.h"
 
 struct shim_append {
@@ -13,7 +14,7 @@ struct shim_append {
 	raft_io_append_cb cb;
 	struct raft_shim *shim;
 	struct list node;
-	uint64_t since_ms;
+	uint64_t since_ms, since_ns;
 };
 
 struct shim_put {
@@ -102,6 +103,12 @@ static void on_append(struct raft_io_append *req, int status)
 	if (status != RAFT_CANCELED) {
 		check(a->shim, "appending", status);
 	}
+	if (status == 0) {
+		uint64_t ns = clock_mono_ns() - a->since_ns;
+
+		histogram_observe(raft_metrics()->append, (double)ns / 1e9);
+		append_times_add(&a->shim->append_times, clock_mono_ms(), ns / 1000);
+	}
 	mem_free(a);
 	cb(orig, status);
 }
@@ -117,6 +124,7 @@ static int op_append(struct raft_io *io, struct raft_io_append *req,
 	a->cb = cb;
 	a->shim = s;
 	a->since_ms = clock_mono_ms();
+	a->since_ns = clock_mono_ns();
 	list_push(&s->appends, &a->node);
 	rv = s->inner.append(io, &a->req, entries, n, on_append);
 	if (rv != 0) {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "cluster/raft_metrics.h"
 
 #if !defined RAFT_VERSION_NUMBER || RAFT_VERSION_NUMBER < 2201
 #error "libraft 0.22.1 or newer is needed: from Debian bookworm-backports or Debian 13"
@@ -41,6 +42,7 @@ struct raft_shim {
 	raft_id lost_leader; /* its process is known to be gone */
 	uint64_t heard_ms; /* last AppendEntries or InstallSnapshot of the leader; clock_mono_ms */
 	struct raft_transfer transfer;
+	struct append_times append_times;
 	/* counters */
 	uint64_t votes_repeated, installs_dropped, messages_dropped;
 };

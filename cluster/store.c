@@ -519,6 +519,46 @@ unsigned store_used_permille(const struct store *s)
 	return (unsigned)((uint64_t)info.me_last_pgno * st.ms_psize / (info.me_mapsize / 1000 + 1));
 }
 
+int store_usage(struct store *s, struct store_usage *ret, struct err *err)
+{
+	struct store_read *read;
+	MDB_cursor *cursor;
+	MDB_envinfo info;
+	MDB_val key, value;
+	MDB_stat st;
+	int rc, r = store_read_begin(s, "free pages", &read, err);
+
+	if (r != 0) {
+		return r;
+	}
+	*ret = (struct store_usage){0};
+	/* Database 0 of LMDB: transaction -> count of pages, and the pages. */
+	rc = mdb_cursor_open(read->t.txn, 0, &cursor);
+	if (rc == MDB_SUCCESS) {
+		while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == MDB_SUCCESS) {
+			size_t n;
+
+			if (value.mv_size >= sizeof(n)) {
+				memcpy(&n, value.mv_data, sizeof(n));
+				ret->free_pages += n;
+			}
+		}
+		mdb_cursor_close(cursor);
+		rc = mdb_env_info(s->env, &info);
+	}
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_env_stat(s->env, &st);
+	}
+	store_read_end(read);
+	if (rc != MDB_SUCCESS) {
+		return err_set(err, ERR_STORE, "store: %s", mdb_strerror(rc));
+	}
+	ret->map_bytes = info.me_mapsize;
+	ret->page_bytes = st.ms_psize;
+	ret->used_bytes = (info.me_last_pgno + 1) * (uint64_t)st.ms_psize;
+	return 0;
+}
+
 /* ---- readers ---- */
 
 int store_read_begin(struct store *s, const char *name, struct store_read **ret, struct err *err)

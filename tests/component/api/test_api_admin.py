@@ -419,7 +419,7 @@ def pages_of_health(lh):
     status, _, page = web.raw("/approve/abcd-ef01", None, method="GET")
     assert status == 200 and b"skerry node approve abcd-ef01" in page
     assert web.raw("/approve/%3Cscript%3E", None, method="GET")[0] == 404
-    assert lh.metric("skerry_cluster_quorum") == 1 and lh.metric("skerry_cluster_leader") == 1
+    assert lh.metric("skerry_cluster_quorum") == 1 and lh.metric("skerry_raft_leader") == 1
     assert 'skerry_build_info{version="' in lh.plain("/metrics")[1]
     health = lh.tls()
     check = "/grpc.health.v1.Health/Check"
