@@ -175,6 +175,52 @@ const struct peer_ops *peer_operations(void)
 	return &operations;
 }
 
+/* ---- metrics ---- */
+
+/* Series that count what is rare are there from the start, at 0. */
+static void metrics_make(struct peer *p)
+{
+	static const char forwarded[] = "Calls that went to the leader from here, by kind.";
+
+	p->metric_links = metrics_gauge("skerry_peer_links",
+					"Other lighthouses with a link that works.", NULL);
+	metrics_counter("skerry_peer_forwarded_total", forwarded, "kind=\"command\"");
+	metrics_counter("skerry_peer_forwarded_total", forwarded, "kind=\"read\"");
+	metrics_counter("skerry_peer_probes_total", "Probes of a leader whose link broke.", NULL);
+	metrics_counter("skerry_peer_probe_lost_total",
+			"Probes that found the leader's process gone.", NULL);
+	metrics_counter("skerry_peer_probe_false_alarms_total",
+			"Probes that found the leader alive and leading.", NULL);
+	metrics_counter("skerry_peer_dial_failures_total",
+			"Failed connection attempts to other lighthouses.", NULL);
+	metrics_counter("skerry_digest_comparisons_total",
+			"Comparisons of the lighthouses' states that were made from here.", NULL);
+	metrics_counter("skerry_digest_mismatches_total",
+			"Comparisons in which the states of lighthouses differed.", NULL);
+}
+
+static void link_gauge(const char *name, const char *help, uint64_t id, double v)
+{
+	char label[48];
+
+	snprintf(label, sizeof(label), "lighthouse=\"%" PRIu64 "\"", id);
+	gauge_set(metrics_gauge(name, help, label), v);
+}
+
+/* A link that is down has no round trip: NaN. So has the link of a member that was removed (up -1). */
+static void row_show(uint64_t id, int up, uint64_t rtt_us, int64_t offset_ms)
+{
+	link_gauge("skerry_peer_link_up",
+		   "1 while the link to the lighthouse works, 0 while not, -1 when it was removed.",
+		   id, up);
+	link_gauge("skerry_peer_round_trip_seconds",
+		   "Last round trip to the lighthouse; NaN without a link.", id,
+		   up > 0 ? (double)rtt_us / 1e6 : NAN);
+	link_gauge("skerry_peer_clock_offset_seconds",
+		   "Clock of the lighthouse less our own; NaN without a link.", id,
+		   up > 0 ? (double)offset_ms / 1e3 : NAN);
+}
+
 /* ---- members ---- */
 
 struct peer_link *peer_link_find(struct peer *p, uint64_t id)
@@ -219,6 +265,7 @@ static void links_follow(struct peer *p)
 		const struct member *m = member_find(&p->table, l->id);
 
 		if (m == NULL || m->removed) {
+			row_show(l->id, -1, 0, 0);
 			peer_link_free(l);
 		}
 	}
@@ -275,34 +322,6 @@ void peer_table_refresh(struct peer *p)
 
 /* ---- status ---- */
 
-static void link_gauge(const char *name, const char *help, uint64_t id, double v)
-{
-	char label[48];
-
-	snprintf(label, sizeof(label), "lighthouse=\"%" PRIu64 "\"", id);
-	gauge_set(metrics_gauge(name, help, label), v);
-}
-
-/* A link that is down has no round trip: NaN. So has the link of a member that was removed. */
-static void rows_show(struct peer *p, const struct cluster_member_status *rows, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		const struct cluster_member_status *r = &rows[i];
-
-		if (r->id == p->self) {
-			continue;
-		}
-		link_gauge("skerry_peer_link_up", "1 while the link to this lighthouse works.",
-			   r->id, r->connected);
-		link_gauge("skerry_peer_round_trip_seconds",
-			   "Last round trip to this lighthouse; NaN without a link.", r->id,
-			   r->connected ? (double)r->rtt_us / 1e6 : NAN);
-		link_gauge("skerry_peer_clock_offset_seconds",
-			   "Clock of this lighthouse less our own; NaN without a link.", r->id,
-			   r->connected ? (double)r->clock_offset_ms / 1e3 : NAN);
-	}
-}
-
 void peer_rows_update(struct peer *p)
 {
 	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
@@ -336,7 +355,12 @@ void peer_rows_update(struct peer *p)
 		row->rtt_us = l->rtt_us;
 	}
 	gauge_set(p->metric_links, (double)connected);
-	rows_show(p, rows, n);
+	for (size_t i = 0; i < n; i++) {
+		if (!rows[i].self) {
+			row_show(rows[i].id, rows[i].connected, rows[i].rtt_us,
+				 rows[i].clock_offset_ms);
+		}
+	}
 	pthread_mutex_lock(&p->lock);
 	memcpy(p->rows, rows, n * sizeof(rows[0]));
 	p->n_rows = n;
@@ -432,8 +456,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	list_init(&p->digest_waits);
 	pthread_mutex_init(&p->lock, NULL);
 	p->loop = loop_new("peer");
-	p->metric_links = metrics_gauge("skerry_peer_links",
-					"Other lighthouses with a link that works.", NULL);
+	metrics_make(p);
 	r = member_table_load(p->dir, &p->table, err);
 	if (r >= 0) {
 		r = peer_ack_load(p, err);

@@ -5,6 +5,7 @@
 #include "cluster/peer_int.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -13,7 +14,12 @@
 
 #define PATH_CHANGE "/skerry.internal.v1.PeerService/ChangeMember"
 
-enum { SEEN_POLL_MS = 20, SEEN_MS = 3000 };
+enum {
+	SEEN_POLL_MS = 20,
+	SEEN_MS = 3000,
+	FIT_POLL_MS = 50,
+	FIT_MS = 1500, /* a leader of a moment ago does not know yet what the others hold */
+};
 
 typedef Skerry__Internal__V1__ChangeMemberRequest change_request;
 typedef Skerry__Internal__V1__ChangeMemberResponse change_response;
@@ -24,7 +30,7 @@ struct here {
 	struct list node; /* on peer.change_calls */
 	struct peer *peer;
 	enum peer_change kind;
-	uint64_t id;
+	uint64_t id, since_ms;
 	link_change_cb cb;
 	void *arg;
 	struct err err;
@@ -38,13 +44,6 @@ static void here_end(struct here *h, const struct err *err)
 	loop_timer_stop(&h->timer);
 	h->cb(h->arg, err);
 	mem_free(h);
-}
-
-static void on_refused(void *arg)
-{
-	struct here *h = arg;
-
-	here_end(h, &h->err);
 }
 
 static void on_changed(void *arg, const struct err *err)
@@ -70,33 +69,58 @@ static bool is_connected(void *arg, uint64_t id)
 	return l != NULL && peer_link_connected(l);
 }
 
-void peer_change_here(struct peer *p, enum peer_change kind, uint64_t id, link_change_cb cb,
-		      void *arg)
+static bool may_pass(const struct here *h)
 {
-	struct here *h = MEM_NEW(struct here);
+	return clock_mono_ms() < h->since_ms + FIT_MS &&
+	       (strcmp(h->err.reason, "MEMBER_BEHIND") == 0 ||
+		strcmp(h->err.reason, "NO_OTHER_VOTER") == 0);
+}
+
+static void here_try(void *arg)
+{
+	struct here *h = arg;
+	struct peer *p = h->peer;
 	struct link_state s;
-	uint64_t to = id;
+	uint64_t to = h->id;
 	int r;
 
-	*h = (struct here){.peer = p, .kind = kind, .id = id, .cb = cb, .arg = arg};
-	list_push(&p->change_calls, &h->node);
+	err_clear(&h->err);
 	link_state(p->cluster, &s);
 	s.changing |= p->changing; /* a step towards the table's members */
-	r = kind == PEER_CHANGE_TRANSFER
-		    ? member_may_lead(&p->table, &s, p->self, id, is_connected, p, &to, &h->err)
-		    : member_may_vote(&p->table, &s, p->self, id, is_connected, p, &h->err);
+	r = h->kind == PEER_CHANGE_TRANSFER
+		    ? member_may_lead(&p->table, &s, p->self, h->id, is_connected, p, &to, &h->err)
+		    : member_may_vote(&p->table, &s, p->self, h->id, is_connected, p, &h->err);
+	if (r < 0 && may_pass(h)) {
+		loop_timer_start(&h->timer, p->loop, FIT_POLL_MS, here_try, h);
+		return;
+	}
 	if (r < 0) {
-		loop_timer_start(&h->timer, p->loop, 0, on_refused, h);
+		here_end(h, &h->err);
 		return;
 	}
 	h->begun = true;
-	if (kind == PEER_CHANGE_TRANSFER) {
+	if (h->kind == PEER_CHANGE_TRANSFER) {
 		LOG_INFO("leadership goes to lighthouse %" PRIu64 ", as an operator asked", to);
 		link_transfer(p->cluster, p->loop, to, on_changed, h);
 	} else {
 		LOG_INFO("lighthouse %" PRIu64 " becomes a voter, as an operator asked", to);
 		link_promote(p->cluster, p->loop, to, on_changed, h);
 	}
+}
+
+void peer_change_here(struct peer *p, enum peer_change kind, uint64_t id, link_change_cb cb,
+		      void *arg)
+{
+	struct here *h = MEM_NEW(struct here);
+
+	*h = (struct here){.peer = p,
+			   .kind = kind,
+			   .id = id,
+			   .since_ms = clock_mono_ms(),
+			   .cb = cb,
+			   .arg = arg};
+	list_push(&p->change_calls, &h->node);
+	loop_timer_start(&h->timer, p->loop, 0, here_try, h);
 }
 
 /* ---- where it was asked ---- */
