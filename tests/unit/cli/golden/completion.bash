@@ -89,13 +89,16 @@ _skerry()
 			fi ;;
 		cluster)
 			if [ "$COMP_CWORD" -eq 2 ]; then
-				words="status token remove digest"
+				words="status token remove digest doctor transfer promote"
 			else
 				case $sub in
 				status) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				token) words="--expiry --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				remove) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				digest) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				doctor) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				transfer) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				promote) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
 		backup)
