@@ -56,10 +56,10 @@ static void print_facts(struct cli *cx, const Skerry__V1__Diagnosis *d)
 
 		table_cell(&t, "%s%s", m->display_name, self ? " (this)" : "");
 		table_cell(&t, "%s",
-			   !m->connected  ? "away"
-			   : m->leader	  ? "leader"
-			   : m->voter	  ? "voter"
-					  : "standby");
+			   !m->connected ? "away"
+			   : m->leader   ? "leader"
+			   : m->voter    ? "voter"
+					 : "standby");
 		if (self || !m->connected) {
 			table_cell(&t, "-");
 			table_cell(&t, "-");
@@ -104,7 +104,8 @@ int cmd_cluster_doctor(struct cli *cx)
 	print_findings(cx, d);
 	if (d->quorum_margin >= 0) {
 		fprintf(cx->io->out, "%s; %d of the voters may fail.\n",
-			status_of(d->severity) == DOCTOR_FINE ? "All is well" : "The cluster serves",
+			status_of(d->severity) == DOCTOR_FINE ? "All is well"
+							      : "The cluster serves",
 			d->quorum_margin);
 	} else {
 		fprintf(cx->io->out, "The cluster has no quorum: it answers reads only.\n");

@@ -298,8 +298,9 @@ static void gauges(struct cluster *c)
 
 static void queue_gauges(struct cluster *c)
 {
-	static const char help[] = "What waits, by queue: commands of clients until their apply, commands "
-				   "for the next entry, reads for their level.";
+	static const char help[] =
+		"What waits, by queue: commands of clients until their apply, commands "
+		"for the next entry, reads for their level.";
 
 	c->metric.waiting = metrics_gauge("skerry_queue_length", help, "queue=\"commands\"");
 	c->metric.queued = metrics_gauge("skerry_queue_length", help, "queue=\"log\"");
@@ -325,8 +326,8 @@ static void gauges_make(struct cluster *c)
 					      "Age of the oldest read transaction.", NULL);
 	c->metric.disk_free = metrics_gauge("skerry_disk_free_bytes",
 					    "Free space below the state directory.", NULL);
-	c->metric.disk_bytes = metrics_gauge("skerry_disk_bytes",
-					     "Size of the file system of the state directory.", NULL);
+	c->metric.disk_bytes = metrics_gauge(
+		"skerry_disk_bytes", "Size of the file system of the state directory.", NULL);
 	c->metric.last = metrics_gauge("skerry_raft_last_index",
 				       "Last entry in the log of this lighthouse.", NULL);
 	c->metric.log_bytes = metrics_gauge("skerry_raft_log_since_snapshot_bytes",
@@ -334,12 +335,12 @@ static void gauges_make(struct cluster *c)
 					    NULL);
 	c->metric.snapshot_bytes = metrics_gauge(
 		"skerry_raft_snapshot_bytes", "Size of the newest snapshot; 0 without one.", NULL);
-	c->metric.snapshot_age =
-		metrics_gauge("skerry_raft_snapshot_age_seconds",
-			      "Age of the newest snapshot; NaN without one.", NULL);
+	c->metric.snapshot_age = metrics_gauge("skerry_raft_snapshot_age_seconds",
+					       "Age of the newest snapshot; NaN without one.",
+					       NULL);
 	queue_gauges(c);
-	c->metric.map_bytes =
-		metrics_gauge("skerry_store_map_bytes", "Size of the store's map: its limit.", NULL);
+	c->metric.map_bytes = metrics_gauge("skerry_store_map_bytes",
+					    "Size of the store's map: its limit.", NULL);
 	c->metric.map_used = metrics_gauge("skerry_store_used_bytes",
 					   "Part of the map in use, free pages included.", NULL);
 	c->metric.page_bytes =

@@ -266,18 +266,18 @@ struct cluster_facts {
 	char name[64], version[64];
 	uint32_t feature_min, feature_max;
 	bool self, voter, leader;
-	bool connected; /* the asked lighthouse has a link to it */
-	char error[128]; /* connected, but it did not say what follows; empty: it did */
+	bool connected;          /* the asked lighthouse has a link to it */
+	char error[128];         /* connected, but it did not say what follows; empty: it did */
 	int64_t clock_offset_ms; /* its clock less that of the asked lighthouse */
 	uint64_t rtt_us;
-	uint64_t append_p99_us, append_n; /* of the last 10 min */
+	uint64_t append_p99_us, append_n;              /* of the last 10 min */
 	int64_t peer_cert_ms, api_cert_ms, ca_cert_ms; /* ends of validity; 0: unknown */
 	uint64_t disk_free, disk_bytes;
 	uint32_t map_permille;
 	uint64_t state_bytes, state_limit;
 	uint64_t commit_index, applied_index, term, leader_id;
 	uint64_t digest_mismatches; /* comparisons that differed, since its start */
-	int64_t backup_ms;	    /* of the last backup that it made; 0: none */
+	int64_t backup_ms;          /* of the last backup that it made; 0: none */
 };
 typedef void (*facts_cb)(void *arg, const struct err *err, size_t n, const struct cluster_facts *f);
 /* Asks every member for its facts; fires once on `loop`, borrows f. Needs no quorum. */

@@ -91,8 +91,9 @@ struct consensus_stats {
 	uint64_t races; /* forced elections */
 	uint64_t votes_repeated, installs_dropped, messages_dropped;
 	/* gauges */
-	const char *role; /* "leader", "follower", "candidate", "standby", "spare", "none"; static */
-	uint64_t queued;  /* commands that wait for the next group */
+	const char
+		*role;   /* "leader", "follower", "candidate", "standby", "spare", "none"; static */
+	uint64_t queued; /* commands that wait for the next group */
 	uint64_t log_bytes;      /* since the newest snapshot */
 	uint64_t snapshot_bytes; /* of the newest one; 0: none */
 	int64_t snapshot_wall_ms;

@@ -89,7 +89,7 @@ struct consensus {
 	uint64_t log_bytes; /* since the last one */
 	struct snapshot snapshot;
 	bool snapshotting;
-	uint64_t made_bytes;   /* of the newest snapshot, made here or installed; 0: none */
+	uint64_t made_bytes; /* of the newest snapshot, made here or installed; 0: none */
 	int64_t made_wall_ms;
 	uint64_t making_bytes;
 

@@ -15,12 +15,11 @@ struct judge {
 	struct doctor_result *out;
 };
 
-static void find(struct judge *j, enum doctor_severity severity, const char *code,
-		 uint64_t id, const char *remedy, const char *fmt, ...)
-	PRINTF_LIKE(6, 7);
+static void find(struct judge *j, enum doctor_severity severity, const char *code, uint64_t id,
+		 const char *remedy, const char *fmt, ...) PRINTF_LIKE(6, 7);
 
-static void find(struct judge *j, enum doctor_severity severity, const char *code,
-		 uint64_t id, const char *remedy, const char *fmt, ...)
+static void find(struct judge *j, enum doctor_severity severity, const char *code, uint64_t id,
+		 const char *remedy, const char *fmt, ...)
 {
 	struct doctor_finding *f = &j->out->finding[j->out->n];
 	va_list ap;
@@ -63,7 +62,8 @@ static void quorum(struct judge *j)
 	if (up <= voters / 2) {
 		find(j, DOCTOR_ERROR, "QUORUM_LOST", 0,
 		     "start the other lighthouses, or bring their network back",
-		     "%zu of %zu voters are reached, %zu are needed: reads are answered, writes are "
+		     "%zu of %zu voters are reached, %zu are needed: reads are answered, writes "
+		     "are "
 		     "not",
 		     up, voters, voters / 2 + 1);
 	} else if (!j->in->quorum) {
@@ -76,7 +76,8 @@ static void quorum(struct judge *j)
 		find(j, DOCTOR_WARNING, "SINGLE_VOTER", 0,
 		     "join two more lighthouses: `skerry cluster token`, then `skerryd join TOKEN` "
 		     "on each",
-		     "there is one voter: without its host nothing is changed, and without its disk "
+		     "there is one voter: without its host nothing is changed, and without its "
+		     "disk "
 		     "all is lost");
 	} else if (j->out->quorum_margin == 0) {
 		find(j, DOCTOR_WARNING, "QUORUM_MARGIN", 0,
@@ -124,11 +125,11 @@ static void backups(struct judge *j)
 		last = MAX(last, j->in->facts[i].backup_ms);
 	}
 	if (last == 0) {
-		find(j, DOCTOR_NOTE, "NO_BACKUP", 0,
-		     "copy the state off these hosts regularly",
+		find(j, DOCTOR_NOTE, "NO_BACKUP", 0, "copy the state off these hosts regularly",
 		     "no lighthouse has made a backup since it started: none is configured");
 	} else if (j->in->now_ms - last > DOCTOR_BACKUP_DAYS * DAY_MS) {
-		find(j, DOCTOR_WARNING, "BACKUP_AGE", 0, "make a backup, and see why the last failed",
+		find(j, DOCTOR_WARNING, "BACKUP_AGE", 0,
+		     "make a backup, and see why the last failed",
 		     "the last backup is %" PRId64 " days old", (j->in->now_ms - last) / DAY_MS);
 	}
 }
@@ -225,8 +226,8 @@ static void disk(struct judge *j, const struct cluster_facts *f)
 		find(j, f->append_p99_us >= DOCTOR_APPEND_ERROR_US ? DOCTOR_ERROR : DOCTOR_WARNING,
 		     "SLOW_DISK", f->id,
 		     "give the state directory a faster disk, or one of its own",
-		     "1 of 100 writes to its log takes longer than %" PRIu64
-		     " ms (of %" PRIu64 " in 10 min)",
+		     "1 of 100 writes to its log takes longer than %" PRIu64 " ms (of %" PRIu64
+		     " in 10 min)",
 		     f->append_p99_us / 1000, f->append_n);
 	}
 	if (f->disk_bytes != 0 && f->disk_free < DOCTOR_DISK_WARN) {
@@ -279,8 +280,9 @@ static void certificate(struct judge *j, const struct cluster_facts *f, const ch
 
 static void certificates(struct judge *j, const struct cluster_facts *f)
 {
-	static const char renewal[] = "it should have been renewed: look for certificate renewal in its log, and "
-				      "restart it";
+	static const char renewal[] =
+		"it should have been renewed: look for certificate renewal in its log, and "
+		"restart it";
 
 	certificate(j, f, "API certificate", f->api_cert_ms, DOCTOR_API_CERT_DAYS, true, renewal);
 	/* The dates of peer certificates are not judged between lighthouses. */
@@ -301,8 +303,7 @@ static void member(struct judge *j, const struct cluster_facts *f, uint64_t comm
 	certificates(j, f);
 	if (lag >= DOCTOR_LAG_WARN) {
 		find(j, lag >= DOCTOR_LAG_ERROR ? DOCTOR_ERROR : DOCTOR_WARNING, "MEMBER_BEHIND",
-		     f->id,
-		     "if this does not shrink, look at its disk, CPU and network",
+		     f->id, "if this does not shrink, look at its disk, CPU and network",
 		     "it has applied %" PRIu64 " of %" PRIu64 " entries", f->applied_index, commit);
 	}
 }
@@ -322,7 +323,8 @@ static void members(struct judge *j)
 
 		if (!there(f)) {
 			find(j, DOCTOR_ERROR, "NOT_CONNECTED", f->id,
-			     "see that skerryd runs there and that its peer port is reached; a host "
+			     "see that skerryd runs there and that its peer port is reached; a "
+			     "host "
 			     "that is gone for good leaves by `skerry cluster remove`",
 			     "this %s is not reached", f->voter ? "voter" : "standby");
 			continue;

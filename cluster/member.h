@@ -90,12 +90,14 @@ void member_next(const struct member_table *t, const struct link_state *s, uint6
  * the reasons of cluster_transfer.
  */
 MUST_CHECK int member_may_lead(const struct member_table *t, const struct link_state *s,
-			       uint64_t self, uint64_t id, bool (*connected)(void *arg, uint64_t id),
-			       void *arg, uint64_t *ret_id, struct err *err);
+			       uint64_t self, uint64_t id,
+			       bool (*connected)(void *arg, uint64_t id), void *arg,
+			       uint64_t *ret_id, struct err *err);
 /* May the standby `id` become a voter? As member_next, only to an odd number. The reasons of cluster_promote. */
 MUST_CHECK int member_may_vote(const struct member_table *t, const struct link_state *s,
-			       uint64_t self, uint64_t id, bool (*connected)(void *arg, uint64_t id),
-			       void *arg, struct err *err);
+			       uint64_t self, uint64_t id,
+			       bool (*connected)(void *arg, uint64_t id), void *arg,
+			       struct err *err);
 
 /* ---- clocks ---- */
 

@@ -40,14 +40,16 @@ static int may_change(const struct link_state *s, struct count *c, struct err *e
 		return err_set(err, ERR_NOT_LEADER, "this lighthouse does not lead");
 	}
 	if (s->changing) {
-		return err_reason(err, ERR_PRECONDITION, "CHANGE_IN_FLIGHT",
-				  "another change of the members, or a hand-over, is under way: try "
-				  "again when it has ended");
+		return err_reason(
+			err, ERR_PRECONDITION, "CHANGE_IN_FLIGHT",
+			"another change of the members, or a hand-over, is under way: try "
+			"again when it has ended");
 	}
 	if (c->connected <= c->voters / 2) {
-		return err_reason(err, ERR_PRECONDITION, "WOULD_LOSE_QUORUM",
-				  "only %zu of %zu voters are connected: bring the others back first",
-				  c->connected, c->voters);
+		return err_reason(
+			err, ERR_PRECONDITION, "WOULD_LOSE_QUORUM",
+			"only %zu of %zu voters are connected: bring the others back first",
+			c->connected, c->voters);
 	}
 	return 0;
 }
@@ -170,17 +172,19 @@ int member_may_vote(const struct member_table *t, const struct link_state *s, ui
 		return r;
 	}
 	if (c.connected + 1 <= (c.voters + 1) / 2) {
-		return err_reason(err, ERR_PRECONDITION, "WOULD_LOSE_QUORUM",
-				  "of then %zu voters only %zu would be connected: bring the others "
-				  "back first",
-				  c.voters + 1, c.connected + 1);
+		return err_reason(
+			err, ERR_PRECONDITION, "WOULD_LOSE_QUORUM",
+			"of then %zu voters only %zu would be connected: bring the others "
+			"back first",
+			c.voters + 1, c.connected + 1);
 	}
 	if (c.voters % 2 == 1) {
-		return err_reason(err, ERR_PRECONDITION, "EVEN_VOTERS",
-				  "%zu voters survive no more losses than %zu, and need one more of "
-				  "them: join another lighthouse, then both become voters by "
-				  "themselves",
-				  c.voters + 1, c.voters);
+		return err_reason(
+			err, ERR_PRECONDITION, "EVEN_VOTERS",
+			"%zu voters survive no more losses than %zu, and need one more of "
+			"them: join another lighthouse, then both become voters by "
+			"themselves",
+			c.voters + 1, c.voters);
 	}
 	return 0;
 }

@@ -133,7 +133,8 @@ int cluster_transfer(struct cluster *c, struct loop *loop, uint64_t id, uint64_t
 int cluster_promote(struct cluster *c, struct loop *loop, uint64_t id, uint64_t deadline_ms,
 		    transfer_cb cb, void *arg, struct err *err)
 {
-	return peer_change_member(c->peer, loop, PEER_CHANGE_PROMOTE, id, deadline_ms, cb, arg, err);
+	return peer_change_member(c->peer, loop, PEER_CHANGE_PROMOTE, id, deadline_ms, cb, arg,
+				  err);
 }
 
 int cluster_ask_facts(struct cluster *c, struct loop *loop, uint64_t deadline_ms, facts_cb cb,

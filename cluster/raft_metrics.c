@@ -32,8 +32,9 @@ static void make(void)
 	made.append = latency("skerry_raft_append_seconds",
 			      "Time until entries were durable in this lighthouse's log.");
 	made.apply = latency("skerry_raft_apply_seconds", "Time to apply one entry to the state.");
-	made.commit = latency("skerry_raft_commit_seconds",
-			      "Leader: from proposing an entry until it was committed and applied here.");
+	made.commit =
+		latency("skerry_raft_commit_seconds",
+			"Leader: from proposing an entry until it was committed and applied here.");
 	made.group = metrics_histogram("skerry_raft_group_commands",
 				       "Leader: commands that went into one entry.", NULL, commands,
 				       ARRAY_LEN(commands));
@@ -46,9 +47,9 @@ static void make(void)
 					   "Elections that this lighthouse won.", NULL);
 	made.snapshots = metrics_counter("skerry_raft_snapshots_total",
 					 "Snapshots of the state that were made here.", NULL);
-	made.restores =
-		metrics_counter("skerry_raft_restores_total",
-				"Snapshots that replaced the state of this lighthouse.", NULL);
+	made.restores = metrics_counter("skerry_raft_restores_total",
+					"Snapshots that replaced the state of this lighthouse.",
+					NULL);
 }
 
 const struct raft_metrics *raft_metrics(void)

@@ -55,7 +55,7 @@ MUST_CHECK int store_sync(struct store *s, struct err *err);
 unsigned store_used_permille(const struct store *s);
 
 struct store_usage {
-	uint64_t map_bytes, used_bytes; /* of the map; up to the last page that was ever used */
+	uint64_t map_bytes, used_bytes;  /* of the map; up to the last page that was ever used */
 	uint64_t page_bytes, free_pages; /* free ones below it, to be used again */
 };
 /* Walks the list of free pages: any thread, for a worker. */

@@ -7,8 +7,8 @@
 #include "cluster/member.h"
 #include "cluster/raft_metrics.h"
 
-#define NOW   (INT64_C(1800000000) * 1000)
-#define DAYS(n) (NOW + (n) * INT64_C(86400) * 1000)
+#define NOW     (INT64_C(1800000000) * 1000)
+#define DAYS(n) (NOW + (n)*INT64_C(86400) * 1000)
 
 /* ---- findings ---- */
 
