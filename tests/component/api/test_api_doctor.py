@@ -28,7 +28,7 @@ def codes(lh):
     for f in answer.get("findings", []):
         assert f["message"] and f["remedy"]
         if f["severity"] != "SEVERITY_NOTE" and f["code"] not in OF_THE_HOST:
-            found.setdefault(f["code"], []).append(f.get("member", ""))
+            found[f["code"]] = sorted(found.get(f["code"], []) + [f.get("member", "")])
     return found
 
 
