@@ -125,7 +125,8 @@ static void backups(struct judge *j)
 		last = MAX(last, j->in->facts[i].backup_ms);
 	}
 	if (last == 0) {
-		find(j, DOCTOR_NOTE, "NO_BACKUP", 0, "make one regularly: `skerry backup create FILE`, and keep it on another host",
+		find(j, DOCTOR_NOTE, "NO_BACKUP", 0,
+		     "make one regularly: `skerry backup create FILE`, and keep it on another host",
 		     "no backup is known: no schedule is configured");
 	} else if (j->in->now_ms - last > DOCTOR_BACKUP_DAYS * DAY_MS) {
 		find(j, DOCTOR_WARNING, "BACKUP_AGE", 0,

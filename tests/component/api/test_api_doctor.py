@@ -140,23 +140,10 @@ def one_is_killed(lh):
     wait(lambda: codes(lh) == {} and margin(lh) == 1, "all is well again", 20)
 
 
-def without_quorum(lh):
-    second.stop(signal.SIGKILL)
-    third.stop(signal.SIGKILL)
-    wait(lambda: codes(lh) == {"NOT_CONNECTED": ["lh2", "lh3"], "QUORUM_LOST": [""]}, "what is missing", 20)
-    assert margin(lh) == -1
-    answer = lh.unix().call("ClusterService/Diagnose")
-    assert answer["severity"] == "SEVERITY_ERROR"
-    try:
-        transfer(lh)
-        raise AssertionError("transferred without quorum")
-    except Failed as e:
-        assert e.reason in ("WOULD_LOSE_QUORUM", "NO_QUORUM") or e.status == 14, e
-    second.start()
-    third.start()
-    wait(lambda: codes(lh) == {}, "all is well again", 20)
+def end(lh):
+    del lh
     for each in (second, third):
-        assert each.close() is None
+        assert not each.close()
 
 
-main([one, promote_of_two, three, transfers, one_is_killed, without_quorum])
+main([one, promote_of_two, three, transfers, one_is_killed, end])
