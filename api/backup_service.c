@@ -11,6 +11,7 @@
 #include "base/enc.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "cluster/backup.h"
 #include "proto/pb_util.h"
@@ -91,10 +92,12 @@ static void pump(struct backup_call *b)
 			b->at += m.data.len;
 	}
 	mem_free(data);
-	if (b->at == b->size)
+	if (b->at == b->size) {
+		cluster_note_backup(b->api->cluster, clock_wall_ms());
 		finish(b, NULL);
-	else
+	} else {
 		loop_timer_start(&b->stall, b->api->loop, STALL_MS, stalled, b);
+	}
 }
 
 static void writable(void *arg, struct rpc_call *call)
