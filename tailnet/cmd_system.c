@@ -285,24 +285,37 @@ int cmd_join_token_create(struct state *st)
 	return ACCEPT;
 }
 
-static int join_conflicts(struct state *st, const MemberRecord *m)
+/*
+ * The records of a table in the order of their keys; k starts zeroed and holds the key of the one returned. NULL: there are
+ * no more, or the store failed, which ends the command.
+ */
+static void *record_next(struct state *st, enum table table, struct skey *k,
+			 const ProtobufCMessageDescriptor *desc)
 {
-	struct skey k, prefix;
 	struct slice key, v;
-	size_t n = 0;
+	struct skey prefix;
 	bool more;
 
-	skey_init(&prefix, TABLE_MEMBER);
-	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
-	     more && skey_table(key) == TABLE_MEMBER;
-	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
-		MemberRecord *other;
+	if (k->len == 0) {
+		skey_init(&prefix, table);
+		more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
+	} else {
+		more = st_raw_next(st, skey_slice(k), &key, &v);
+	}
+	if (!more || skey_table(key) != table) {
+		return NULL;
+	}
+	skey_bytes(k, table, (const uint8_t *)key.data + 1, key.len - 1);
+	return st_get(st, skey_slice(k), desc);
+}
 
-		skey_bytes(&k, TABLE_MEMBER, (const uint8_t *)key.data + 1, key.len - 1);
-		other = st_get(st, skey_slice(&k), REC(member_record));
-		if (other == NULL) {
-			break;
-		}
+static int join_conflicts(struct state *st, const MemberRecord *m)
+{
+	struct skey k = {0};
+	MemberRecord *other;
+	size_t n = 0;
+
+	while ((other = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
 		if (other->id == m->id || bytes_equal(other->public_key, m->public_key)) {
 			return refuse(
 				st, CODE_EXISTS, "MEMBER_EXISTS", "member",
@@ -384,20 +397,12 @@ int cmd_member_join(struct state *st)
 
 static size_t other_voters(struct state *st, uint64_t id)
 {
-	struct skey k, prefix;
-	struct slice key, v;
+	struct skey k = {0};
+	MemberRecord *m;
 	size_t n = 0;
-	bool more;
 
-	skey_init(&prefix, TABLE_MEMBER);
-	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
-	     more && skey_table(key) == TABLE_MEMBER;
-	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
-		MemberRecord *m;
-
-		skey_bytes(&k, TABLE_MEMBER, (const uint8_t *)key.data + 1, key.len - 1);
-		m = st_get(st, skey_slice(&k), REC(member_record));
-		if (m != NULL && m->id != id && m->kind == MEMBER_KIND(VOTER)) {
+	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
+		if (m->id != id && m->kind == MEMBER_KIND(VOTER)) {
 			n++;
 		}
 	}
@@ -438,24 +443,16 @@ int cmd_member_set_kind(struct state *st)
 int cmd_raise_feature_level(struct state *st)
 {
 	uint32_t level = st->cmd->raise_feature_level->level;
-	struct skey k, prefix;
-	struct slice key, v;
-	bool more;
+	struct skey k = {0};
+	MemberRecord *m;
 
 	if (level <= st->meta->feature_level) {
 		return refuse(st, CODE_PRECONDITION, "FEATURE_LEVEL", "level",
 			      "the cluster is at feature level %u; it is only raised",
 			      st->meta->feature_level);
 	}
-	skey_init(&prefix, TABLE_MEMBER);
-	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
-	     more && skey_table(key) == TABLE_MEMBER;
-	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
-		MemberRecord *m;
-
-		skey_bytes(&k, TABLE_MEMBER, (const uint8_t *)key.data + 1, key.len - 1);
-		m = st_get(st, skey_slice(&k), REC(member_record));
-		if (m != NULL && m->kind != MEMBER_KIND(REMOVED) &&
+	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
+		if (m->kind != MEMBER_KIND(REMOVED) &&
 		    (level < m->feature_min || level > m->feature_max)) {
 			return refuse(
 				st, CODE_PRECONDITION, "FEATURE_LEVEL", "level",
@@ -502,19 +499,11 @@ int cmd_secret_put(struct state *st)
 /* Unused tokens may have been used in the epoch that is lost. */
 static void join_tokens_revoke(struct state *st)
 {
-	struct skey k, prefix;
-	struct slice key, v;
-	bool more;
+	struct skey k = {0};
+	JoinTokenRecord *t;
 
-	skey_init(&prefix, TABLE_JOIN_TOKEN);
-	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
-	     more && skey_table(key) == TABLE_JOIN_TOKEN;
-	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
-		JoinTokenRecord *t;
-
-		skey_bytes(&k, TABLE_JOIN_TOKEN, (const uint8_t *)key.data + 1, key.len - 1);
-		t = st_get(st, skey_slice(&k), REC(join_token_record));
-		if (t != NULL && t->used_by == 0 && !t->revoked) {
+	while ((t = record_next(st, TABLE_JOIN_TOKEN, &k, REC(join_token_record))) != NULL) {
+		if (t->used_by == 0 && !t->revoked) {
 			t->revoked = true;
 			state_put(st, skey_slice(&k), t, NULL);
 		}
@@ -524,21 +513,10 @@ static void join_tokens_revoke(struct state *st)
 /* Every lighthouse but `id` is removed; nobody is attached anywhere. */
 static void members_bar(struct state *st, uint64_t id)
 {
-	struct skey k, prefix;
-	struct slice key, v;
-	bool more;
+	struct skey k = {0};
+	MemberRecord *m;
 
-	skey_init(&prefix, TABLE_MEMBER);
-	for (more = st_raw_seek(st, skey_slice(&prefix), &key, &v);
-	     more && skey_table(key) == TABLE_MEMBER;
-	     more = st_raw_next(st, skey_slice(&k), &key, &v)) {
-		MemberRecord *m;
-
-		skey_bytes(&k, TABLE_MEMBER, (const uint8_t *)key.data + 1, key.len - 1);
-		m = st_get(st, skey_slice(&k), REC(member_record));
-		if (m == NULL) {
-			break;
-		}
+	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
 		sessions_end(st, m->id);
 		origin_forget(st, m->id);
 		if (m->id != id && m->kind != MEMBER_KIND(REMOVED)) {
