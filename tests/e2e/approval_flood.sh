@@ -1,4 +1,5 @@
 # One host that asks for approval again and again is limited, and keeps no other device out
+# beside
 #
 # lh1 on core; d1 and d2 on site1.
 set -u

@@ -1,4 +1,5 @@
 # A device without a key prints a URL and a code and waits; any lighthouse lets it in
+# beside
 #
 # lh1 lh2 lh3 on core; d1 and d2 on site1, d3 on site2.
 set -u

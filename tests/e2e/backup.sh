@@ -1,5 +1,6 @@
 # Backup of three, all hosts gone, restore on a new one: devices come back by themselves; recovery of a survivor
 # main
+# beside
 #
 # lh1 lh2 lh3 on core; d1 on site1, d3 on site2. lh9 is a new host at the address of lh1, lh8 one with the disk of lh2.
 set -u

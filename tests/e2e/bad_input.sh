@@ -1,5 +1,6 @@
 # Bad flags, keys, names, configurations and messages: one clear error each, with its place, and nothing changes
 # main
+# beside
 #
 # lh1 on core; d1 on site1.
 set -u

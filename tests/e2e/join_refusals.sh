@@ -1,4 +1,5 @@
 # Who may not join is refused and disturbs nothing: tokens, foreign CA, removed member, wiped directory, wrong pin
+# beside
 #
 # lh1 lh2 lh3 on core are the cluster; lh4 is the one who tries; d1 on site1.
 set -u

@@ -1,4 +1,5 @@
 # No secret that a run has shown, and no private key, is in any state, log, snapshot or configuration
+# beside
 #
 # lh1 lh2 lh3 on core; d1 and d2 on site1.
 set -u
