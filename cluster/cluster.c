@@ -443,6 +443,12 @@ static int store_begin(struct cluster *c, const struct cluster_options *o, struc
 		r = fsm_view(store_read_kv(read), &c->view, err);
 		store_read_end(read);
 	}
+	if (r == 0 && c->view.feature_level > FEATURE_LEVEL_MAX) {
+		r = err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+			       "the state in %s is at feature level %u, this build knows %d to %d: "
+			       "install the build that the other lighthouses run",
+			       c->dir, c->view.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
+	}
 	return r;
 }
 

@@ -63,11 +63,11 @@ static int restore(struct consensus *cs, const struct raft_buffer *buf, struct e
 		return 0;
 	}
 	if (h.feature_level > FEATURE_LEVEL_MAX) {
-		return err_set(
-			err, ERR_UNIMPLEMENTED,
-			"snapshot has feature level %u, this build knows up to %d: install a newer "
-			"build",
-			h.feature_level, FEATURE_LEVEL_MAX);
+		return err_reason(
+			err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+			"snapshot has feature level %u, this build knows %d to %d: install "
+			"the build that the other lighthouses run",
+			h.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
 	}
 	r = snapshot_open(buf->base, buf->len, &h, err);
 	if (r == 0) {
@@ -117,8 +117,11 @@ static int fsm_op_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 	r = restore(cs, buf, &err);
 	if (r != 0) {
 		if (cs->started) {
-			cluster_fail("snapshot cannot be restored: %s", err_msg(&err, r));
+			cluster_fail_as(r == ERR_FEATURE_LEVEL ? CLUSTER_EXIT_OLD_BUILD
+							       : CLUSTER_EXIT_FAIL_STOP,
+					"snapshot cannot be restored: %s", err_msg(&err, r));
 		}
+		cs->open_code = r == ERR_FEATURE_LEVEL ? r : 0;
 		memcpy(cs->raft.errmsg, err.msg, MIN(sizeof(cs->raft.errmsg), sizeof(err.msg)) - 1);
 		return RAFT_CORRUPT;
 	}
@@ -471,6 +474,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 		r = consensus_error(err, rv, o->dir,
 				    cs->raft.errmsg[0] != '\0' ? cs->raft.errmsg
 							       : cs->shim.io.errmsg);
+		r = cs->open_code != 0 ? cs->open_code : r;
 		goto fail_raft;
 	}
 	if (store_applied(cs->store) > raft_last_index(&cs->raft)) {
@@ -595,6 +599,11 @@ uint64_t consensus_applied(const struct consensus *cs)
 uint64_t consensus_state_bytes(const struct consensus *cs)
 {
 	return cs->view.bytes;
+}
+
+uint32_t consensus_feature_level(const struct consensus *cs)
+{
+	return cs->view.feature_level;
 }
 
 unsigned consensus_map_permille(const struct consensus *cs)

@@ -83,6 +83,8 @@ void consensus_state(const struct consensus *cs, struct link_state *ret);
 uint64_t consensus_applied(const struct consensus *cs);
 /* Bytes of the state and parts of a thousand of the store's map, as the leader judges proposals by. */
 uint64_t consensus_state_bytes(const struct consensus *cs);
+/* Feature level of the state as far as it was applied here; 0: there is no state yet. */
+uint32_t consensus_feature_level(const struct consensus *cs);
 unsigned consensus_map_permille(const struct consensus *cs);
 
 struct consensus_stats {

@@ -274,7 +274,10 @@ int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t ind
 		}
 	}
 	if (r != 0) {
-		cluster_fail("this lighthouse cannot go on: %s", err_msg(&err, r));
+		cluster_fail_as(r == ERR_FEATURE_LEVEL || r == ERR_UNIMPLEMENTED
+					? CLUSTER_EXIT_OLD_BUILD
+					: CLUSTER_EXIT_FAIL_STOP,
+				"this lighthouse cannot go on: %s", err_msg(&err, r));
 		return RAFT_INVALID;
 	}
 	group_checksum(data, sum);

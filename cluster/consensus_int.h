@@ -63,6 +63,7 @@ struct consensus {
 	uv_check_t pump;   /* started before it: runs after */
 	uv_prepare_t before_poll;
 	unsigned open_handles;
+	int open_code; /* why the snapshot is refused at the start, where libraft's code would say too little */
 	bool started, closing, raft_closed;
 	void (*close_cb)(void *arg);
 	void *close_arg;

@@ -7,8 +7,6 @@
 #include "base/log.h"
 #include "cluster/link_int.h"
 
-enum { EXIT_FAIL_STOP = 70 }; /* EX_SOFTWARE of sysexits: the supervisor starts us again */
-
 static pthread_mutex_t hook_lock = PTHREAD_MUTEX_INITIALIZER;
 static cluster_fail_fn hook_fn;
 static void *hook_arg;
@@ -21,16 +19,14 @@ void cluster_fail_hook(cluster_fail_fn fn, void *arg)
 	pthread_mutex_unlock(&hook_lock);
 }
 
-void cluster_fail(const char *fmt, ...)
+static void fail(int code, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
+static void fail(int code, const char *fmt, va_list ap)
 {
 	char text[512];
 	cluster_fail_fn fn;
 	void *arg;
-	va_list ap;
 
-	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 
 	pthread_mutex_lock(&hook_lock);
 	fn = hook_fn;
@@ -42,5 +38,23 @@ void cluster_fail(const char *fmt, ...)
 	}
 	/* The one place of this folder that logs above debug: nobody is left to decide. */
 	LOG_ERROR("%s", text);
-	_exit(EXIT_FAIL_STOP);
+	_exit(code);
+}
+
+void cluster_fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fail(CLUSTER_EXIT_FAIL_STOP, fmt, ap);
+	va_end(ap);
+}
+
+void cluster_fail_as(int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fail(code, fmt, ap);
+	va_end(ap);
 }

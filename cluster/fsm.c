@@ -82,11 +82,11 @@ static int admit(const struct entry_header *h, uint64_t cluster_id, const struct
 			       (unsigned long long)h->epoch, (unsigned long long)v->epoch);
 	}
 	if (h->feature_level < FEATURE_LEVEL_MIN || h->feature_level > FEATURE_LEVEL_MAX) {
-		return err_set(err, ERR_UNIMPLEMENTED,
-			       "log entry has feature level %u, this build knows %d to %d: install "
-			       "a build "
-			       "that knows it",
-			       h->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
+		return err_reason(
+			err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+			"log entry has feature level %u, this build knows %d to %d: install "
+			"the build that the other lighthouses run",
+			h->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
 	}
 	return 0;
 }

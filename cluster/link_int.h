@@ -135,5 +135,11 @@ MUST_CHECK int link_digest(struct cluster *c, uint64_t marker, uint8_t ret_diges
  * hook. Any thread; returns only when a hook is set.
  */
 void cluster_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* With another exit code, for an end that a new start does not heal. */
+void cluster_fail_as(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
+enum {
+	CLUSTER_EXIT_FAIL_STOP = 70, /* EX_SOFTWARE of sysexits: the supervisor starts us again */
+	CLUSTER_EXIT_OLD_BUILD = 77, /* the state's feature level is above this build's */
+};
 typedef void (*cluster_fail_fn)(void *arg, const char *message);
 void cluster_fail_hook(cluster_fail_fn fn, void *arg);

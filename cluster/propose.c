@@ -46,6 +46,7 @@ struct proposal {
 	enum proposal_state state;
 	enum propose_class class;
 	uint64_t tailnet, sequence, deadline_ms;
+	uint32_t level; /* the feature level that it needs */
 	bool grows;
 	bool first; /* LighthouseStart: before it commands of this incarnation are refused */
 	bool sent;  /* a copy may be in some log */
@@ -265,6 +266,24 @@ int propose_admit(struct cluster *c, bool grows, struct err *err)
 	return 0;
 }
 
+/*
+ * What the state's level does not have must not get into the log: an older build that reads it would end. Our own view may
+ * lag behind a level that was just raised; who asks then asks again.
+ */
+static int level_admit(struct cluster *c, uint32_t level, struct err *err)
+{
+	uint32_t now = consensus_feature_level(c->cs);
+
+	if (now == 0 || level <= now) {
+		return 0;
+	}
+	return err_reason(
+		err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+		"this needs feature level %u, the cluster is at %u: once every lighthouse "
+		"runs a version that has it, run `skerry cluster finalize-upgrade`",
+		level, now);
+}
+
 /* Sends a waiting one where the leader is, if there is one. May free p. */
 static void advance(struct proposal *p)
 {
@@ -274,6 +293,10 @@ static void advance(struct proposal *p)
 	struct err err = {0};
 
 	if (p->state != WAITING || clock_mono_ms() < p->retry_ms || (!c->announced && !p->first)) {
+		return;
+	}
+	if (!p->sent && level_admit(c, p->level, &err) != 0) {
+		finish(p, &err, NULL);
 		return;
 	}
 	if (consensus_leads(c->cs)) {
@@ -400,6 +423,7 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 							  : clock_mono_ms() + DEADLINE_MS;
 	p->tailnet = cmd->tailnet;
 	p->grows = propose_grows((int)cmd->body_case);
+	p->level = tailnet_command_level(cmd);
 	p->first = cmd->body_case == SKERRY__INTERNAL__V1__COMMAND__BODY_LIGHTHOUSE_START;
 	p->data = mem_alloc(len);
 	p->room = len;
@@ -607,15 +631,17 @@ static int remote_admit(struct remote *m, struct err *err)
 	ProtobufCMessage *msg;
 	int r = propose_admit(m->c, true, err);
 
-	if (r == 0) {
+	if (r == 0 && consensus_feature_level(m->c->cs) >= FEATURE_LEVEL_MAX) {
 		return 0;
 	}
 	if (pb_decode_heap(&skerry__internal__v1__command__descriptor, m->data, m->len, NULL, &msg,
 			   NULL) == 0) {
-		bool grows = propose_grows((int)((Command *)msg)->body_case);
+		const Command *cmd = (const Command *)msg;
 
+		if (r == 0 || !propose_grows((int)cmd->body_case)) {
+			r = level_admit(m->c, tailnet_command_level(cmd), err);
+		}
 		pb_free(msg);
-		return grows ? r : 0;
 	}
 	return r;
 }

@@ -87,7 +87,7 @@ static int file_open(const char *file, struct buf *data, struct backup_header *h
 	}
 	if (r == 0 &&
 	    (s->feature_level < FEATURE_LEVEL_MIN || s->feature_level > FEATURE_LEVEL_MAX)) {
-		r = err_set(err, ERR_UNIMPLEMENTED,
+		r = err_set(err, ERR_FEATURE_LEVEL,
 			    "%s has feature level %u, this build knows %d to %d: use a build that "
 			    "knows it",
 			    file, s->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);

@@ -1,4 +1,6 @@
 /* What consensus proposes by itself: Tick when a deadline of the state is due, LighthouseStart after the start. */
+#include <string.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cluster/cluster_int.h"
@@ -100,8 +102,12 @@ static void on_start_done(void *arg, const struct err *err, const CommandResult 
 {
 	struct cluster *c = arg;
 
-	(void)r;
 	if (c->stopping) {
+		return;
+	}
+	if (err->code == 0 && r->code != 0 && strcmp(r->reason, "FEATURE_LEVEL") == 0) {
+		cluster_fail_as(CLUSTER_EXIT_OLD_BUILD, "this lighthouse cannot go on: %s",
+				r->message);
 		return;
 	}
 	/* A refusal is final: an id that is unknown or removed finds out on its links. */

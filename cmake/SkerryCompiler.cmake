@@ -33,6 +33,10 @@ target_compile_options(skerry_flags INTERFACE
 	$<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
 	$<$<BOOL:${SKERRY_WERROR}>:-Werror>)
 
+if(SKERRY_TEST_LEVEL_MAX)
+	target_compile_definitions(skerry_flags INTERFACE SKERRY_TEST_LEVEL_MAX=${SKERRY_TEST_LEVEL_MAX})
+endif()
+
 add_compile_options(-fstack-protector-strong -fstack-clash-protection -fno-strict-aliasing -fno-omit-frame-pointer
 	"-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=")
 add_link_options(-Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed)

@@ -18,8 +18,9 @@ enum lighthouse_exit {
 	EXIT_NOT_READY = 69, /* another lighthouse did not answer, or there is nothing to run yet */
 	EXIT_FAIL_STOP = 70, /* the disk or the log failed under the running daemon */
 	EXIT_OUT_OF_MEMORY = 71,
-	EXIT_REMOVED = 76, /* this lighthouse was removed from its cluster */
-	EXIT_CONFIG = 78,  /* configuration, modes of files */
+	EXIT_REMOVED = 76,   /* this lighthouse was removed from its cluster */
+	EXIT_OLD_BUILD = 77, /* the cluster's feature level is above this build's */
+	EXIT_CONFIG = 78,    /* configuration, modes of files */
 };
 
 /* What every subcommand takes: NULL where it was not given. */

@@ -36,7 +36,10 @@ int command_fail(const struct err *err)
 	case ERR_NO_QUORUM: return EXIT_NOT_READY;
 	case ERR_INVALID:
 		return err->field[0] && strchr(err->field, ':') ? EXIT_CONFIG : EXIT_USAGE_ERROR;
+	case ERR_FEATURE_LEVEL: return EXIT_OLD_BUILD;
 	case ERR_PRECONDITION:
+		if (!strcmp(err->reason, "FEATURE_LEVEL"))
+			return EXIT_OLD_BUILD;
 		if (!strcmp(err->reason, "NOT_INITIALISED"))
 			return EXIT_NOT_READY;
 		return !strcmp(err->reason, "MEMBER_REMOVED") ? EXIT_REMOVED : EXIT_CONFIG;

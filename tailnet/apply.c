@@ -25,6 +25,7 @@ enum command_flags {
 struct command_row {
 	int (*handler)(struct state *st);
 	unsigned flags;
+	uint32_t level; /* the feature level that brought it; 0: the first */
 };
 
 #define BODY(x) SKERRY__INTERNAL__V1__COMMAND__BODY_##x
@@ -68,7 +69,17 @@ static const struct command_row *find_row(const Command *cmd)
 {
 	size_t i = (size_t)cmd->body_case;
 
-	return i < ARRAY_LEN(rows) && rows[i].handler != NULL ? &rows[i] : NULL;
+	return i < ARRAY_LEN(rows) && rows[i].handler != NULL && rows[i].level <= FEATURE_LEVEL_MAX
+		       ? &rows[i]
+		       : NULL;
+}
+
+uint32_t tailnet_command_level(const Command *cmd)
+{
+	const struct command_row *row = find_row(cmd);
+	uint32_t fields = level_of_fields(&cmd->base);
+
+	return MAX(row != NULL ? MAX(row->level, 1u) : 1u, fields);
 }
 
 /* ---- understood? ---- */
@@ -144,6 +155,12 @@ int tailnet_command_known(const Command *cmd, struct err *err)
 			err, ERR_UNIMPLEMENTED,
 			"the command %d is not known to this version: update this lighthouse",
 			(int)cmd->body_case);
+	}
+	if (level_of_fields(&cmd->base) > FEATURE_LEVEL_MAX) {
+		return err_set(err, ERR_UNIMPLEMENTED,
+			       "the command has a field of feature level %u, this version knows "
+			       "levels up to %d: update this lighthouse",
+			       level_of_fields(&cmd->base), FEATURE_LEVEL_MAX);
 	}
 	return message_known(&cmd->base, 1, err);
 }
@@ -374,6 +391,10 @@ static int place_check(struct state *st, const struct command_row *row)
 	const Command *c = st->cmd;
 	struct skey k;
 
+	/* The bootstrap brings the level. */
+	if (!st->meta_missing && level_needs(st, tailnet_command_level(c)) == REFUSE) {
+		return REFUSE;
+	}
 	if (c->random.len != 32 && (row->flags & ORIGIN) != 0) {
 		return refuse(st, CODE_INVALID, "", "random",
 			      "a command carries 32 random bytes, not %zu", c->random.len);

@@ -35,6 +35,9 @@ int cmd_pending_decide(struct state *st);
 int cmd_node_facts(struct state *st);
 int cmd_session_batch(struct state *st);
 
+/* The highest feature level of the fields that are set in a message, at any depth; 1: of the first. */
+uint32_t level_of_fields(const ProtobufCMessage *m);
+
 /* ---- shared: values of a request; they refuse with the field named ---- */
 int valid_text(struct state *st, const char *text, size_t max, const char *field);
 /* What agents take as the tailnet's own zone: two labels at least, none that clients look up by themselves. */

@@ -72,6 +72,11 @@ enum { ACCEPT = 0, REFUSE = 1 };
 /* Fills the reply; returns REFUSE. `field` and `reason` may be "". */
 int refuse(struct state *st, int code, const char *reason, const char *field, const char *fmt, ...)
 	PRINTF_LIKE(5, 6);
+/*
+ * ACCEPT when the state is at this feature level; else refuses, and says how to raise it. Commands of a level are refused
+ * by their row and their fields (apply.c, level.c): this is for what a handler computes anew.
+ */
+int level_needs(struct state *st, uint32_t level);
 /* Names the object of the answer. */
 void st_answer(struct state *st, enum resource_kind kind, uint64_t tailnet, uint64_t id);
 /* A failure of the store, or a command that is not understood: ends the apply. */

@@ -12,8 +12,17 @@
 #include "skerry/internal/v1/state.pb-c.h"
 #include "tailnet/kv.h"
 
-/* The feature levels that this build reads; it writes the one in the state. */
-enum { FEATURE_LEVEL_MIN = 1, FEATURE_LEVEL_MAX = 1 };
+/*
+ * The feature levels that this build reads; it writes the one in the state. SKERRY_TEST_LEVEL_MAX makes a build that stands
+ * for an older one: it does not know what came with the levels above (tests of upgrades alone).
+ *
+ *   1  the first
+ *   2  rotation of the CA and of cluster.key, changes of members that are resumed, backups in the audit chain
+ */
+#ifndef SKERRY_TEST_LEVEL_MAX
+#define SKERRY_TEST_LEVEL_MAX 2
+#endif
+enum { FEATURE_LEVEL_MIN = 1, FEATURE_LEVEL_MAX = SKERRY_TEST_LEVEL_MAX };
 
 /*
  * A budget for the arena of an apply that always suffices: the reply and the list of changes go there. With less
@@ -72,6 +81,12 @@ MUST_CHECK int tailnet_apply(const struct kv *kv, const Skerry__Internal__V1__Co
  * command: ask before proposing, and strip unknown fields from what came from a device.
  */
 MUST_CHECK int tailnet_command_known(const Skerry__Internal__V1__Command *cmd, struct err *err);
+
+/*
+ * The feature level that a command needs: of its kind, and of the fields that are set in it. In a state below it apply
+ * refuses it (CODE_PRECONDITION, FEATURE_LEVEL); it must not get into a log that builds of a lower level read at all.
+ */
+uint32_t tailnet_command_level(const Skerry__Internal__V1__Command *cmd);
 
 /*
  * State time of the first deadline that a Tick would act on; 0: none. One Tick does a bounded portion: propose the

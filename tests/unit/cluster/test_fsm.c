@@ -90,11 +90,11 @@ static void refused(void **state)
 		 "of cluster 78"},
 		{{.feature_level = 1, .cluster_id = CLUSTER, .epoch = 6}, ERR_CORRUPT, "epoch 6"},
 		{{.feature_level = 1, .cluster_id = CLUSTER, .epoch = 0}, ERR_CORRUPT, "epoch 0"},
-		{{.feature_level = 2, .cluster_id = CLUSTER, .epoch = EPOCH},
-		 ERR_UNIMPLEMENTED,
-		 "feature level 2"},
+		{{.feature_level = FEATURE_LEVEL_MAX + 1, .cluster_id = CLUSTER, .epoch = EPOCH},
+		 ERR_FEATURE_LEVEL,
+		 "feature level 3"},
 		{{.feature_level = 0, .cluster_id = CLUSTER, .epoch = EPOCH},
-		 ERR_UNIMPLEMENTED,
+		 ERR_FEATURE_LEVEL,
 		 "feature level 0"},
 	};
 	struct state_view before, after;

@@ -101,6 +101,22 @@ static void test_feature_level_and_secrets(void **state UNUSED)
 	c->raise_feature_level->level = 2;
 	world_refuse(&w, c, 9, "FEATURE_LEVEL");
 	assert_non_null(strstr(w.r.reply.message, "lh1"));
+	/* A field of a later level is refused before it, in a record that a command carries, too. */
+	{
+		Command *early = world_command(&w, 0);
+		SealedSecret *sealed = WNEW(&w, SealedSecret, sealed_secret);
+
+		p = WBODY(&w, early, SECRET_PUT, secret_put, SecretPut);
+		p->secret = sealed;
+		sealed->name = "ca";
+		sealed->box = world_fill(&w, 90, 6);
+		sealed->generation = 2;
+		assert_int_equal(tailnet_command_level(early), 1);
+		sealed->seal = 1;
+		assert_int_equal(tailnet_command_level(early), 2);
+		world_refuse(&w, early, 9, "FEATURE_LEVEL");
+		assert_contains(w.r.reply.message, "finalize-upgrade");
+	}
 	/* Once every member supports it. */
 	{
 		Command *s2 = world_start(&w, 1, 102);

@@ -1,0 +1,111 @@
+/* Feature levels: what a field of a command needs, and the refusal below it. */
+#include <string.h>
+
+#include "base/limits.h"
+#include "tailnet/commands_int.h"
+
+/*
+ * Fields that came after level 1, in commands and in the records that these carry. A kind of command has its level in its
+ * row of apply.c; its own fields need none here.
+ */
+static const struct level_field {
+	const ProtobufCMessageDescriptor *message;
+	uint32_t tag, level;
+} fields[] = {
+	{&skerry__internal__v1__sealed_secret__descriptor, 4, 2}, /* seal */
+	{&skerry__internal__v1__ca_record__descriptor, 4, 2},     /* cross_der */
+	{&skerry__internal__v1__ca_record__descriptor, 5, 2},     /* retire_ms */
+};
+
+static size_t scalar_size(ProtobufCType type)
+{
+	switch (type) {
+	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_SINT64:
+	case PROTOBUF_C_TYPE_SFIXED64:
+	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_FIXED64:
+	case PROTOBUF_C_TYPE_DOUBLE: return 8;
+	case PROTOBUF_C_TYPE_BOOL: return sizeof(protobuf_c_boolean);
+	default: return 4;
+	}
+}
+
+/* As proto3 puts it on the wire: what has its default is not there. */
+static bool is_set(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
+{
+	static const uint8_t zero[8];
+	const uint8_t *base = (const uint8_t *)m, *value = base + f->offset;
+	const char *text;
+
+	if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0) {
+		return *(const uint32_t *)(base + f->quantifier_offset) == f->id;
+	}
+	if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+		return *(const size_t *)(base + f->quantifier_offset) > 0;
+	}
+	switch (f->type) {
+	case PROTOBUF_C_TYPE_MESSAGE: return *(void *const *)value != NULL;
+	case PROTOBUF_C_TYPE_STRING:
+		text = *(const char *const *)value;
+		return text != NULL && text[0] != '\0';
+	case PROTOBUF_C_TYPE_BYTES: return ((const ProtobufCBinaryData *)value)->len > 0;
+	default: return memcmp(value, zero, scalar_size(f->type)) != 0;
+	}
+}
+
+static uint32_t field_level(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
+{
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+		if (fields[i].message == m->descriptor && fields[i].tag == f->id) {
+			return fields[i].level;
+		}
+	}
+	return 1;
+}
+
+static uint32_t level_in(const ProtobufCMessage *m, unsigned depth)
+{
+	const uint8_t *base = (const uint8_t *)m;
+	uint32_t level = 1;
+
+	for (unsigned i = 0; i < m->descriptor->n_fields && depth <= LIM_PB_DEPTH; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		ProtobufCMessage *const *subs;
+		size_t n = 1;
+
+		if (!is_set(m, f)) {
+			continue;
+		}
+		level = MAX(level, field_level(m, f));
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE) {
+			continue;
+		}
+		subs = (ProtobufCMessage *const *)(base + f->offset);
+		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+			n = *(const size_t *)(base + f->quantifier_offset);
+			subs = *(ProtobufCMessage *const *const *)(base + f->offset);
+		}
+		for (size_t j = 0; j < n; j++) {
+			level = MAX(level, level_in(subs[j], depth + 1));
+		}
+	}
+	return level;
+}
+
+uint32_t level_of_fields(const ProtobufCMessage *m)
+{
+	return level_in(m, 1);
+}
+
+int level_needs(struct state *st, uint32_t level)
+{
+	if (st->meta->feature_level >= level) {
+		return ACCEPT;
+	}
+	return refuse(
+		st, CODE_PRECONDITION, "FEATURE_LEVEL", "",
+		"this needs feature level %u, the cluster is at %u: once every lighthouse runs "
+		"a version that has it, run `skerry cluster finalize-upgrade`",
+		level, st->meta->feature_level);
+}
