@@ -13,7 +13,7 @@ client.py next   --out FILE --since T
     one answers nothing any more.
 client.py online --urls U,U --key-file F --names A,B --seconds S
     Lists the nodes at every lighthouse that answers, ten times a second; fails if one of the named is shown offline.
-client.py call   --urls U --key-file F METHOD JSON
+client.py call   --urls U --key-file F [--read LEVEL] [--deadline SECONDS] METHOD JSON
     One call, its answer on stdout: client.py call … skerry.v1.UserService/ListUsers '{"parent":"tailnets/1"}'
 """
 import argparse
@@ -218,6 +218,8 @@ def main():
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--since", type=float)
+    parser.add_argument("--read")
+    parser.add_argument("--deadline", type=float, default=8)
     parser.add_argument("rest", nargs="*")
     args = parser.parse_intermixed_args()
     key = open(args.key_file, encoding="ascii").read().strip() if args.key_file else ""
@@ -236,9 +238,12 @@ def main():
         print(int(max(later - earlier for earlier, later in zip(times, times[1:])) * 1000))
         return 0
     try:
-        print(json.dumps(Api(args.urls, key, timeout=10).call(args.rest[0], json.loads(args.rest[1]))))
+        headers = {"Connect-Timeout-Ms": str(int(args.deadline * 1000))}
+        if args.read:
+            headers["Skerry-Read"] = args.read
+        print(json.dumps(Api(args.urls, key, timeout=10).call(args.rest[0], json.loads(args.rest[1]), headers)))
         return 0
-    except Refused as error:
+    except (OSError, http.client.HTTPException, Refused) as error:
         print(error)
         return 1
 

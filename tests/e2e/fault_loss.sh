@@ -1,0 +1,26 @@
+# One packet in five between the lighthouses is lost for ten seconds: writes go on, nothing is lost
+# beside
+set -u
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/lib_faults.sh"
+
+faults_begin
+before=$(elections)
+for host in lh1 lh2 lh3; do
+	rules=()
+	for other in $(others "$host"); do
+		rules+=("input ip saddr ${host_ip[$other]} numgen random mod 100 < 20 drop")
+	done
+	net_rules "$host" "${rules[@]}"
+done
+began=$(boot_time)
+ten_passed()
+{
+	awk -v a="$began" -v b="$(boot_time)" 'BEGIN { exit !(b - a >= 10) }'
+}
+faults_serve 8 "writes go on with loss"
+wait_until 12 ten_passed
+figure "with 20 % loss: $(acked_since "$began") writes in 10 s, longest time without one $(faults_gap "$began") ms, $(($(elections) - before)) elections"
+net_heal lh1 lh2 lh3
+faults_serve 5 "writes go on without loss"
+faults_check
