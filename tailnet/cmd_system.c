@@ -48,7 +48,7 @@ static int valid_features(struct state *st, uint32_t min, uint32_t max)
 	return ACCEPT;
 }
 
-static int valid_ca(struct state *st, const CaRecord *ca)
+int valid_ca(struct state *st, const CaRecord *ca)
 {
 	if (ca->generation == 0 || ca->certificate_der.len == 0 ||
 	    ca->certificate_der.len > LIM_CERTIFICATE_BYTES) {
@@ -61,7 +61,7 @@ static int valid_ca(struct state *st, const CaRecord *ca)
 	return ACCEPT;
 }
 
-static int valid_secret(struct state *st, const SealedSecret *s)
+int valid_secret(struct state *st, const SealedSecret *s)
 {
 	if (s->name[0] == '\0' || s->box.len == 0 || s->box.len > LIM_SEALED_BYTES) {
 		return refuse(st, CODE_INVALID, "", "secret",
@@ -71,7 +71,7 @@ static int valid_secret(struct state *st, const SealedSecret *s)
 	return valid_text(st, s->name, LIM_LABEL, "secret.name");
 }
 
-static void ca_put(struct state *st, const CaRecord *ca)
+void ca_put(struct state *st, const CaRecord *ca)
 {
 	struct change_of c = {.object = ca->generation, .kind = CHANGE_SYSTEM};
 	CaRecord r = *ca;
@@ -81,7 +81,7 @@ static void ca_put(struct state *st, const CaRecord *ca)
 	state_put(st, skey_id(&k, TABLE_CA, r.generation), &r, &c);
 }
 
-static void secret_put(struct state *st, const SealedSecret *s)
+void secret_put(struct state *st, const SealedSecret *s)
 {
 	struct skey k;
 
@@ -152,7 +152,7 @@ int cmd_bootstrap(struct state *st)
 
 /* ---- lighthouses ---- */
 
-static MemberRecord *member_alive(struct state *st, uint64_t id)
+MemberRecord *member_alive(struct state *st, uint64_t id)
 {
 	MemberRecord *m = st_member(st, id);
 
@@ -285,12 +285,8 @@ int cmd_join_token_create(struct state *st)
 	return ACCEPT;
 }
 
-/*
- * The records of a table in the order of their keys; k starts zeroed and holds the key of the one returned. NULL: there are
- * no more, or the store failed, which ends the command.
- */
-static void *record_next(struct state *st, enum table table, struct skey *k,
-			 const ProtobufCMessageDescriptor *desc)
+void *record_next(struct state *st, enum table table, struct skey *k,
+		  const ProtobufCMessageDescriptor *desc)
 {
 	struct slice key, v;
 	struct skey prefix;
@@ -477,6 +473,11 @@ int cmd_secret_put(struct state *st)
 	    (p->ca != NULL && valid_ca(st, p->ca) == REFUSE)) {
 		return REFUSE;
 	}
+	if (p->secret != NULL && st->meta->feature_level >= 2 &&
+	    MAX(p->secret->seal, 1u) != seal_now(st)) {
+		return refuse(st, CODE_ABORTED, "SEAL_CHANGED", "secret.seal",
+			      "cluster.key was rotated meanwhile: try again");
+	}
 	if (p->ca != NULL && st_has(st, skey_id(&k, TABLE_CA, p->ca->generation))) {
 		return refuse(st, CODE_EXISTS, "GENERATION_TAKEN", "ca.generation",
 			      "there is a certificate authority of generation %u",
@@ -569,6 +570,8 @@ int cmd_epoch_begin(struct state *st)
 	m.incarnation = 0;
 	m.last_incarnation = 0;
 	m.revision = old != NULL ? old->revision : 0;
+	m.backup_ms = old != NULL ? old->backup_ms : 0;
+	m.backup_revision = old != NULL ? old->backup_revision : 0;
 	st_put_member(st, &m);
 	st_audit(st, 0, c->restored ? "cluster.restore" : "cluster.recover",
 		 st_name(st, RESOURCE_MEMBER, 0, m.id), "new epoch, %s alone", m.name);

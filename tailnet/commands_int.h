@@ -15,6 +15,11 @@ int cmd_digest_marker(struct state *st);
 int cmd_raise_feature_level(struct state *st);
 int cmd_secret_put(struct state *st);
 int cmd_epoch_begin(struct state *st);
+int cmd_ca_rotate(struct state *st);
+int cmd_ca_retire(struct state *st);
+int cmd_seal_rotate(struct state *st);
+int cmd_member_confirm(struct state *st);
+int cmd_backup_note(struct state *st);
 int cmd_tailnet_create(struct state *st);
 int cmd_tailnet_update(struct state *st);
 int cmd_tailnet_delete(struct state *st);
@@ -54,6 +59,22 @@ int valid_etag(struct state *st, const char *etag, uint64_t revision);
 bool bytes_equal(ProtobufCBinaryData a, ProtobufCBinaryData b);
 bool bytes_zero(ProtobufCBinaryData b);
 bool has_tag(char *const *tags, size_t n, const char *tag);
+
+/* ---- shared: the system (cmd_system.c) ---- */
+int valid_ca(struct state *st, const CaRecord *ca);
+int valid_secret(struct state *st, const SealedSecret *s);
+void ca_put(struct state *st, const CaRecord *ca);
+void secret_put(struct state *st, const SealedSecret *s);
+/* Which cluster.key the secrets are sealed under, from 1. All change together. */
+uint32_t seal_now(struct state *st);
+/* A member that was not removed; else refuses, and NULL. */
+MemberRecord *member_alive(struct state *st, uint64_t id);
+/*
+ * The records of a table in the order of their keys; k starts zeroed and holds the key of the one returned. NULL: there are
+ * no more, or the store failed, which ends the command.
+ */
+void *record_next(struct state *st, enum table table, struct skey *k,
+		  const ProtobufCMessageDescriptor *desc);
 
 /* ---- shared: objects ---- */
 /* A new tailnet with its first user; checked before. */

@@ -12,9 +12,13 @@ static const struct level_field {
 	const ProtobufCMessageDescriptor *message;
 	uint32_t tag, level;
 } fields[] = {
-	{&skerry__internal__v1__sealed_secret__descriptor, 4, 2}, /* seal */
-	{&skerry__internal__v1__ca_record__descriptor, 4, 2},     /* cross_der */
-	{&skerry__internal__v1__ca_record__descriptor, 5, 2},     /* retire_ms */
+	{&skerry__internal__v1__sealed_secret__descriptor, 4, 2},  /* seal */
+	{&skerry__internal__v1__ca_record__descriptor, 4, 2},      /* cross_der */
+	{&skerry__internal__v1__ca_record__descriptor, 5, 2},      /* retire_ms */
+	{&skerry__internal__v1__member_record__descriptor, 30, 2}, /* ca_generation */
+	{&skerry__internal__v1__member_record__descriptor, 31, 2}, /* seal */
+	{&skerry__internal__v1__member_record__descriptor, 32, 2}, /* backup_ms */
+	{&skerry__internal__v1__member_record__descriptor, 33, 2}, /* backup_revision */
 };
 
 static size_t scalar_size(ProtobufCType type)
