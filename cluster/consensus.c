@@ -728,25 +728,22 @@ void consensus_leader_lost(struct consensus *cs, uint64_t id)
 {
 	struct raft *r = &cs->raft;
 	uint64_t now = clock_mono_ms();
-	unsigned rank = 0;
 	bool voter = false;
 
 	if (cs->closing || r->state != RAFT_FOLLOWER || r->follower_state.current_leader.id != id ||
-	    (cs->raced && now < cs->race_ms + RACE_PAUSE_MS)) {
+	    (cs->raced_term == r->current_term && now < cs->race_ms + RACE_PAUSE_MS)) {
 		return;
 	}
-	cs->raced = true;
+	cs->raced_term = r->current_term;
 	cs->race_ms = now;
 	raft_shim_leader_lost(&cs->shim, id);
 	for (unsigned i = 0; i < r->configuration.n; i++) {
-		const struct raft_server *s = &r->configuration.servers[i];
-
-		if (s->role == RAFT_VOTER && s->id != id) {
-			voter |= s->id == cs->id;
-			rank += s->id < cs->id;
-		}
+		voter |= r->configuration.servers[i].id == cs->id &&
+			 r->configuration.servers[i].role == RAFT_VOTER;
 	}
 	if (voter) {
+		unsigned rank = timing_rank(r, id);
+
 		cs->race_rank = rank;
 		cs->race_tries = 0;
 		loop_timer_start(&cs->race, cs->loop, rank * RACE_RANK_MS, on_race, cs);

@@ -118,7 +118,9 @@ void consensus_change(struct consensus *cs, enum consensus_change kind, uint64_t
 		break;
 	case CONSENSUS_REMOVE: rv = raft_remove(&cs->raft, &q->change, id, on_change); break;
 	case CONSENSUS_TRANSFER:
-		rv = raft_transfer(&cs->raft, &q->transfer, id, on_transfer);
+		/* libraft would take the last of the list, dead or not, while an entry is on its way. */
+		rv = raft_transfer(&cs->raft, &q->transfer,
+				   id != 0 ? id : timing_successor(&cs->shim), on_transfer);
 		break;
 	default: IMPOSSIBLE("kind of a change");
 	}

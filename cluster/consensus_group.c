@@ -167,7 +167,7 @@ void group_pump(struct consensus *cs)
 	entry_seal(&w, &h);
 	group_checksum(buf.base, g->checksum);
 	g->req.data = cs;
-	rv = raft_apply(&cs->raft, &g->req, &buf, 1, on_applied);
+	rv = raft_shim_propose(&cs->shim, &g->req, &buf, on_applied);
 	if (rv == 0) {
 		g->flying = true;
 		g->index = g->req.index;

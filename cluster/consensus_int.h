@@ -103,7 +103,7 @@ struct consensus {
 	struct loop_timer race;
 	uint64_t race_ms;
 	unsigned race_rank, race_tries;
-	bool raced;
+	uint64_t raced_term; /* in which race_ms was */
 
 	struct change_request *change; /* the one that runs */
 	struct consensus_stats stats;

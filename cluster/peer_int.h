@@ -130,7 +130,7 @@ struct peer {
 	struct dial *probe_dial;
 	struct rpc_channel *probe_channel;
 	struct loop_timer probe_timer;
-	uint64_t last_race_ms;
+	struct probe_race last_race;
 
 	/* member.run */
 	bool changing;           /* a step of member_next runs */

@@ -42,11 +42,14 @@ enum probe_verdict probe_observe(struct probe *p, enum probe_seen seen,
 	return PROBE_UNKNOWN;
 }
 
-bool probe_may_race(uint64_t *last_ms, uint64_t now_ms)
+bool probe_may_race(struct probe_race *last, uint64_t incarnation, uint64_t now_ms)
 {
-	if (*last_ms != 0 && now_ms - *last_ms < PROBE_RACE_MS) {
+	bool other = incarnation != 0 && incarnation != last->incarnation;
+
+	if (last->ms != 0 && !other && now_ms - last->ms < PROBE_RACE_MS) {
 		return false;
 	}
-	*last_ms = now_ms;
+	last->ms = now_ms;
+	last->incarnation = incarnation;
 	return true;
 }

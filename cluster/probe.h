@@ -26,7 +26,7 @@ enum probe_verdict {
 enum {
 	PROBE_AGAIN_MS = 5,
 	PROBE_TIMEOUT_MS = 500, /* for one attempt */
-	PROBE_RACE_MS = 5000,   /* at most one forced race in this time */
+	PROBE_RACE_MS = 5000,   /* at most one forced race against the same process in this time */
 	PROBE_ATTEMPTS = 4,
 };
 
@@ -48,5 +48,13 @@ void probe_start(struct probe *p, uint64_t leader, uint64_t incarnation, uint64_
 enum probe_verdict probe_observe(struct probe *p, enum probe_seen seen,
 				 const struct probe_answer *a);
 
-/* May a race be forced now? Marks it when so. *last_ms: clock_mono_ms() of the last one, 0: none. */
-bool probe_may_race(uint64_t *last_ms, uint64_t now_ms);
+/* The last forced race, and against which process. */
+struct probe_race {
+	uint64_t ms, incarnation; /* clock_mono_ms(), 0: none was */
+};
+
+/*
+ * May a race be forced now? Marks it when so. A process that was never raced against may be at any time, however soon
+ * after the one before: leaders that die one after the other cost a race each. incarnation 0: not known.
+ */
+bool probe_may_race(struct probe_race *last, uint64_t incarnation, uint64_t now_ms);

@@ -64,7 +64,7 @@ static void finish(struct peer *p, enum probe_verdict v)
 		METRICS_COUNT("skerry_peer_probe_lost_total",
 			      "Probes that found the leader's process gone", 1);
 		if (p->leader == id && p->term == p->probe.term && votes_here(p) &&
-		    probe_may_race(&p->last_race_ms, clock_mono_ms())) {
+		    probe_may_race(&p->last_race, p->probe.incarnation, clock_mono_ms())) {
 			LOG_DEBUG("peer: the leader %" PRIu64 " is gone: election", id);
 			link_leader_lost(p->cluster, id);
 		}

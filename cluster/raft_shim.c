@@ -295,6 +295,45 @@ static int send_install(struct raft_shim *s, struct raft_io_send *req,
 	return rv;
 }
 
+struct send_window *raft_shim_window(struct raft_shim *s, raft_id id)
+{
+	struct send_window *w;
+	bool member;
+
+	LIST_FOREACH_SAFE(&s->windows, it, tmp)
+	{
+		w = LIST_ENTRY(it, struct send_window, node);
+		if (w->id == id) {
+			return w;
+		}
+		member = false;
+		for (unsigned i = 0; i < s->raft->configuration.n; i++) {
+			member |= s->raft->configuration.servers[i].id == w->id;
+		}
+		if (!member) {
+			list_remove(it);
+			mem_free(w);
+		}
+	}
+	w = MEM_NEW(struct send_window);
+	w->id = id;
+	list_push(&s->windows, &w->node);
+	return w;
+}
+
+void raft_shim_repeat(struct raft_shim *s, const struct raft_message *m)
+{
+	IGNORE(send_copy(s, m, true));
+}
+
+static bool may_append(struct raft_shim *s, const struct raft_message *m)
+{
+	const struct raft_append_entries *a = &m->append_entries;
+
+	return send_window_pass(raft_shim_window(s, m->server_id), a->term, a->prev_log_index,
+				a->n_entries, clock_mono_ms(), s->heartbeat_ms);
+}
+
 static int op_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
 		   raft_io_send_cb cb)
 {
@@ -302,6 +341,15 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 	int rv;
 
 	switch (message->type) {
+	case RAFT_APPEND_ENTRIES:
+		if (!may_append(s, message)) {
+			/* As if the network had lost it. */
+			s->messages_held++;
+			answer_later(s, req, cb);
+			return 0;
+		}
+		return s->inner.send(io, req, message, cb);
+	case RAFT_TIMEOUT_NOW: timing_keep(s, message); return s->inner.send(io, req, message, cb);
 	case RAFT_REQUEST_VOTE: vote_keep(s, message); __attribute__((fallthrough));
 	case RAFT_REQUEST_VOTE_RESULT:
 		rv = send_copy(s, message, message->type == RAFT_REQUEST_VOTE);
@@ -367,7 +415,8 @@ static void appends_watch(struct raft_shim *s)
 	if (s->handover_ms == 0) {
 		s->handover_ms = now;
 		if (s->raft->state == RAFT_LEADER && s->raft->transfer == NULL) {
-			IGNORE(raft_transfer(s->raft, &s->transfer, 0, transfer_done));
+			IGNORE(raft_transfer(s->raft, &s->transfer, timing_successor(s),
+					     transfer_done));
 		}
 	} else if (now >= s->handover_ms + SHIM_HANDOVER_MS) {
 		cluster_fail(
@@ -383,6 +432,7 @@ static void on_tick(struct raft_io *io)
 
 	votes_repeat(s);
 	appends_watch(s);
+	timing_tick(s);
 	s->tick(io);
 }
 
@@ -414,11 +464,13 @@ static bool entries_sane(const struct raft_append_entries *m)
 	return true;
 }
 
-static void leader_heard(struct raft_shim *s, raft_term term)
+static void leader_heard(struct raft_shim *s, raft_id id, raft_term term)
 {
 	if (term >= s->raft->current_term) {
 		s->lost_leader = 0;
 		s->heard_ms = clock_mono_ms();
+		s->timing.leader_term = term;
+		s->timing.leader = id;
 	}
 }
 
@@ -426,6 +478,7 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 {
 	struct raft_shim *s = shim_of(io);
 	struct raft *r = s->raft;
+	bool asked = m->type == RAFT_REQUEST_VOTE && r->state == RAFT_LEADER;
 
 	switch (m->type) {
 	case RAFT_APPEND_ENTRIES:
@@ -434,7 +487,7 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 			entries_free(m->append_entries.entries, m->append_entries.n_entries);
 			return;
 		}
-		leader_heard(s, m->append_entries.term);
+		leader_heard(s, m->server_id, m->append_entries.term);
 		break;
 	case RAFT_INSTALL_SNAPSHOT:
 		if (s->putting) {
@@ -443,19 +496,21 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 			raft_configuration_close(&m->install_snapshot.conf);
 			return;
 		}
-		leader_heard(s, m->install_snapshot.term);
+		leader_heard(s, m->server_id, m->install_snapshot.term);
+		break;
+	case RAFT_APPEND_ENTRIES_RESULT:
+		send_window_answer(raft_shim_window(s, m->server_id), clock_mono_ms());
 		break;
 	case RAFT_REQUEST_VOTE:
-		if (r->state == RAFT_FOLLOWER &&
-		    ((s->lost_leader != 0 &&
-		      s->lost_leader == r->follower_state.current_leader.id) ||
-		     s->io.time(io) >= r->election_timer_start + r->election_timeout)) {
+		if (timing_disrupts(s)) {
 			m->request_vote.disrupt_leader = true;
 		}
 		break;
 	default: break;
 	}
 	s->recv(io, m);
+	/* Ended by a candidate whose log lacks some of ours: it cannot win, we can. */
+	s->timing.retake |= asked && r->state == RAFT_FOLLOWER && r->voted_for == 0;
 }
 
 static int op_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
@@ -464,6 +519,7 @@ static int op_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, ra
 
 	s->tick = tick;
 	s->recv = recv;
+	s->heartbeat_ms = msecs;
 	return s->inner.start(io, MIN(msecs, s->tick_ms), on_tick, on_recv);
 }
 
@@ -487,6 +543,7 @@ void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms)
 	list_init(&s->votes);
 	list_init(&s->installs);
 	list_init(&s->answered);
+	list_init(&s->windows);
 	s->io.set_term = op_set_term;
 	s->io.set_vote = op_set_vote;
 	s->io.append = op_append;
@@ -525,6 +582,7 @@ void raft_shim_force_election(struct raft_shim *s)
 	if ((s->raft->state == RAFT_FOLLOWER || s->raft->state == RAFT_CANDIDATE) &&
 	    s->tick != NULL) {
 		s->raft->election_timer_start = 0;
+		timing_tick(s);
 		s->tick(&s->io);
 	}
 }
@@ -541,9 +599,25 @@ void raft_shim_push(struct raft_shim *s)
 	s->raft->heartbeat_timeout = timeout;
 }
 
+int raft_shim_propose(struct raft_shim *s, struct raft_apply *req, const struct raft_buffer *buf,
+		      raft_apply_cb cb)
+{
+	unsigned timeout = s->raft->heartbeat_timeout;
+	int rv;
+
+	s->raft->heartbeat_timeout = 0; /* every peer is due, also one that libraft probes */
+	rv = raft_apply(s->raft, req, buf, 1, cb);
+	s->raft->heartbeat_timeout = timeout;
+	return rv;
+}
+
 void raft_shim_done(struct raft_shim *s)
 {
 	raft_shim_flush(s);
+	timing_done(s);
+	while (!list_empty(&s->windows)) {
+		mem_free(LIST_ENTRY(list_pop(&s->windows), struct send_window, node));
+	}
 	while (!list_empty(&s->votes)) {
 		vote_forget(LIST_ENTRY(s->votes.next, struct shim_vote, node));
 	}

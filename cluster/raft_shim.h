@@ -7,6 +7,8 @@
 
 #include "base/list.h"
 #include "cluster/raft_metrics.h"
+#include "cluster/raft_timing.h"
+#include "cluster/raft_window.h"
 
 #if !defined RAFT_VERSION_NUMBER || RAFT_VERSION_NUMBER < 2201
 #error "libraft 0.22.1 or newer is needed: from Debian bookworm-backports or Debian 13"
@@ -21,20 +23,24 @@
  *     when it could not be sent
  *   - one InstallSnapshot per peer at a time; none is taken in while an own snapshot is being written
  *   - an entry whose length is no multiple of 8 is dropped with its message
- *   - a RequestVote is marked as disrupting when our leader is marked lost, or was silent for the election timeout
+ *   - a RequestVote is marked as disrupting when our leader is marked lost, led an earlier term than ours, or was silent
+ *     for the election timeout; election timeouts and hand-overs go by raft_timing.h
+ *   - AppendEntries to a peer that does not answer are held back as raft_window.h says
  * It uses container_of from the raft_io that libraft hands to each function: `io` must be the one of the shim.
  */
 struct raft_shim {
 	struct raft_io io;    /* given to raft_init; filled by the back end (raft_uv_init) first */
 	struct raft_io inner; /* the functions of the back end */
 	struct raft *raft;
-	unsigned tick_ms;
+	unsigned tick_ms, heartbeat_ms;
 	raft_io_tick_cb tick;
 	raft_io_recv_cb recv;
 	struct list appends;  /* struct shim_append, oldest first */
 	struct list votes;    /* struct shim_send kept for repetition */
 	struct list installs; /* struct shim_send, InstallSnapshot on its way */
 	struct list answered; /* struct shim_answer: callbacks that are due */
+	struct list windows;  /* struct send_window, one per peer */
+	struct raft_timing timing;
 	uint64_t last_repeat_ms;
 	uint64_t handover_ms; /* when leadership was given away because of a stuck append */
 	bool putting;         /* an own snapshot is being written */
@@ -44,7 +50,7 @@ struct raft_shim {
 	struct raft_transfer transfer;
 	struct append_times append_times;
 	/* counters */
-	uint64_t votes_repeated, installs_dropped, messages_dropped;
+	uint64_t votes_repeated, installs_dropped, messages_dropped, messages_held;
 };
 
 enum { SHIM_APPEND_STUCK_MS = 5000, SHIM_HANDOVER_MS = 1000, SHIM_VOTE_REPEAT_MS = 20 };
@@ -62,5 +68,12 @@ void raft_shim_force_election(struct raft_shim *s);
  * of a term, only with the next heartbeat otherwise. Not from within libraft's calls.
  */
 void raft_shim_push(struct raft_shim *s);
+/* raft_apply() of one entry that goes out to every peer at once, also to those that libraft would let wait. */
+int raft_shim_propose(struct raft_shim *s, struct raft_apply *req, const struct raft_buffer *buf,
+		      raft_apply_cb cb);
+/* The window of a peer, made when there is none yet. */
+struct send_window *raft_shim_window(struct raft_shim *s, raft_id id);
+/* Sends a message without entries once more; lost when there is no connection. */
+void raft_shim_repeat(struct raft_shim *s, const struct raft_message *m);
 /* After raft's close callback: frees what is left. */
 void raft_shim_done(struct raft_shim *s);

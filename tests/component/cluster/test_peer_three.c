@@ -203,28 +203,28 @@ static int by_number(const void *a, const void *b)
 }
 
 /*
- * SIGKILL of the leader while a follower writes: the next write in time, each acknowledged write there exactly once
+ * SIGKILL of the leader while a follower writes, one kill as soon as the last one is over: the next write in time, each acknowledged write there exactly once
  * (a second application would be refused, and counted), and the dead one comes back.
  */
 static void test_kill_leader(void **state)
 {
-	enum { KILLS = 5 };
+	enum { KILLS = 8, KILLS_MAX = 1000 };
 	struct fixture *f = *state;
-	uint64_t ms[KILLS], last = clock_mono_ms();
+	const char *wanted = getenv("SKERRY_KILLS");
+	int kills = wanted != NULL ? MIN(MAX(atoi(wanted), 1), KILLS_MAX) : KILLS;
+	uint64_t ms[KILLS_MAX];
 
-	for (int k = 0; k < KILLS; k++) {
+	for (int k = 0; k < kills; k++) {
 		struct node *lead = leader(f), *other = follower(f, lead);
 		char line[NODE_LINE], prefix[32], name[64];
 		uint64_t start, acked, failed;
 		char *end;
 
 		snprintf(prefix, sizeof(prefix), "load%d-", k);
-		/* A survivor forces at most one election in five seconds; sooner, the timer decides. */
-		wait_for(clock_mono_ms() - last > 5200, 6000, "the next race to be allowed");
 		node_ok(other, line, "load %s %d", prefix, k % 2 == 0 ? 1 : 16);
 		wait_for((snprintf(name, sizeof(name), "%s100", prefix), has(other, name)), 20000,
 			 "load");
-		start = last = clock_mono_ms();
+		start = clock_mono_ms();
 		node_kill(lead);
 		for (struct node *next = NULL; next == NULL;) {
 			for (size_t i = 0; i < 3; i++) {
@@ -254,9 +254,12 @@ static void test_kill_leader(void **state)
 		snprintf(name, sizeof(name), "after%d", k);
 		wait_for(has(lead, name), 10000, "it to catch up");
 	}
-	qsort(ms, KILLS, sizeof(ms[0]), by_number);
-	print_message("kill to next write: median %" PRIu64 " ms, worst %" PRIu64 " ms\n",
-		      ms[KILLS / 2], ms[KILLS - 1]);
+	qsort(ms, (size_t)kills, sizeof(ms[0]), by_number);
+	print_message("kill to next write: median %" PRIu64 " ms, 95 of 100 within %" PRIu64
+		      " ms, worst %" PRIu64 " ms\n",
+		      ms[kills / 2], ms[kills * 95 / 100], ms[kills - 1]);
+	/* Without the probe it is an election timeout and more. */
+	assert_true(ms[kills / 2] < 1000);
 	equal_digests(f, 3);
 }
 
@@ -415,5 +418,6 @@ int main(void)
 		cmocka_unit_test(test_ends_under_load), cmocka_unit_test(test_shrink),
 	};
 
+	cmocka_set_test_filter(getenv("TEST_ONLY"));
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

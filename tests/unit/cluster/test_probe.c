@@ -69,14 +69,20 @@ static void test_unknown_incarnation(void **state)
 
 static void test_one_race_in_five_seconds(void **state)
 {
-	uint64_t last = 0;
+	struct probe_race last = {0};
 
 	(void)state;
-	assert_true(probe_may_race(&last, 100000));
-	assert_false(probe_may_race(&last, 100001));
-	assert_false(probe_may_race(&last, 104999));
-	assert_true(probe_may_race(&last, 105000));
-	assert_false(probe_may_race(&last, 109999));
+	assert_true(probe_may_race(&last, 7, 100000));
+	assert_false(probe_may_race(&last, 7, 100001));
+	assert_false(probe_may_race(&last, 7, 104999));
+	assert_true(probe_may_race(&last, 7, 105000));
+	assert_false(probe_may_race(&last, 7, 109999));
+	/* The next leader dies as well: another process. */
+	assert_true(probe_may_race(&last, 8, 106000));
+	assert_false(probe_may_race(&last, 8, 106001));
+	/* Nobody knows which process it was. */
+	assert_false(probe_may_race(&last, 0, 106002));
+	assert_true(probe_may_race(&last, 0, 111000));
 }
 
 int main(void)

@@ -496,6 +496,126 @@ static void a_forced_election(void **state)
 	assert_int_equal(seen.ticks, 1);
 }
 
+/* ---- time ---- */
+
+static struct raft_server voters[] = {
+	{.id = 1, .role = RAFT_VOTER}, {.id = 2, .role = RAFT_VOTER},
+	{.id = 3, .role = RAFT_VOTER}, {.id = 4, .role = RAFT_STANDBY},
+	{.id = 5, .role = RAFT_VOTER},
+};
+
+static void ranks(void **state)
+{
+	static const struct {
+		raft_id self, leader;
+		unsigned ms;
+	} cases[] = {
+		{2, 1, 1000}, {3, 1, 1100}, {5, 1, 1200}, {1, 5, 1000},
+		{3, 5, 1200}, {5, 0, 1300}, /* no leader is known: any of the voters might be there */
+	};
+
+	(void)state;
+	raft.configuration.servers = voters;
+	raft.configuration.n = ARRAY_LEN(voters);
+	TEST_TABLE(c, cases)
+	{
+		raft.id = c->self;
+		raft.follower_state.current_leader.id = c->leader;
+		raft.follower_state.randomized_election_timeout = 1999; /* drawn by libraft */
+		be.tick(&shim.io);
+		assert_int_equal(raft.follower_state.randomized_election_timeout, c->ms);
+	}
+	/* The leader that was heard last does not stand either. */
+	{
+		struct raft_message m = {.type = RAFT_APPEND_ENTRIES, .server_id = 1};
+
+		m.append_entries.term = 5;
+		raft.id = 2;
+		be.recv(&shim.io, &m);
+		raft.state = RAFT_CANDIDATE;
+		be.tick(&shim.io);
+		assert_int_equal(raft.candidate_state.randomized_election_timeout, TIMING_RETRY_MS);
+	}
+}
+
+static void candidates_try_again(void **state)
+{
+	static const unsigned waits[] = {250, 500, 1000, 1000, 1000};
+
+	(void)state;
+	raft.state = RAFT_CANDIDATE;
+	raft.pre_vote = true;
+	for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
+		raft.election_timer_start = clock_mono_ms();
+		raft.candidate_state.in_pre_vote = false;
+		be.tick(&shim.io);
+		be.tick(&shim.io);
+		assert_int_equal(raft.candidate_state.randomized_election_timeout, waits[i]);
+		assert_false(raft.candidate_state.in_pre_vote);
+		/* Nobody won this term: the next one is asked for first. */
+		test_clock_advance(&tc, waits[i]);
+		be.tick(&shim.io);
+		assert_true(raft.candidate_state.in_pre_vote);
+	}
+	/* A leader was found: the count begins anew. */
+	raft.state = RAFT_FOLLOWER;
+	be.tick(&shim.io);
+	raft.state = RAFT_CANDIDATE;
+	raft.election_timer_start = clock_mono_ms();
+	be.tick(&shim.io);
+	assert_int_equal(raft.candidate_state.randomized_election_timeout, waits[0]);
+}
+
+/* Somebody stood for term 6 and failed; libraft still takes the leader of term 5 for ours. */
+static void a_leader_of_an_earlier_term(void **state)
+{
+	struct raft_message a = {.type = RAFT_APPEND_ENTRIES, .server_id = 3};
+	struct raft_message v = vote(1, 7, true);
+
+	(void)state;
+	a.append_entries.term = 5;
+	be.recv(&shim.io, &a);
+	raft.follower_state.current_leader.id = 3;
+	be.recv(&shim.io, &v);
+	assert_false(seen.disrupt);
+	raft.current_term = 6;
+	v.request_vote.disrupt_leader = false;
+	be.recv(&shim.io, &v);
+	assert_true(seen.disrupt);
+}
+
+static raft_id granted;
+
+static void on_recv_stepping_down(struct raft_io *io, struct raft_message *m)
+{
+	(void)io;
+	(void)m;
+	raft.state = RAFT_FOLLOWER;
+	raft.voted_for = granted;
+}
+
+/* A leader that gives way to a candidate it cannot vote for stands itself. */
+static void taking_back(void **state)
+{
+	struct raft_message v = vote(1, 6, false);
+
+	(void)state;
+	shim.recv = on_recv_stepping_down;
+	for (granted = 0; granted < 2; granted++) {
+		raft.state = RAFT_LEADER;
+		raft.election_timer_start = clock_mono_ms();
+		be.recv(&shim.io, &v);
+		be.tick(&shim.io);
+		assert_int_equal(raft.election_timer_start, granted == 0 ? 0 : clock_mono_ms());
+	}
+	/* A follower does not. */
+	granted = 0;
+	raft.election_timer_start = clock_mono_ms();
+	be.recv(&shim.io, &v);
+	be.tick(&shim.io);
+	assert_int_equal(raft.election_timer_start, clock_mono_ms());
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -510,6 +630,10 @@ int main(void)
 		T(no_install_while_putting),
 		T(crooked_entries),
 		T(a_forced_election),
+		T(ranks),
+		T(candidates_try_again),
+		T(a_leader_of_an_earlier_term),
+		T(taking_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

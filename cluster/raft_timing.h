@@ -1,0 +1,44 @@
+/* When elections are held and how leadership is handed over: our rules in the place of libraft's. */
+#pragma once
+
+#include <raft.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct raft_shim;
+
+/*
+ * libraft draws one election timeout between one and two times the configured one and keeps it, so a lighthouse can be
+ * slow for its whole life. Here a follower waits the configured time and TIMING_RANK_MS for each voter of a lower id
+ * that might stand first; a candidate that neither won nor lost tries again after TIMING_RETRY_MS, then twice that, up
+ * to the configured time, each with its rank, and begins with a pre-vote again.
+ */
+enum {
+	TIMING_RANK_MS = 100,
+	TIMING_RETRY_MS = 250,
+	TIMING_HANDOVER_MS = 3000, /* the longest hand-over; nothing is proposed meanwhile */
+};
+
+struct raft_timing {
+	raft_time candidate_since; /* election_timer_start of the candidacy that was counted last */
+	unsigned candidacies;      /* in a row */
+	raft_term leader_term;     /* of the last leader that was heard */
+	raft_id leader;            /* that one */
+	bool retake;               /* we led, and gave way to a candidate that cannot win */
+	/* hand-over, on the leader */
+	uint64_t handover_ms;    /* when it began; 0: none */
+	bool now_sent;           /* `now` is what libraft sent */
+	struct raft_message now; /* the TimeoutNow, to be repeated; its address is owned */
+};
+
+/* Before libraft's own tick. */
+void timing_tick(struct raft_shim *s);
+/* A TimeoutNow that libraft sends. */
+void timing_keep(struct raft_shim *s, const struct raft_message *m);
+void timing_done(struct raft_shim *s);
+/* Whether a RequestVote that came in shall be looked at although libraft thinks it has a leader. */
+bool timing_disrupts(struct raft_shim *s);
+/* The rank of this lighthouse among the voters but one. */
+unsigned timing_rank(const struct raft *r, raft_id but);
+/* The voter that would take over soonest: it answers, and holds the most; 0: none answers. */
+raft_id timing_successor(struct raft_shim *s);
