@@ -205,6 +205,7 @@ void control_link_ended(struct link *l, const struct err *why, bool avoid, bool 
 	if (l->dead) {
 		return;
 	}
+	c->answered.code = 0;
 	if (avoid) {
 		avoid_url(c, l->url);
 	}
@@ -403,9 +404,27 @@ void control_set_urls(struct control *c, const char *const *urls, size_t n)
 	}
 }
 
+/* A wait for approval that began before this process did. The lighthouse knows the code, and by it all that was asked for. */
+static void login_resume(struct control *c)
+{
+	const struct enrolment *en = &c->identity->enrolment;
+
+	if (en->registered || en->pending_code[0] == '\0' || c->login.active) {
+		return;
+	}
+	c->login = (struct pending_login){.active = true,
+					  .auth_key = secret_str_take(mem_strdup("")),
+					  .tailnet = mem_strdup(""),
+					  .ephemeral = en->pending_ephemeral,
+					  .code = mem_strdup(en->pending_code),
+					  .url = mem_strdup("")};
+	LOG_INFO("still waiting for approval: skerry node approve %s", en->pending_code);
+}
+
 void control_start(struct control *c)
 {
 	c->wanted = true;
+	login_resume(c);
 	if (!loop_timer_active(&c->watchdog)) {
 		loop_timer_start(&c->watchdog, c->loop, WATCHDOG_MS, on_watchdog, c);
 	}
@@ -422,6 +441,7 @@ void control_stop(struct control *c)
 	link_kill(c->next);
 	link_kill(c->main);
 	login_done(&c->login);
+	c->answered.code = 0;
 	c->attached_ms = 0;
 	c->lost_ms = 0;
 	c->lost_mono_ms = 0;
@@ -474,6 +494,7 @@ int control_login(struct control *c, const struct control_login *login, struct e
 	bool has_key = login->auth_key != NULL && login->auth_key[0] != '\0';
 	struct pending_login *p = &c->login;
 	struct key key = {0};
+	bool waits;
 	int r;
 
 	if (has_key) {
@@ -493,6 +514,8 @@ int control_login(struct control *c, const struct control_login *login, struct e
 			e, ERR_PRECONDITION, "NO_LIGHTHOUSE",
 			"no lighthouse is known: skerry up --lighthouse https://HOST:8443");
 	}
+	/* A login that waits for approval goes on; the same call again does not ask for a second code. */
+	waits = p->active && p->code != NULL && !has_key;
 	if (has_key && key.has_pin) {
 		if (en->cluster_id != key.pin.cluster_id) {
 			enrolment_set_lighthouses(en, NULL, 0);
@@ -502,13 +525,13 @@ int control_login(struct control *c, const struct control_login *login, struct e
 		en->cluster_id = key.pin.cluster_id;
 		memcpy(en->pin, key.pin.spki_sha256, 32);
 		en->has_pin = true;
-	} else if (!en->registered) {
+	} else if (!en->registered && !waits) {
 		/* What an earlier attempt took on trust is not kept beyond it. */
 		en->has_pin = false;
 		en->cluster_id = 0;
 	}
-	/* A login that waits for approval goes on; the same call again does not ask for a second code. */
-	if (!(p->active && p->code != NULL && !has_key)) {
+	c->answered.code = 0;
+	if (!waits) {
 		login_done(p);
 		p->auth_key = secret_str_take(mem_strdup(has_key ? login->auth_key : ""));
 		p->key_without_pin = has_key && !key.has_pin;
@@ -598,6 +621,7 @@ void control_info(const struct control *c, struct control_info *ret)
 		.reattach_ms = c->reattach_ms,
 		.attaches = c->attaches,
 		.problem = c->problem,
+		.answered = c->answered.code != 0 ? &c->answered : NULL,
 		.pending_code = c->login.code != NULL ? c->login.code : "",
 		.pending_url = c->login.url != NULL ? c->login.url : "",
 		.pending_expire_ms = c->login.expire_ms,

@@ -64,7 +64,10 @@ void control_set_endpoints(struct control *c, const struct ipport *endpoints, si
 bool endpoints_equal(const struct ipport *a, size_t na, const struct ipport *b, size_t nb);
 void control_set_hostname(struct control *c, const char *hostname);
 
-/* Stay attached from now on; harmless when it is so already. A registered device watches, another one waits for a login. */
+/*
+ * Stay attached from now on; harmless when it is so already. A registered device watches; one that a person was asked to let
+ * in, before a restart, waits on; another one waits for a login.
+ */
 void control_start(struct control *c);
 /* Give everything up. The netmap stays. */
 void control_stop(struct control *c);
@@ -107,7 +110,9 @@ struct control_info {
 	uint64_t quorum_age_ms;
 	uint64_t heartbeat_age_ms;
 	uint64_t attaches;
-	const char *problem;      /* "" = none */
+	const char *problem; /* "" = none */
+	const struct err
+		*answered; /* a lighthouse refused the registration for now; NULL = none did */
 	const char *pending_code; /* "" = none */
 	const char *pending_url;
 	int64_t pending_expire_ms;

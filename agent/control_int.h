@@ -113,6 +113,8 @@ struct control {
 	bool unknown; /* the last lighthouse asked does not know this device: deleted, or expired */
 	bool want_full; /* ask for a full netmap at the next Watch */
 	struct pending_login login;
+	struct err
+		answered; /* what a lighthouse said last to a registration that is tried again; code 0: nothing */
 	struct tls_ctx *tls; /* for tls_cluster and tls_pin */
 	uint64_t tls_cluster;
 	uint8_t tls_pin[32];

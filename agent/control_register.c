@@ -64,6 +64,7 @@ static void take_registered(struct link *l, const Skerry__V1__Registered *in)
 		return;
 	}
 	en->registered = true;
+	en->pending_code[0] = '\0';
 	en->tailnet_id = in->tailnet_id;
 	en->node_id = in->node_id;
 	en->n_prefixes = 0; /* those of the first netmap */
@@ -117,6 +118,8 @@ static void take_pending(struct link *l, const Skerry__V1__PendingApproval *in)
 		login->code = mem_strdup(in->code);
 		login->url = mem_strdup(in->url);
 		login->expire_ms = pb_timestamp_ms(in->expire_time);
+		/* With cluster and pin, which may have been taken on trust: a restart waits on for the same ones. */
+		identity_set_pending(c->identity, in->code, login->ephemeral);
 	}
 	control_set_phase(c, CONTROL_PENDING, NULL);
 	if (fresh) {
@@ -148,6 +151,9 @@ static void on_register(void *arg, const struct err *status, const ProtobufCMess
 	if (status->code != 0) {
 		if (worth_a_retry(status->code)) {
 			control_link_ended(l, status, true, false);
+			if (status->code == ERR_LIMIT || status->reason[0] != '\0') {
+				c->answered = *status;
+			}
 			return;
 		}
 		struct err why = *status;
@@ -163,6 +169,7 @@ static void on_register(void *arg, const struct err *status, const ProtobufCMess
 		}
 		LOG_WARN("%s refused the registration: %s", l->url, why.msg);
 		login_done(&c->login);
+		identity_set_pending(c->identity, "", false);
 		control_link_ended(l, &why, false, false);
 		c->handler->on_refused(c->arg, &why);
 		return;

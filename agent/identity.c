@@ -309,6 +309,9 @@ static int parse_enrolment(const struct jsonx *root, struct enrolment *en)
 		en->lighthouses[en->n_lighthouses++] = mem_strdup(jsonx_str(jsonx_at(list, i), ""));
 	}
 	en->last_good = mem_strdup(jsonx_str(jsonx_get(root, "lastGood"), NULL));
+	snprintf(en->pending_code, sizeof(en->pending_code), "%s",
+		 jsonx_str(jsonx_get(root, "pendingCode"), ""));
+	en->pending_ephemeral = jsonx_bool(jsonx_get(root, "pendingEphemeral"), false);
 	return 0;
 }
 
@@ -378,11 +381,30 @@ int identity_save_enrolment(struct identity *id, struct err *e)
 	if (en->last_good != NULL) {
 		jsonw_kstr(&w, "lastGood", en->last_good);
 	}
+	if (en->pending_code[0] != '\0') {
+		jsonw_kstr(&w, "pendingCode", en->pending_code);
+		jsonw_kbool(&w, "pendingEphemeral", en->pending_ephemeral);
+	}
 	jsonw_end(&w);
 	buf_u8(&out, '\n');
 	r = write_file(id, "cluster.json", out.data, out.len, e);
 	buf_done(&out);
 	return r;
+}
+
+void identity_set_pending(struct identity *id, const char *code, bool ephemeral)
+{
+	struct enrolment *en = &id->enrolment;
+	struct err e = {0};
+
+	if (strcmp(en->pending_code, code) == 0) {
+		return;
+	}
+	snprintf(en->pending_code, sizeof(en->pending_code), "%s", code);
+	en->pending_ephemeral = ephemeral;
+	if (identity_save_enrolment(id, &e) < 0) {
+		LOG_ERROR("%s", e.msg);
+	}
 }
 
 /* ---- The whole ----------------------------------------------------------------------------------------------------- */
@@ -448,5 +470,6 @@ int identity_forget(struct identity *id, struct err *e)
 	en->expire_ms = 0;
 	en->n_prefixes = 0;
 	en->stable_id[0] = en->name[0] = en->tailnet_name[0] = en->user[0] = '\0';
+	en->pending_code[0] = '\0';
 	return identity_save_enrolment(id, e);
 }

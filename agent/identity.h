@@ -12,6 +12,7 @@
 
 #define IDENTITY_PREFIXES 8
 #define IDENTITY_NAME     254
+#define IDENTITY_CODE     64
 
 /*
  * Files: machine.key (Ed25519 seed and the host it was made on), node.key (X25519 secret), session (a number), cluster.json.
@@ -35,6 +36,9 @@ struct enrolment {
 	char *lighthouses[LIM_LIGHTHOUSE_URLS]; /* learnt URLs, owned */
 	size_t n_lighthouses;
 	char *last_good; /* URL, owned, NULL = none */
+	/* A person has been asked to let this device in: the code, "" = nobody. It outlasts a restart. */
+	char pending_code[IDENTITY_CODE];
+	bool pending_ephemeral;
 };
 
 struct identity {
@@ -62,6 +66,8 @@ void identity_done(struct identity *id);
 
 /* The next session number; it is never given twice, not even after a crash. */
 MUST_CHECK int identity_next_session(struct identity *id, uint64_t *ret, struct err *e);
+/* Notes that a person was asked, under this code, or with "" that nobody is any more, and writes cluster.json if that is new. */
+void identity_set_pending(struct identity *id, const char *code, bool ephemeral);
 /* Writes cluster.json. */
 MUST_CHECK int identity_save_enrolment(struct identity *id, struct err *e);
 /* Forgets the registration and makes a new node key. The cluster and its pin stay. */

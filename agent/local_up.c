@@ -160,6 +160,10 @@ static void on_deadline(void *arg)
 		err_reason(&e, ERR_PRECONDITION, "NOT_REGISTERED",
 			   "the lighthouse does not know this device any more: the same skerry up "
 			   "again registers it");
+	} else if (info.answered != NULL) {
+		/* It was reached and said why not now: too many from here, no quorum. */
+		err_reason(&e, info.answered->code, info.answered->reason,
+			   "not registered yet: %s; the agent goes on trying", info.answered->msg);
 	} else if (strstr(info.problem, "pin not found") != NULL) {
 		err_reason(&e, ERR_UNAUTHENTICATED, "WRONG_PIN", "%s", info.problem);
 	} else {

@@ -189,6 +189,13 @@ static void on_register(void *arg, struct rpc_call *call, const ProtobufCMessage
 		return;
 	}
 	buf_done(&opened);
+	snprintf(f->last_code, sizeof(f->last_code), "%s", req->pending_code);
+	if (f->too_many) {
+		err_reason(&e, ERR_LIMIT, "TOO_MANY_PENDING",
+			   "too many devices wait for approval from this address");
+		rpc_call_finish(call, &e);
+		return;
+	}
 	if (f->refuse_key) {
 		err_reason(&e, ERR_UNAUTHENTICATED, "KEY_UNKNOWN", "there is no such key");
 		rpc_call_finish(call, &e);

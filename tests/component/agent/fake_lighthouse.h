@@ -43,12 +43,14 @@ struct fake {
 	bool forgot;        /* Watch: NODE_UNKNOWN until somebody registers */
 	bool key_in_use;    /* refuses each registration so */
 	bool refuse_key;    /* Register: UNAUTHENTICATED */
+	bool too_many;      /* Register: RESOURCE_EXHAUSTED */
 	bool want_approval; /* Register: pending until `approved` */
 	bool approved;
 	uint64_t wrong_cluster; /* Register answers this one */
 	int fail_code;          /* every call fails with it */
 
 	/* What was seen. */
+	char last_code[64]; /* of a pending approval */
 	struct rpc_ref watch;
 	uint64_t registers, watches, reports, logouts, connections, bad_proofs;
 	uint64_t last_session;

@@ -103,7 +103,7 @@ static void key_without_pin_learns_it(void **state)
 	/* Roots that do not know the host: the key is not sent. */
 	setenv("SSL_CERT_FILE", "/nonexistent", 1);
 	up_start(w, buf_str(&text), 1500);
-	RUN_UNTIL(w, 5000, w->up_done);
+	RUN_UNTIL(w, 30000, w->up_done);
 	assert_string_equal(w->up_status.reason, "LIGHTHOUSE_AWAY");
 	for (size_t i = 0; i < LIGHTHOUSES; i++) {
 		assert_int_equal(w->lh[i].registers, 0);
@@ -156,11 +156,89 @@ static void approval_timeout_names_the_code(void **state)
 	for (size_t i = 0; i < LIGHTHOUSES; i++) {
 		w->lh[i].want_approval = true;
 	}
-	up_start(w, "", 1500);
-	RUN_UNTIL(w, 5000, w->up_done);
+	up_start(w, "", 60000);
+	RUN_UNTIL(w, 30000, info(w).phase == CONTROL_PENDING);
+	/* The code is known by now, however slow the machine is: what is left is the wait. */
+	up_start(w, "", 400);
+	RUN_UNTIL(w, 30000, w->up_done);
 	assert_int_equal(w->up_status.code, ERR_DEADLINE);
 	assert_string_equal(w->up_status.reason, "APPROVAL_TIMEOUT");
 	assert_contains(w->up_status.msg, "abcd-efgh");
+}
+
+/* The agent ends while a person is asked: the next one waits on, for the same code and the same cluster, and comes up. */
+static void waits_on_after_a_restart(void **state)
+{
+	struct world *w = *state;
+
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		w->lh[i].want_approval = true;
+	}
+	up_start(w, "", 60000);
+	RUN_UNTIL(w, 30000, info(w).phase == CONTROL_PENDING);
+	agent_end(w);
+	agent_begin(w);
+	assert_true(w->agent->identity.enrolment.has_pin);
+	assert_string_equal(info(w).pending_code, "abcd-efgh");
+	RUN_UNTIL(w, 30000,
+		  strcmp(w->lh[0].last_code, "abcd-efgh") == 0 ||
+			  strcmp(w->lh[1].last_code, "abcd-efgh") == 0 ||
+			  strcmp(w->lh[2].last_code, "abcd-efgh") == 0);
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		w->lh[i].approved = true;
+	}
+	RUN_UNTIL(w, 30000, attached_to(w) >= 0);
+	RUN_UNTIL(w, 30000, w->wg.mesh.n_peers == 3);
+	assert_string_equal(w->agent->identity.enrolment.pending_code, "");
+	/* Once is enough: the next start is that of any registered device. */
+	agent_end(w);
+	agent_begin(w);
+	assert_string_equal(info(w).pending_code, "");
+}
+
+/* Refused meanwhile: it does not ask again by itself. */
+static void a_refusal_ends_the_wait(void **state)
+{
+	struct world *w = *state;
+
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		w->lh[i].want_approval = true;
+	}
+	up_start(w, "", 60000);
+	RUN_UNTIL(w, 30000, info(w).phase == CONTROL_PENDING);
+	agent_end(w);
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		w->lh[i].refuse_key = true;
+	}
+	agent_begin(w);
+	RUN_UNTIL(w, 30000, info(w).phase == CONTROL_OFF);
+	assert_string_equal(w->agent->identity.enrolment.pending_code, "");
+	agent_end(w);
+	agent_begin(w);
+	assert_string_equal(info(w).pending_code, "");
+	assert_int_equal(info(w).phase, CONTROL_OFF);
+}
+
+/* A lighthouse that answers "too many" has answered. */
+static void a_rate_limit_is_told(void **state)
+{
+	struct world *w = *state;
+
+	for (size_t i = 0; i < LIGHTHOUSES; i++) {
+		w->lh[i].too_many = true;
+	}
+	up_start(w, "", 60000);
+	RUN_UNTIL(w, 30000, info(w).answered != NULL);
+	while (!w->up_done) {
+		up_start(w, "", 2000);
+		RUN_UNTIL(w, 30000, w->up_done);
+		/* A slow machine may not have come to an answer: then the next one. */
+		if (w->up_status.code != ERR_LIMIT) {
+			w->up_done = false;
+		}
+	}
+	assert_string_equal(w->up_status.reason, "TOO_MANY_PENDING");
+	assert_contains(w->up_status.msg, "not registered yet: too many devices");
 }
 
 /* A key that this device cannot use, even by force, costs it nothing; one that it does not need is not used in silence. */
@@ -403,6 +481,9 @@ int main(void)
 		T(key_without_pin_learns_it),
 		T(waits_for_approval),
 		T(approval_timeout_names_the_code),
+		T(waits_on_after_a_restart),
+		T(a_refusal_ends_the_wait),
+		T(a_rate_limit_is_told),
 		T(useless_keys_change_nothing),
 		T(killed_lighthouse_is_replaced),
 		T(all_away_and_back),
