@@ -15,12 +15,14 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/fileio.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/name.h"
 #include "base/prefix.h"
 #include "cluster/cluster.h"
 #include "lighthouse/commands.h"
@@ -30,9 +32,10 @@
 #include "net/poll.h"
 #include "net/stream.h"
 #include "net/tls.h"
+#include "tailnet/query.h"
 
 /* How often certificates are looked at: the cluster renews them at half of their life. */
-enum { CERTIFICATE_CHECK_MS = 3600 * 1000, STATUS_MS = 1000 };
+enum { CERTIFICATE_CHECK_MS = 3600 * 1000, STATUS_MS = 1000, MEMBER_ARENA = 64 << 10 };
 
 struct front {
 	struct daemon *daemon;
@@ -182,10 +185,30 @@ static void renew(void *arg)
 	loop_timer_start(&d->certificates, d->loop, CERTIFICATE_CHECK_MS, renew, d);
 }
 
+/* What people call a lighthouse; its number if the store cannot tell. */
+static const char *member_name(struct daemon *d, uint64_t id, char out[NAME_LABEL_MAX + 1])
+{
+	struct cluster_read *read;
+	MemberRecord *m = NULL;
+	struct err err = {0};
+	struct arena a;
+
+	snprintf(out, NAME_LABEL_MAX + 1, "%" PRIu64, id);
+	if (cluster_read_begin(d->cluster, "name", &read, &err) < 0)
+		return out;
+	arena_init(&a, MEMBER_ARENA);
+	if (query_member(cluster_read_kv(read), id, &a, &m) >= 0)
+		snprintf(out, NAME_LABEL_MAX + 1, "%s", m->name);
+	arena_done(&a);
+	cluster_read_end(read);
+	return out;
+}
+
 /* A line when the leader changes: what an operator looks for first. */
 static void watch_status(void *arg)
 {
 	struct daemon *d = arg;
+	char name[NAME_LABEL_MAX + 1];
 	struct cluster_status s;
 
 	cluster_status(d->cluster, &s);
@@ -195,7 +218,8 @@ static void watch_status(void *arg)
 			LOG_INFO("this lighthouse leads, term=%" PRIu64 " revision=%" PRIu64,
 				 s.term, s.revision);
 		else if (s.leader_id)
-			LOG_INFO("leader=%" PRIu64 " term=%" PRIu64, s.leader_id, s.term);
+			LOG_INFO("%s leads, term=%" PRIu64 " revision=%" PRIu64,
+				 member_name(d, s.leader_id, name), s.term, s.revision);
 		else
 			LOG_WARN("no leader known, term=%" PRIu64
 				 ": reads are answered, writes wait",
@@ -311,7 +335,8 @@ static void on_signal(void *arg, int signum)
 		return;
 	}
 	d->stopping = true;
-	LOG_INFO("signal %d: draining for at most %" PRId64 " ms", signum, d->config.drain_ms);
+	LOG_INFO("%s: devices move to other lighthouses, for at most %" PRId64 " s",
+		 signum == SIGTERM ? "SIGTERM" : "SIGINT", (d->config.drain_ms + 999) / 1000);
 	notify("STOPPING=1");
 	d->draining = d->n_fronts;
 	for (size_t i = 0; i < d->n_fronts; i++) {
@@ -347,6 +372,7 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 	};
 	struct api_options ao = {.version = SKERRY_VERSION,
 				 .reflection_public = d->config.reflection_public};
+	char name[NAME_LABEL_MAX + 1];
 	bool changed;
 	int rc = cluster_open(&d->cluster, &o, err);
 
@@ -354,7 +380,8 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 		return rc;
 	snprintf(d->own_name, sizeof(d->own_name), "%" PRIu64 ".skerry.invalid",
 		 cluster_id(d->cluster));
-	LOG_INFO("lighthouse %" PRIu64 " of cluster %" PRIu64 ", version " SKERRY_VERSION,
+	LOG_INFO("%s (lighthouse %" PRIu64 " of cluster %" PRIu64 "), version " SKERRY_VERSION,
+		 member_name(d, cluster_lighthouse_id(d->cluster), name),
 		 cluster_lighthouse_id(d->cluster), cluster_id(d->cluster));
 	d->loop = loop_new("front");
 	ao.cluster = d->cluster;
