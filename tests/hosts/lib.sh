@@ -108,10 +108,10 @@ hosts_root()
 	fi
 	# Who administers the hosts: a user with a key and sudo.
 	ssh-keygen -q -t ed25519 -N '' -f "$hosts_dir/key"
-	chroot "$root" useradd -m -s /bin/bash admin
-	install -d -m 700 "$root/home/admin/.ssh"
-	install -m 600 "$hosts_dir/key.pub" "$root/home/admin/.ssh/authorized_keys"
-	chroot "$root" chown -R admin: /home/admin/.ssh
+	chroot "$root" useradd -m -d /srv/admin -s /bin/bash admin
+	install -d -m 700 "$root/srv/admin/.ssh"
+	install -m 600 "$hosts_dir/key.pub" "$root/srv/admin/.ssh/authorized_keys"
+	chroot "$root" chown -R admin: /srv/admin/.ssh
 	echo 'admin ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/admin"
 	rm -f "$root/etc/apt/apt.conf.d/"*proxy*
 	printf 'Acquire::http::Proxy "http://10.88.0.1:3142";\nAcquire::https::Proxy "http://10.88.0.1:3142";\nAcquire::Languages "none";\n' \
