@@ -475,7 +475,7 @@ static int login_check_key(struct control *c, const struct control_login *login,
 			       (unsigned long long)key->pin.cluster_id,
 			       (unsigned long long)en->cluster_id);
 	} else if (key->has_pin && en->registered && !c->unknown && en->has_pin &&
-		   memcmp(key->pin.spki_sha256, en->pin, 32) != 0) {
+		   !enrolment_has_pin(en, key->pin.spki_sha256)) {
 		r = err_reason(e, ERR_PRECONDITION, "WRONG_PIN",
 			       "the key names another certificate authority than the one that this "
 			       "device keeps for cluster %llu: check where the key comes from; to "
@@ -522,12 +522,16 @@ int control_login(struct control *c, const struct control_login *login, struct e
 			mem_free(en->last_good);
 			en->last_good = NULL;
 		}
+		if (en->cluster_id != key.pin.cluster_id ||
+		    !enrolment_has_pin(en, key.pin.spki_sha256)) {
+			memcpy(en->pin, key.pin.spki_sha256, 32);
+			en->has_pin = true;
+			en->has_old_pin = false;
+		}
 		en->cluster_id = key.pin.cluster_id;
-		memcpy(en->pin, key.pin.spki_sha256, 32);
-		en->has_pin = true;
 	} else if (!en->registered && !waits) {
 		/* What an earlier attempt took on trust is not kept beyond it. */
-		en->has_pin = false;
+		en->has_pin = en->has_old_pin = false;
 		en->cluster_id = 0;
 	}
 	c->answered.code = 0;

@@ -117,7 +117,7 @@ struct control {
 		answered; /* what a lighthouse said last to a registration that is tried again; code 0: nothing */
 	struct tls_ctx *tls; /* for tls_cluster and tls_pin */
 	uint64_t tls_cluster;
-	uint8_t tls_pin[32];
+	uint8_t tls_pin[32], tls_old_pin[32];
 	uint64_t attaches;
 	int64_t attached_ms;
 	int64_t lost_ms;

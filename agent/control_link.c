@@ -131,10 +131,13 @@ static struct tls_ctx *tls_for(struct control *c, bool learning, struct err *e)
 		}
 		return tls_client_new(&opts, &ctx, e) < 0 ? NULL : ctx;
 	}
+	const uint8_t *too = en->has_old_pin ? en->old_pin : en->pin;
+
 	if (c->tls == NULL || c->tls_cluster != en->cluster_id ||
-	    memcmp(c->tls_pin, en->pin, 32) != 0) {
+	    memcmp(c->tls_pin, en->pin, 32) != 0 || memcmp(c->tls_old_pin, too, 32) != 0) {
 		opts.trust = TLS_TRUST_PIN;
 		memcpy(opts.pin, en->pin, 32);
+		opts.pin_too = too;
 		if (tls_client_new(&opts, &ctx, e) < 0) {
 			return NULL;
 		}
@@ -142,6 +145,7 @@ static struct tls_ctx *tls_for(struct control *c, bool learning, struct err *e)
 		c->tls = ctx;
 		c->tls_cluster = en->cluster_id;
 		memcpy(c->tls_pin, en->pin, 32);
+		memcpy(c->tls_old_pin, too, 32);
 	}
 	return tls_ref(c->tls);
 }
@@ -293,6 +297,7 @@ static void learnt(struct link *l, uint64_t cluster, const uint8_t pin[32], cons
 	en->cluster_id = cluster;
 	memcpy(en->pin, pin, 32);
 	en->has_pin = true;
+	en->has_old_pin = false;
 	LOG_WARN("cluster %" PRIu64 " was taken %s %s: pin sha256:%s", cluster, how, l->url,
 		 hex_encode(hex, en->pin, 32));
 	link_kill(l);
@@ -480,6 +485,28 @@ static void take_delta(struct link *l, const Skerry__V1__NetmapDelta *delta)
 	control_link_ended(l, &e, r != ERR_STALE, true);
 }
 
+/*
+ * The cluster rotates its CA: said over a connection whose certificate one of our pins vouched for. The old one stays good
+ * as long as the cluster says so, since not every lighthouse has a certificate of the new one at once.
+ */
+static void take_pins(struct link *l, const Skerry__V1__Heartbeat *h)
+{
+	struct identity *id = l->c->identity;
+	struct err e = {0};
+	char hex[65];
+
+	if (!enrolment_set_pins(&id->enrolment, h->ca_pins, h->n_ca_pins)) {
+		return;
+	}
+	LOG_INFO("the cluster's certificate authority: pin sha256:%s%s",
+		 hex_encode(hex, id->enrolment.pin, 32),
+		 id->enrolment.has_old_pin ? ", and the one before for now"
+					   : ", alone from now on");
+	if (identity_save_enrolment(id, &e) < 0) {
+		LOG_ERROR("%s", e.msg);
+	}
+}
+
 static void on_watch_message(void *arg, struct rpc_request *req, const ProtobufCMessage *msg)
 {
 	const Skerry__V1__WatchResponse *m = (const Skerry__V1__WatchResponse *)msg;
@@ -497,6 +524,7 @@ static void on_watch_message(void *arg, struct rpc_request *req, const ProtobufC
 	case SKERRY__V1__WATCH_RESPONSE__EVENT_HEARTBEAT:
 		l->beat = true;
 		l->quorum_age_ms = m->heartbeat->quorum_age_ms;
+		take_pins(l, m->heartbeat);
 		control_link_beat(l);
 		break;
 	case SKERRY__V1__WATCH_RESPONSE__EVENT_CHUNK: take_chunk(l, m->chunk); break;

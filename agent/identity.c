@@ -266,6 +266,31 @@ void enrolment_set_last_good(struct enrolment *en, const char *url)
 	}
 }
 
+bool enrolment_has_pin(const struct enrolment *en, const uint8_t pin[32])
+{
+	return (en->has_pin && memcmp(pin, en->pin, 32) == 0) ||
+	       (en->has_old_pin && memcmp(pin, en->old_pin, 32) == 0);
+}
+
+bool enrolment_set_pins(struct enrolment *en, const ProtobufCBinaryData *pins, size_t n)
+{
+	bool two = n == 2;
+
+	if (n < 1 || n > 2 || pins[0].len != 32 || (two && pins[1].len != 32) || !en->has_pin) {
+		return false;
+	}
+	if (memcmp(pins[0].data, en->pin, 32) == 0 && two == en->has_old_pin &&
+	    (!two || memcmp(pins[1].data, en->old_pin, 32) == 0)) {
+		return false;
+	}
+	memcpy(en->pin, pins[0].data, 32);
+	en->has_old_pin = two;
+	if (two) {
+		memcpy(en->old_pin, pins[1].data, 32);
+	}
+	return true;
+}
+
 static void copy_text(char out[IDENTITY_NAME], const char *text)
 {
 	size_t n = MIN(strlen(text), (size_t)IDENTITY_NAME - 1);
@@ -287,6 +312,13 @@ static int parse_enrolment(const struct jsonx *root, struct enrolment *en)
 			return ERR_CORRUPT;
 		}
 		en->has_pin = true;
+	}
+	pin = jsonx_str(jsonx_get(root, "oldPin"), NULL);
+	if (pin != NULL) {
+		if (hex_decode(pin, strlen(pin), en->old_pin, 32) != 32) {
+			return ERR_CORRUPT;
+		}
+		en->has_old_pin = en->has_pin;
 	}
 	en->registered = jsonx_bool(jsonx_get(root, "registered"), false);
 	if (en->registered && (jsonx_get_u64(jsonx_get(root, "tailnetId"), &en->tailnet_id) < 0 ||
@@ -357,6 +389,9 @@ int identity_save_enrolment(struct identity *id, struct err *e)
 	jsonw_ku64s(&w, "clusterId", en->cluster_id);
 	if (en->has_pin) {
 		jsonw_kstr(&w, "pin", hex_encode(hex, en->pin, 32));
+	}
+	if (en->has_pin && en->has_old_pin) {
+		jsonw_kstr(&w, "oldPin", hex_encode(hex, en->old_pin, 32));
 	}
 	jsonw_kbool(&w, "registered", en->registered);
 	jsonw_ku64s(&w, "tailnetId", en->tailnet_id);

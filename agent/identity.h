@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "base/err.h"
 #include "base/limits.h"
 #include "base/macros.h"
@@ -24,6 +26,9 @@ struct enrolment {
 	uint64_t cluster_id; /* 0: no cluster known yet */
 	bool has_pin;
 	uint8_t pin[32]; /* SHA-256 over the SPKI of the cluster's CA */
+	/* While the CA is rotated the one before counts as well. */
+	bool has_old_pin;
+	uint8_t old_pin[32];
 	uint64_t tailnet_id;
 	uint64_t node_id;
 	char stable_id[IDENTITY_NAME];
@@ -72,6 +77,14 @@ void identity_set_pending(struct identity *id, const char *code, bool ephemeral)
 MUST_CHECK int identity_save_enrolment(struct identity *id, struct err *e);
 /* Forgets the registration and makes a new node key. The cluster and its pin stay. */
 MUST_CHECK int identity_forget(struct identity *id, struct err *e);
+
+/*
+ * The pins that the cluster says count, the first one first (a lighthouse that held one of ours said them). Returns true
+ * if they differ from those that are kept. More than two, or one of another length: nothing is taken.
+ */
+bool enrolment_set_pins(struct enrolment *en, const ProtobufCBinaryData *pins, size_t n);
+/* Is it one of ours? */
+bool enrolment_has_pin(const struct enrolment *en, const uint8_t pin[32]);
 
 void enrolment_done(struct enrolment *en);
 /* Replaces the learnt URLs; returns true if they differ. */

@@ -608,9 +608,11 @@ static int check_request(const Skerry__V1__RegisterRequest *req, struct key *key
 static void tell_cluster(struct agent_service *s, struct rpc_call *call)
 {
 	char cluster[24], pin[65];
+	uint8_t hash[32];
 
 	snprintf(cluster, sizeof(cluster), "%" PRIu64, cluster_id(s->cluster));
-	hex_encode(pin, cluster_ca_pin(s->cluster), 32);
+	cluster_ca_pin(s->cluster, hash);
+	hex_encode(pin, hash, 32);
 	rpc_call_add_trailer(call, "skerry-cluster", cluster, strlen(cluster));
 	rpc_call_add_trailer(call, "skerry-ca-pin", pin, strlen(pin));
 }

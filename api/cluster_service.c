@@ -31,8 +31,10 @@ static char *pin_text(struct admin_call *c)
 {
 	char *out = admin_alloc(c, 24 + 65);
 	int n = snprintf(out, 24, "%" PRIu64 ":", cluster_id(c->api->cluster));
+	uint8_t pin[32];
 
-	hex_encode(out + n, cluster_ca_pin(c->api->cluster), 32);
+	cluster_ca_pin(c->api->cluster, pin);
+	hex_encode(out + n, pin, 32);
 	return out;
 }
 
@@ -207,7 +209,7 @@ static int create_token(struct admin_call *c, struct err *err)
 	b->credential = admin_new_key(c, KEY_JOIN);
 	c->key.has_pin = true;
 	c->key.pin.cluster_id = cluster_id(c->api->cluster);
-	memcpy(c->key.pin.spki_sha256, cluster_ca_pin(c->api->cluster), 32);
+	cluster_ca_pin(c->api->cluster, c->key.pin.spki_sha256);
 	c->key.role = KEY_ROLE_LIGHTHOUSE;
 	rc = add_addresses(c, err);
 	if (rc >= 0)
@@ -334,6 +336,10 @@ static const struct admin_method methods[] = {
 	{.path = PATH("CompareDigests"), .run = compare_digests},
 	{.path = PATH("Diagnose"), .run = cluster_diagnose},
 	{.path = PATH("TransferLeadership"), .run = cluster_transfer_leadership},
+	{.path = PATH("FinalizeUpgrade"), .run = cluster_finalize_upgrade},
+	{.path = PATH("GetTrust"), .read_local = true, .run = cluster_get_trust},
+	{.path = PATH("RotateCa"), .run = cluster_rotate_ca},
+	{.path = PATH("RotateSeal"), .run = cluster_rotate_seal},
 	{.path = PATH("PromoteMember"),
 	 .kind = RESOURCE_MEMBER,
 	 .target = "name",

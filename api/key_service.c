@@ -77,7 +77,7 @@ static int auth_create(struct admin_call *c, struct err *err)
 	if (!req->no_pin) {
 		c->key.has_pin = true;
 		c->key.pin.cluster_id = cluster_id(c->api->cluster);
-		memcpy(c->key.pin.spki_sha256, cluster_ca_pin(c->api->cluster), 32);
+		cluster_ca_pin(c->api->cluster, c->key.pin.spki_sha256);
 	}
 	c->cmd.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_AUTH_KEY_CREATE;
 	c->cmd.auth_key_create = b;

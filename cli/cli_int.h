@@ -81,6 +81,8 @@ enum opt_id {
 	OPT_LIMIT,
 	OPT_OVERWRITE,
 	OPT_LOCAL,
+	OPT_RETIRE,
+	OPT_RETIRE_FORCE,
 	OPT_N,
 };
 
@@ -321,6 +323,9 @@ int cmd_cluster_token(struct cli *cx);
 int cmd_cluster_remove(struct cli *cx);
 int cmd_cluster_digest(struct cli *cx);
 int cmd_backup_create(struct cli *cx);
+int cmd_cluster_finalize(struct cli *cx);
+int cmd_cluster_ca(struct cli *cx);
+int cmd_cluster_seal(struct cli *cx);
 int cmd_cluster_doctor(struct cli *cx);
 int cmd_cluster_transfer(struct cli *cx);
 int cmd_cluster_promote(struct cli *cx);

@@ -187,6 +187,10 @@ const struct opt_def cli_opts[OPT_N] = {
 		       .max = 1000000,
 		       .help = "the N newest entries at most (default 100)"},
 	[OPT_OVERWRITE] = {.name = "force", .help = "replace the file if it is there"},
+	[OPT_RETIRE] = {.name = "retire",
+			.help = "end the certificate authority before the present one"},
+	[OPT_RETIRE_FORCE] = {.name = "force",
+			      .help = "with --retire: although devices were not seen since"},
 	[OPT_LOCAL] = {.name = "local",
 		       .help = "what this lighthouse has, also without a quorum; may lag behind"},
 };
@@ -300,6 +304,25 @@ const struct command cli_commands[] = {
 	 "Without LIGHTHOUSE to the voter that is best prepared. Calls under way are not "
 	 "disturbed.\n",
 	 cmd_cluster_transfer},
+	{"cluster", "finalize-upgrade", "",
+	 "raise the feature level to the highest that every lighthouse supports", NO_OPTS, true,
+	 "The last step of an upgrade, once every lighthouse runs the new version. There is no way "
+	 "back: older versions are refused from then on.\n",
+	 cmd_cluster_finalize},
+	{"cluster", "ca", "rotate|status",
+	 "renew the cluster's certificate authority, in two steps",
+	 OPTS(OPT_RETIRE, OPT_RETIRE_FORCE), true,
+	 "rotate makes a new one; old and new are accepted, and lighthouses and devices learn the "
+	 "new "
+	 "one by themselves.\n"
+	 "rotate --retire ends the old one, once status says that everybody has the new one.\n",
+	 cmd_cluster_ca},
+	{"cluster", "seal", "rotate",
+	 "renew cluster.key, under which the cluster's secrets are sealed", NO_OPTS, true,
+	 "The new recovery string is printed once, alone on standard output. Backups from before "
+	 "need "
+	 "the old one.\n",
+	 cmd_cluster_seal},
 	{"cluster", "promote", "LIGHTHOUSE", "make a standby that has caught up a voter", NO_OPTS,
 	 true,
 	 "Standbys become voters by themselves when that makes 3 or 5 of them. Refused when the "

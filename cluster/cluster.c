@@ -754,9 +754,12 @@ const char *cluster_api_url(const struct cluster *c)
 	return c->api_url;
 }
 
-const uint8_t *cluster_ca_pin(const struct cluster *c)
+void cluster_ca_pin(struct cluster *c, uint8_t ret[32])
 {
-	return c->keys.ca_pin;
+	uint8_t pins[CLUSTER_CA_PINS][32];
+
+	IGNORE(cluster_ca_pins(c, pins) == 0);
+	memcpy(ret, pins[0], 32);
 }
 
 /* A struct cluster_read is a struct store_read under another name. */

@@ -77,8 +77,13 @@ uint64_t cluster_lighthouse_id(const struct cluster *c);
 uint64_t cluster_incarnation(const struct cluster *c);
 /* https://host:port of this lighthouse for devices. Lives as long as c. */
 const char *cluster_api_url(const struct cluster *c);
-/* SHA-256 of the SubjectPublicKeyInfo of the cluster CA that signs now; 32 bytes. */
-const uint8_t *cluster_ca_pin(const struct cluster *c);
+/* SHA-256 of the SubjectPublicKeyInfo of the cluster CA that signs now. Any thread. */
+void cluster_ca_pin(struct cluster *c, uint8_t ret[32]);
+/* All that count: the one that signs now, then while it is rotated the one before. Returns how many. Any thread. */
+enum { CLUSTER_CA_PINS = 2 };
+size_t cluster_ca_pins(struct cluster *c, uint8_t ret[CLUSTER_CA_PINS][32]);
+/* Changes when cluster_api_certificate has another answer. Any thread. */
+unsigned cluster_certificate_count(struct cluster *c);
 /*
  * Certificate chain and key (PEM, malloc'd, key in guarded memory until copied) for an API listener: names
  * <cluster-id>.skerry.invalid and the host of api_url, URI skerry://<cluster>/api/<lighthouse id>.
@@ -259,6 +264,32 @@ MUST_CHECK int cluster_transfer(struct cluster *c, struct loop *loop, uint64_t i
  */
 MUST_CHECK int cluster_promote(struct cluster *c, struct loop *loop, uint64_t id,
 			       uint64_t deadline_ms, transfer_cb cb, void *arg, struct err *err);
+
+/* ---- rotation of what the cluster trusts ---- */
+
+struct cluster_rotated {
+	uint32_t ca_generation, seal;
+	uint8_t pin[32], old_pin[32];
+	bool has_old;
+	char *recovery;            /* of the new cluster.key; wiped after the callback */
+	unsigned holders, members; /* lighthouses that hold the new cluster.key, of all */
+};
+/* err->code 0: done. Borrows r. */
+typedef void (*rotated_cb)(void *arg, const struct err *err, const struct cluster_rotated *r);
+/*
+ * A new CA, certified by the present one; both count until CaRetire. Fires once on `loop`. Refusals: FEATURE_LEVEL,
+ * CA_NOT_RETIRED, CA_CHANGED, CHANGE_IN_FLIGHT.
+ */
+MUST_CHECK int cluster_ca_rotate(struct cluster *c, struct loop *loop,
+				 const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+				 rotated_cb cb, void *arg, struct err *err);
+/*
+ * A new cluster.key, handed to every lighthouse that is linked, and all secrets sealed under it. A lighthouse that is away
+ * gets it when it comes back. Refusals as above, MEMBER_NOT_CONFIRMED, NOT_HELD.
+ */
+MUST_CHECK int cluster_seal_rotate(struct cluster *c, struct loop *loop,
+				   const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+				   rotated_cb cb, void *arg, struct err *err);
 
 /* What a lighthouse says of its own health. Times are unix milliseconds of its clock. */
 struct cluster_facts {

@@ -257,8 +257,23 @@ static int check_secrets(const join_secrets *s, const struct key *key, const str
 	k->ca_cert_pem = buf_take(&ca, NULL);
 	k->node_cert_pem = buf_take(&node, NULL);
 	k->api_cert_pem = buf_take(&api, NULL);
+	if (s->ca_old_der.len > 0 && s->ca_cross_der.len > 0) {
+		struct buf old = BUF_INIT, cross = BUF_INIT;
+
+		pki_cert_pem(s->ca_old_der.data, s->ca_old_der.len, &old);
+		pki_cert_pem(s->ca_cross_der.data, s->ca_cross_der.len, &cross);
+		k->ca_old_pem = buf_take(&old, NULL);
+		k->ca_cross_pem = buf_take(&cross, NULL);
+	}
 	r = pki_pin(k->ca_cert_pem, k->ca_pin, err);
-	if (r >= 0 && !crypto_equal(k->ca_pin, key->pin.spki_sha256, sizeof(k->ca_pin))) {
+	if (r >= 0 && k->ca_old_pem != NULL) {
+		r = pki_pin(k->ca_old_pem, k->ca_old_pin, err);
+	}
+	/* A token from before a rotation names the old CA, which vouches for the new one. */
+	if (r >= 0 && !crypto_equal(k->ca_pin, key->pin.spki_sha256, sizeof(k->ca_pin)) &&
+	    !(k->ca_old_pem != NULL &&
+	      crypto_equal(k->ca_old_pin, key->pin.spki_sha256, sizeof(k->ca_old_pin)) &&
+	      pki_crosses(k->ca_cross_pem, k->ca_cert_pem, k->ca_old_pem))) {
 		r = err_set(err, ERR_DENIED, "the answer names another CA than the token");
 	}
 	if (r >= 0) {

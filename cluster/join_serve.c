@@ -159,7 +159,7 @@ static int seal_secrets(struct peer *p, const join_request *q, uint64_t id, stru
 {
 	join_secrets s = SKERRY__INTERNAL__V1__JOIN_SECRETS__INIT;
 	struct buf node = BUF_INIT, api = BUF_INIT, ca_der = BUF_INIT, node_der = BUF_INIT,
-		   api_der = BUF_INIT, packed = BUF_INIT;
+		   api_der = BUF_INIT, old_der = BUF_INIT, cross_der = BUF_INIT, packed = BUF_INIT;
 	struct pki_ca ca = {0};
 	int64_t now = clock_wall_ms();
 	int r = peer_tls_ca(p, &ca, err);
@@ -180,7 +180,17 @@ static int seal_secrets(struct peer *p, const join_request *q, uint64_t id, stru
 	if (r >= 0) {
 		r = pki_cert_der(buf_str(&api), &api_der, err);
 	}
+	if (r >= 0 && p->keys->ca_old_pem != NULL) {
+		r = pki_cert_der(p->keys->ca_old_pem, &old_der, err);
+		if (r >= 0) {
+			r = pki_cert_der(p->keys->ca_cross_pem, &cross_der, err);
+		}
+	}
 	if (r >= 0) {
+		s.ca_old_der.data = old_der.data;
+		s.ca_old_der.len = old_der.len;
+		s.ca_cross_der.data = cross_der.data;
+		s.ca_cross_der.len = cross_der.len;
 		s.cluster_key.data = p->keys->cluster_key;
 		s.cluster_key.len = PKI_KEY;
 		s.ca_certificate_der.data = ca_der.data;
@@ -201,6 +211,8 @@ static int seal_secrets(struct peer *p, const join_request *q, uint64_t id, stru
 	buf_done(&ca_der);
 	buf_done(&node_der);
 	buf_done(&api_der);
+	buf_done(&old_der);
+	buf_done(&cross_der);
 	pki_ca_done(&ca);
 	return r;
 }

@@ -1,9 +1,11 @@
 /* The identity of a lighthouse on disk: who it is, its keys and certificates, cluster.key. */
 #include "cluster/keyfile.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/crypto.h"
@@ -31,6 +33,10 @@ void keyfile_done(struct keyfile *k)
 	mem_free(k->node_cert_pem);
 	mem_free(k->api_cert_pem);
 	mem_free(k->ca_cert_pem);
+	mem_free(k->ca_old_pem);
+	mem_free(k->ca_cross_pem);
+	secret_free(k->next_keys);
+	secret_free(k->old_key);
 	memset(k, 0, sizeof(*k));
 }
 
@@ -229,6 +235,12 @@ int keyfile_write(const char *dir, const struct keyfile *k, struct err *err)
 		}
 	}
 	r = write_file(dir, "ca.crt", k->ca_cert_pem, strlen(k->ca_cert_pem), err);
+	if (r >= 0 && k->ca_old_pem != NULL) {
+		r = write_file(dir, "ca-old.crt", k->ca_old_pem, strlen(k->ca_old_pem), err);
+	}
+	if (r >= 0 && k->ca_cross_pem != NULL) {
+		r = write_file(dir, "ca-cross.crt", k->ca_cross_pem, strlen(k->ca_cross_pem), err);
+	}
 	if (r >= 0) {
 		r = write_key(dir, "node.key", k->node_key, err);
 	}
@@ -270,6 +282,156 @@ int keyfile_renew(const char *dir, struct keyfile *k, const char *node_cert_pem,
 		}
 		mem_free(k->api_cert_pem);
 		k->api_cert_pem = mem_strdup(api_cert_pem);
+	}
+	return r;
+}
+
+/* ---- rotation of the CA ---- */
+
+static int remove_file(const char *dir, const char *file, struct err *err)
+{
+	char *path = path_of(dir, file);
+	int r = 0;
+
+	if (unlink(path) < 0 && errno != ENOENT) {
+		r = err_set(err, -errno, "%s cannot be removed: %s", path, strerror(errno));
+	}
+	mem_free(path);
+	return r;
+}
+
+static int write_or_remove(const char *dir, const char *file, const char *text, struct err *err)
+{
+	return text != NULL ? write_file(dir, file, text, strlen(text), err)
+			    : remove_file(dir, file, err);
+}
+
+int keyfile_set_ca(const char *dir, struct keyfile *k, const char *ca_pem, const char *old_pem,
+		   const char *cross_pem, struct err *err)
+{
+	uint8_t pin[32], old_pin[32] = {0};
+	int r = pki_pin(ca_pem, pin, err);
+
+	if (r >= 0 && ((old_pem == NULL) != (cross_pem == NULL) ||
+		       (old_pem != NULL && !pki_crosses(cross_pem, ca_pem, old_pem)))) {
+		r = err_set(err, ERR_INVALID, "the new CA is not certified by the one before");
+	}
+	if (r >= 0 && old_pem != NULL) {
+		r = pki_pin(old_pem, old_pin, err);
+	}
+	/* The old one first: with the new ca.crt alone peers of the old CA would be strangers. */
+	if (r >= 0) {
+		r = write_or_remove(dir, "ca-old.crt", old_pem, err);
+	}
+	if (r >= 0) {
+		r = write_or_remove(dir, "ca-cross.crt", cross_pem, err);
+	}
+	if (r >= 0) {
+		r = write_file(dir, "ca.crt", ca_pem, strlen(ca_pem), err);
+	}
+	if (r < 0) {
+		return r;
+	}
+	mem_free(k->ca_cert_pem);
+	mem_free(k->ca_old_pem);
+	mem_free(k->ca_cross_pem);
+	k->ca_cert_pem = mem_strdup(ca_pem);
+	k->ca_old_pem = mem_strdup(old_pem);
+	k->ca_cross_pem = mem_strdup(cross_pem);
+	memcpy(k->ca_pin, pin, sizeof(pin));
+	memcpy(k->ca_old_pin, old_pin, sizeof(old_pin));
+	return 0;
+}
+
+/* ---- rotation of cluster.key ---- */
+
+static int write_keys(const char *dir, const char *file, const uint8_t *keys, size_t n,
+		      struct err *err)
+{
+	char hex[KEYFILE_NEXT_MAX * (2 * PKI_KEY + 1) + 1];
+	size_t len = 0;
+	int r;
+
+	for (size_t i = 0; i < n; i++) {
+		hex_encode(hex + len, keys + i * PKI_KEY, PKI_KEY);
+		len += (size_t)2 * PKI_KEY;
+		hex[len++] = '\n';
+	}
+	r = write_file(dir, file, hex, len, err);
+	secret_wipe(hex, sizeof(hex));
+	return r;
+}
+
+int keyfile_add_next(const char *dir, struct keyfile *k, const uint8_t key[PKI_KEY],
+		     struct err *err)
+{
+	uint8_t *all;
+	int r;
+
+	if (crypto_equal(key, k->cluster_key, PKI_KEY)) {
+		return 0;
+	}
+	for (size_t i = 0; i < k->n_next; i++) {
+		if (crypto_equal(key, k->next_keys + i * PKI_KEY, PKI_KEY)) {
+			return 0;
+		}
+	}
+	if (k->n_next == KEYFILE_NEXT_MAX) {
+		return err_set(err, ERR_LIMIT,
+			       "%s/cluster.key.next holds %d keys, which is the limit: one of them "
+			       "must come into force first",
+			       dir, KEYFILE_NEXT_MAX);
+	}
+	all = secret_alloc((size_t)KEYFILE_NEXT_MAX * PKI_KEY);
+	if (k->n_next > 0) {
+		memcpy(all, k->next_keys, k->n_next * PKI_KEY);
+	}
+	memcpy(all + k->n_next * PKI_KEY, key, PKI_KEY);
+	r = write_keys(dir, "cluster.key.next", all, k->n_next + 1, err);
+	if (r < 0) {
+		secret_free(all);
+		return r;
+	}
+	secret_free(k->next_keys);
+	k->next_keys = all;
+	k->n_next++;
+	return 0;
+}
+
+int keyfile_promote(const char *dir, struct keyfile *k, size_t i, struct err *err)
+{
+	const uint8_t *key = k->next_keys + i * PKI_KEY;
+	int r;
+
+	PRE(i < k->n_next);
+	r = write_keys(dir, "cluster.key.old", k->cluster_key, 1, err);
+	if (r >= 0) {
+		r = write_keys(dir, "cluster.key", key, 1, err);
+	}
+	if (r >= 0) {
+		r = remove_file(dir, "cluster.key.next", err);
+	}
+	if (r < 0) {
+		return r;
+	}
+	if (k->old_key == NULL) {
+		k->old_key = secret_alloc(PKI_KEY);
+	}
+	memcpy(k->old_key, k->cluster_key, PKI_KEY);
+	memcpy(k->cluster_key, key, PKI_KEY);
+	secret_free(k->next_keys);
+	k->next_keys = NULL;
+	k->n_next = 0;
+	return 0;
+}
+
+int keyfile_drop_old(const char *dir, struct keyfile *k, struct err *err)
+{
+	int r = remove_file(dir, "cluster.key.old", err);
+
+	if (r >= 0) {
+		secret_free(k->old_key);
+		k->old_key = NULL;
 	}
 	return r;
 }
@@ -379,6 +541,83 @@ static int read_cluster_key(const char *dir, uint8_t **ret, struct err *err)
 	return r;
 }
 
+static bool file_in(const char *dir, const char *file)
+{
+	char *path = path_of(dir, file);
+	bool there = file_exists(path);
+
+	mem_free(path);
+	return there;
+}
+
+/* The keys of cluster.key.next or .old, if the file is there: at most `max` lines. */
+static int read_keys(const char *dir, const char *file, size_t max, uint8_t **ret, size_t *ret_n,
+		     struct err *err)
+{
+	struct buf b = BUF_INIT;
+	uint8_t *keys;
+	size_t n = 0;
+	int r;
+
+	if (!file_in(dir, file)) {
+		return 0;
+	}
+	r = read_text(dir, file, &b, err);
+	if (r < 0) {
+		buf_wipe(&b);
+		return r;
+	}
+	keys = secret_alloc(max * PKI_KEY);
+	for (size_t at = 0; at < b.len && n <= max; n++) {
+		const uint8_t *end = memchr(b.data + at, '\n', b.len - at);
+		size_t len = end != NULL ? (size_t)(end - b.data) - at : b.len - at;
+
+		if (n == max || keyfile_cluster_key_parse((const char *)b.data + at, len,
+							  keys + n * PKI_KEY, NULL) < 0) {
+			r = err_set(err, ERR_CORRUPT, "%s/%s does not hold keys of %d bytes in hex",
+				    dir, file, PKI_KEY);
+			break;
+		}
+		at += len + 1;
+	}
+	buf_wipe(&b);
+	if (r < 0 || n == 0) {
+		secret_free(keys);
+		return r;
+	}
+	*ret = keys;
+	*ret_n = n;
+	return 0;
+}
+
+/* What is there only while something is rotated. The state is what counts: it is looked at again after the start. */
+static int read_rotation(const char *dir, struct keyfile *k, struct err *err)
+{
+	size_t n = 0;
+	int r = read_keys(dir, "cluster.key.next", KEYFILE_NEXT_MAX, &k->next_keys, &k->n_next,
+			  err);
+
+	if (r >= 0) {
+		r = read_keys(dir, "cluster.key.old", 1, &k->old_key, &n, err);
+	}
+	if (r >= 0 && file_in(dir, "ca-old.crt") && file_in(dir, "ca-cross.crt")) {
+		r = read_cert(dir, "ca-old.crt", NULL, NULL, &k->ca_old_pem, err);
+		if (r >= 0) {
+			r = read_cert(dir, "ca-cross.crt", NULL, NULL, &k->ca_cross_pem, err);
+		}
+		if (r >= 0) {
+			r = pki_pin(k->ca_old_pem, k->ca_old_pin, err);
+		}
+		/* The files are written one after the other: an end between them leaves two that do not fit yet. */
+		if (r >= 0 && !pki_crosses(k->ca_cross_pem, k->ca_cert_pem, k->ca_old_pem)) {
+			mem_free(k->ca_old_pem);
+			mem_free(k->ca_cross_pem);
+			k->ca_old_pem = k->ca_cross_pem = NULL;
+		}
+	}
+	return r;
+}
+
 int keyfile_read(const char *dir, struct keyfile *ret, struct err *err)
 {
 	struct keyfile k = {0};
@@ -419,6 +658,9 @@ int keyfile_read(const char *dir, struct keyfile *ret, struct err *err)
 	}
 	if (r >= 0) {
 		r = pki_pin(k.ca_cert_pem, k.ca_pin, err);
+	}
+	if (r >= 0) {
+		r = read_rotation(dir, &k, err);
 	}
 	if (r < 0) {
 		keyfile_done(&k);

@@ -14,9 +14,12 @@
  *   identity.json  format, cluster id, lighthouse id, name, peer address, API URL; written last: without it the
  *                  directory is not initialised
  *   cluster.key    hex of the 32 bytes
+ *   cluster.key.next  while it is rotated: keys that may come into force, a line each
+ *   cluster.key.old   the one before, until every lighthouse has the present one
  *   node.key       peer key, PKCS#8 PEM       node.crt  its certificate
  *   api.key        API key, PKCS#8 PEM        api.crt   its certificate
  *   ca.crt         the cluster's CA certificate
+ *   ca-old.crt     while it is rotated: the one before    ca-cross.crt  the present one certified by that
  *   join.json      only while a join has not been answered: the keys the request was made with
  */
 #define KEYFILE_IDENTITY "identity.json"
@@ -38,7 +41,16 @@ struct keyfile {
 	char *api_cert_pem;
 	char *ca_cert_pem;
 	uint8_t ca_pin[32]; /* of ca_cert_pem */
+	/* While the CA is rotated; both or none. */
+	char *ca_old_pem, *ca_cross_pem;
+	uint8_t ca_old_pin[32];
+	/* While cluster.key is rotated: secret_alloc, n_next keys of PKI_KEY bytes; and the one before, or NULL. */
+	uint8_t *next_keys;
+	size_t n_next;
+	uint8_t *old_key;
 };
+
+enum { KEYFILE_NEXT_MAX = 4 };
 
 /* Frees and wipes. NULL and zeroed memory are fine. */
 void keyfile_done(struct keyfile *k);
@@ -72,6 +84,24 @@ MUST_CHECK int keyfile_write(const char *dir, const struct keyfile *k, struct er
 /* Replaces certificates (each may be NULL: left) after a renewal, in memory and on disk. */
 MUST_CHECK int keyfile_renew(const char *dir, struct keyfile *k, const char *node_cert_pem,
 			     const char *api_cert_pem, struct err *err);
+
+/*
+ * Replaces the CA's certificate, in memory and on disk; old_pem and cross_pem are those of a rotation, or NULL when only
+ * one CA counts. ERR_INVALID when they do not belong together.
+ */
+MUST_CHECK int keyfile_set_ca(const char *dir, struct keyfile *k, const char *ca_pem,
+			      const char *old_pem, const char *cross_pem, struct err *err);
+
+/*
+ * Rotation of cluster.key. A key that may come into force is kept beside the present one until one of them is promoted;
+ * no step loses a key, whenever the process ends. Adding one that is known does nothing; ERR_LIMIT past KEYFILE_NEXT_MAX.
+ */
+MUST_CHECK int keyfile_add_next(const char *dir, struct keyfile *k, const uint8_t key[PKI_KEY],
+				struct err *err);
+/* next_keys[i] becomes cluster_key, that becomes old_key, the other candidates go. */
+MUST_CHECK int keyfile_promote(const char *dir, struct keyfile *k, size_t i, struct err *err);
+/* Forgets old_key. */
+MUST_CHECK int keyfile_drop_old(const char *dir, struct keyfile *k, struct err *err);
 
 /* Replaces the addresses in identity.json (the config names them anew at each start). */
 MUST_CHECK int keyfile_set_addresses(const char *dir, struct keyfile *k, const char *peer_address,

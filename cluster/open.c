@@ -111,6 +111,37 @@ int cluster_api_certificate(struct cluster *c, char **ret_chain_pem, char **ret_
 	return peer_api_certificate(c->peer, ret_chain_pem, ret_key_pem, err);
 }
 
+size_t cluster_ca_pins(struct cluster *c, uint8_t ret[CLUSTER_CA_PINS][32])
+{
+	size_t n = 1;
+
+	if (c->peer != NULL) {
+		return peer_ca_pins(c->peer, ret);
+	}
+	memcpy(ret[0], c->keys.ca_pin, 32);
+	if (c->keys.ca_old_pem != NULL) {
+		memcpy(ret[n++], c->keys.ca_old_pin, 32);
+	}
+	return n;
+}
+
+unsigned cluster_certificate_count(struct cluster *c)
+{
+	return c->peer != NULL ? peer_certificate_count(c->peer) : 0;
+}
+
+int cluster_ca_rotate(struct cluster *c, struct loop *loop, const Actor *actor,
+		      uint64_t deadline_ms, rotated_cb cb, void *arg, struct err *err)
+{
+	return peer_rotate(c->peer, loop, false, actor, deadline_ms, cb, arg, err);
+}
+
+int cluster_seal_rotate(struct cluster *c, struct loop *loop, const Actor *actor,
+			uint64_t deadline_ms, rotated_cb cb, void *arg, struct err *err)
+{
+	return peer_rotate(c->peer, loop, true, actor, deadline_ms, cb, arg, err);
+}
+
 int cluster_token_create(struct cluster *c, struct loop *loop, const Actor *actor,
 			 uint64_t lifetime_ms, token_cb cb, void *arg, struct err *err)
 {

@@ -392,8 +392,7 @@ int peer_api_certificate(struct peer *p, char **ret_chain_pem, char **ret_key_pe
 
 	buf_reserve(&key, 4096);
 	pthread_mutex_lock(&p->lock);
-	buf_append_str(&chain, p->keys->api_cert_pem);
-	buf_append_str(&chain, p->keys->ca_cert_pem);
+	peer_tls_chain(p->keys, p->keys->api_cert_pem, &chain);
 	r = x509_key_pem(p->keys->api_key, &key);
 	pthread_mutex_unlock(&p->lock);
 	if (r < 0) {
@@ -406,6 +405,24 @@ int peer_api_certificate(struct peer *p, char **ret_chain_pem, char **ret_key_pe
 	return 0;
 }
 
+size_t peer_ca_pins(struct peer *p, uint8_t ret[CLUSTER_CA_PINS][32])
+{
+	size_t n = 1;
+
+	pthread_mutex_lock(&p->lock);
+	memcpy(ret[0], p->keys->ca_pin, 32);
+	if (p->keys->ca_old_pem != NULL) {
+		memcpy(ret[n++], p->keys->ca_old_pin, 32);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return n;
+}
+
+unsigned peer_certificate_count(struct peer *p)
+{
+	return atomic_load(&p->certificates);
+}
+
 /* ---- life ---- */
 
 static void on_tick(void *arg)
@@ -415,6 +432,7 @@ static void on_tick(void *arg)
 
 	loop_timer_start(&p->tick, p->loop, PEER_TICK_MS, on_tick, p);
 	member_run(p);
+	rotate_run(p);
 	peer_ack_tick(p, now);
 	peer_rows_update(p);
 	if (now >= p->renew_ms) {
@@ -468,6 +486,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 		peer_free(p);
 		return r;
 	}
+	rotate_init(p);
 	*ret = p;
 	return 0;
 }
@@ -502,6 +521,7 @@ static void on_stop(void *arg)
 	peer_digest_stop(p);
 	peer_facts_stop(p);
 	peer_change_stop(p);
+	rotate_stop(p);
 	peer_service_stop(p);
 	LIST_FOREACH_SAFE(&p->links, it, tmp)
 	{
@@ -535,6 +555,7 @@ void peer_free(struct peer *p)
 	}
 	peer_accept_free(p);
 	loop_free(p->loop);
+	rotate_free(p);
 	member_table_done(&p->table);
 	pthread_mutex_destroy(&p->lock);
 	mem_free(p->acks);

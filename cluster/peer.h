@@ -63,6 +63,11 @@ void peer_set_devices(struct peer *p, uint64_t devices);
 /* Chain and key of the API listener (malloc'd PEM; the caller wipes the key). */
 MUST_CHECK int peer_api_certificate(struct peer *p, char **ret_chain_pem, char **ret_key_pem,
 				    struct err *err);
+size_t peer_ca_pins(struct peer *p, uint8_t ret[CLUSTER_CA_PINS][32]);
+unsigned peer_certificate_count(struct peer *p);
+MUST_CHECK int peer_rotate(struct peer *p, struct loop *loop, bool seal,
+			   const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+			   rotated_cb cb, void *arg, struct err *err);
 MUST_CHECK int peer_token_create(struct peer *p, struct loop *loop,
 				 const Skerry__Internal__V1__Actor *actor, uint64_t lifetime_ms,
 				 token_cb cb, void *arg, struct err *err);

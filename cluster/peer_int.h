@@ -161,6 +161,8 @@ struct peer {
 	struct cluster_member_status rows[CLUSTER_MEMBERS_MAX];
 	size_t n_rows;
 	atomic_uint_fast64_t devices;
+	atomic_uint certificates; /* counts their changes, for who serves with them */
+	struct rotate *rotate;    /* peer_rotate.c */
 	struct metric *metric_links;
 };
 
@@ -181,6 +183,13 @@ MUST_CHECK int peer_tls_who(struct peer *p, const struct stream *s, uint64_t *re
 			    struct err *err);
 /* The CA with its key, from the state. The caller ends it by pki_ca_done. */
 MUST_CHECK int peer_tls_ca(struct peer *p, struct pki_ca *ret, struct err *err);
+/*
+ * The certificate with what others need to find the CA they know, their pin last of all: while the CA is rotated first
+ * the new one certified by the old one, then the old one, then the new one. Appends.
+ */
+void peer_tls_chain(const struct keyfile *k, const char *leaf_pem, struct buf *out);
+/* Certificates or CAs have changed: new connections see it; the API side is told by the counter. */
+MUST_CHECK int peer_tls_reload(struct peer *p, struct err *err);
 /* New certificates when half of their time is over. Negative: not yet, to be tried again. */
 MUST_CHECK int peer_tls_renew(struct peer *p);
 
@@ -249,6 +258,12 @@ void peer_change_stop(struct peer *p);
 
 /* peer_digest.c */
 void peer_digest_stop(struct peer *p);
+
+/* peer_rotate.c */
+void rotate_init(struct peer *p);
+void rotate_run(struct peer *p);
+void rotate_stop(struct peer *p);
+void rotate_free(struct peer *p);
 
 /* join_serve.c */
 struct join_server *join_server_new(struct peer *p);

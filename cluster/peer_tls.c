@@ -28,8 +28,26 @@ static void lookup(void *arg, uint64_t id, struct pki_member *ret)
 static int judge(struct peer *p, const struct tls_peer *peer, uint64_t expect, uint64_t *ret_id,
 		 struct err *err)
 {
-	return pki_verify_peer(peer->der, peer->der_len, p->keys->ca_cert_pem, p->cluster_id,
-			       p->self, expect, lookup, p, ret_id, err);
+	struct err e = {0};
+	int r = pki_verify_peer(peer->der, peer->der_len, p->keys->ca_cert_pem, p->cluster_id,
+				p->self, expect, lookup, p, ret_id, &e);
+
+	/* While the CA is rotated the others may still have a certificate of the old one. */
+	if (r < 0 && strcmp(e.reason, "FOREIGN_CA") == 0 && p->keys->ca_old_pem != NULL) {
+		err_clear(&e);
+		r = pki_verify_peer(peer->der, peer->der_len, p->keys->ca_old_pem, p->cluster_id,
+				    p->self, expect, lookup, p, ret_id, &e);
+	}
+	/* Who slept through the rotation knows the new CA only by the chain that was sent: new with old. */
+	if (r < 0 && strcmp(e.reason, "FOREIGN_CA") == 0 && peer->trusted) {
+		err_clear(&e);
+		r = pki_verify_member(&peer->facts, p->cluster_id, p->self, expect, lookup, p,
+				      ret_id, &e);
+	}
+	if (r < 0 && err != NULL) {
+		*err = e;
+	}
+	return r;
 }
 
 /*
@@ -57,13 +75,28 @@ static int verify_dialled(void *arg, const struct tls_peer *peer, struct err *er
 	return judge(l->peer, peer, l->id, &id, err);
 }
 
-/* Leaf and CA, so that a joiner finds the pinned CA in the chain; and the key, to be wiped. */
+void peer_tls_chain(const struct keyfile *k, const char *leaf_pem, struct buf *out)
+{
+	buf_append_str(out, leaf_pem);
+	if (k->ca_old_pem != NULL) {
+		buf_append_str(out, k->ca_cross_pem);
+		buf_append_str(out, k->ca_old_pem);
+	}
+	buf_append_str(out, k->ca_cert_pem);
+}
+
+/* Every CA that counts. */
+static char *accepted(const struct keyfile *k)
+{
+	return mem_printf("%s%s", k->ca_cert_pem, k->ca_old_pem != NULL ? k->ca_old_pem : "");
+}
+
+/* The chain, and the key, to be wiped. */
 static int own_cert(struct peer *p, struct buf *chain, struct buf *key, struct err *err)
 {
 	int r;
 
-	buf_append_str(chain, p->keys->node_cert_pem);
-	buf_append_str(chain, p->keys->ca_cert_pem);
+	peer_tls_chain(p->keys, p->keys->node_cert_pem, chain);
 	buf_reserve(key, 4096);
 	r = x509_key_pem(p->keys->node_key, key);
 	return r < 0 ? err_set(err, r, "the peer key cannot be used") : 0;
@@ -78,16 +111,18 @@ int peer_tls_server(struct peer *p, struct tls_ctx **ret, struct err *err)
 		.tls13_only = true,
 		.client_auth =
 			TLS_CLIENT_AUTH_OPTIONAL, /* joiners have none; the others are asked in on_stream */
-		.client_ca_pem = p->keys->ca_cert_pem,
 		.verify = verify_caller,
 		.verify_arg = p,
 	};
+	char *ca = accepted(p->keys);
 	int r = own_cert(p, &chain, &key, err);
 
 	if (r >= 0) {
 		o.cert = (struct tls_cert){.chain_pem = buf_str(&chain), .key_pem = buf_str(&key)};
+		o.client_ca_pem = ca;
 		r = tls_server_new(&o, ret, err);
 	}
+	mem_free(ca);
 	buf_done(&chain);
 	buf_wipe(&key);
 	return r;
@@ -100,18 +135,20 @@ int peer_tls_client(struct peer_link *l, const char *alpn, struct tls_ctx **ret,
 	struct buf chain = BUF_INIT, key = BUF_INIT;
 	struct tls_client_opts o = {
 		.trust = TLS_TRUST_CALLBACK,
-		.ca_pem = p->keys->ca_cert_pem,
 		.alpn = list,
 		.tls13_only = true,
 		.verify = verify_dialled,
 		.verify_arg = l,
 	};
+	char *ca = accepted(p->keys);
 	int r = own_cert(p, &chain, &key, err);
 
 	if (r >= 0) {
 		o.cert = (struct tls_cert){.chain_pem = buf_str(&chain), .key_pem = buf_str(&key)};
+		o.ca_pem = ca;
 		r = tls_client_new(&o, ret, err);
 	}
+	mem_free(ca);
 	buf_done(&chain);
 	buf_wipe(&key);
 	return r;
@@ -161,15 +198,34 @@ int peer_tls_ca(struct peer *p, struct pki_ca *ret, struct err *err)
 	return r;
 }
 
+int peer_tls_reload(struct peer *p, struct err *err)
+{
+	struct tls_ctx *ctx;
+	int r = peer_tls_server(p, &ctx, err);
+
+	if (r >= 0) {
+		tls_slot_set(p->tls, ctx);
+		tls_unref(ctx);
+	}
+	atomic_fetch_add(&p->certificates, 1);
+	return r;
+}
+
+/* Half of its time is over, or it is of the CA before. One of a stranger is not ours to repair. */
+static bool needs_renewal(const struct peer *p, const char *cert_pem, int64_t now)
+{
+	return pki_needs_renewal(cert_pem, now) ||
+	       (p->keys->ca_old_pem != NULL && pki_signed_by(cert_pem, p->keys->ca_old_pem));
+}
+
 int peer_tls_renew(struct peer *p)
 {
 	int64_t now = clock_wall_ms();
-	bool node = pki_needs_renewal(p->keys->node_cert_pem, now);
-	bool api = pki_needs_renewal(p->keys->api_cert_pem, now);
+	bool node = needs_renewal(p, p->keys->node_cert_pem, now);
+	bool api = needs_renewal(p, p->keys->api_cert_pem, now);
 	struct buf node_pem = BUF_INIT, api_pem = BUF_INIT;
 	uint8_t spki[PKI_SPKI_MAX];
 	struct pki_ca ca = {0};
-	struct tls_ctx *ctx;
 	struct err e = {0};
 	int r;
 
@@ -191,12 +247,8 @@ int peer_tls_renew(struct peer *p)
 				  api ? buf_str(&api_pem) : NULL, &e);
 		pthread_mutex_unlock(&p->lock);
 	}
-	if (r >= 0 && node) {
-		r = peer_tls_server(p, &ctx, &e);
-		if (r >= 0) {
-			tls_slot_set(p->tls, ctx);
-			tls_unref(ctx);
-		}
+	if (r >= 0) {
+		r = peer_tls_reload(p, &e);
 	}
 	if (r == ERR_NOT_FOUND) {
 		LOG_DEBUG("certificates of this lighthouse wait for the state to be renewed");

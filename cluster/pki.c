@@ -199,6 +199,59 @@ int pki_ca_new(uint64_t cluster, int64_t now_ms, struct pki_ca *ret, struct err 
 	return 0;
 }
 
+int pki_ca_next(const struct pki_ca *old, int64_t now_ms, struct pki_ca *ret,
+		struct buf *out_cross_pem, struct err *err)
+{
+	struct pki_ca ca = {0};
+	struct buf cross = BUF_INIT;
+	uint8_t pub[X509_PUB_MAX];
+	char subject[64];
+	struct x509_spec spec = {
+		.subject = subject,
+		.not_before_ms = now_ms - PKI_BACKDATE_MS,
+		.not_after_ms = now_ms + PKI_CA_LIFETIME_MS,
+		.ca = true,
+	};
+	size_t n;
+	int r = pki_ca_new(old->cluster, now_ms, &ca, err);
+
+	if (r < 0) {
+		return r;
+	}
+	snprintf(subject, sizeof(subject), "Skerry cluster %" PRIu64, old->cluster);
+	n = x509_key_pub(ca.key, pub);
+	r = x509_issue(old->key, old->cert_pem, X509_KEY_P256, pub, n, &spec, &cross, err);
+	if (r < 0) {
+		buf_done(&cross);
+		pki_ca_done(&ca);
+		return r;
+	}
+	buf_append(out_cross_pem, cross.data, cross.len);
+	buf_done(&cross);
+	*ret = ca;
+	return 0;
+}
+
+bool pki_signed_by(const char *cert_pem, const char *ca_pem)
+{
+	struct x509_facts cert = {0}, ca = {0};
+	bool ok = x509_parse_pem(cert_pem, &cert, NULL) >= 0 &&
+		  x509_parse_pem(ca_pem, &ca, NULL) >= 0 &&
+		  x509_signed_by(cert_pem, ca_pem, MAX(cert.not_before_ms, ca.not_before_ms));
+
+	x509_facts_done(&cert);
+	x509_facts_done(&ca);
+	return ok;
+}
+
+bool pki_crosses(const char *cross_pem, const char *ca_pem, const char *old_pem)
+{
+	uint8_t a[32], b[32];
+
+	return pki_pin(cross_pem, a, NULL) >= 0 && pki_pin(ca_pem, b, NULL) >= 0 &&
+	       memcmp(a, b, sizeof(a)) == 0 && pki_signed_by(cross_pem, old_pem);
+}
+
 /* What the seal is bound to: purpose, cluster and generation. */
 static size_t seal_ad(uint64_t cluster, uint32_t generation, char out[64])
 {

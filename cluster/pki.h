@@ -71,6 +71,18 @@ void pki_ca_done(struct pki_ca *ca);
 /* A new CA for the cluster: key and self-signed certificate dated from now_ms (unix ms). */
 MUST_CHECK int pki_ca_new(uint64_t cluster, int64_t now_ms, struct pki_ca *ret, struct err *err);
 
+/*
+ * The CA that follows `old`: a new key, its own certificate, and in *out_cross_pem the same name and key certified by
+ * `old` (RFC 5280 calls it self-issued, "new with old"), by which whoever knows only the old one finds a way to the new.
+ * Both carry one subject: so the cross certificate does not count in the length of a path.
+ */
+MUST_CHECK int pki_ca_next(const struct pki_ca *old, int64_t now_ms, struct pki_ca *ret,
+			   struct buf *out_cross_pem, struct err *err);
+/* Does `cross_pem` certify the key of `ca_pem` by `old_pem`? Dates apart. */
+bool pki_crosses(const char *cross_pem, const char *ca_pem, const char *old_pem);
+/* Was the certificate signed by this CA? Dates apart. */
+bool pki_signed_by(const char *cert_pem, const char *ca_pem);
+
 /* Seals the CA's key under cluster.key, for SealedSecret.box of `generation`; appends. */
 MUST_CHECK int pki_ca_seal(const struct pki_ca *ca, const uint8_t cluster_key[PKI_KEY],
 			   uint32_t generation, struct buf *out, struct err *err);

@@ -318,6 +318,8 @@ static void heartbeat(void *arg)
 	Skerry__V1__WatchResponse m = SKERRY__V1__WATCH_RESPONSE__INIT;
 	Skerry__V1__Heartbeat h = SKERRY__V1__HEARTBEAT__INIT;
 	Skerry__V1__Revision r = SKERRY__V1__REVISION__INIT;
+	ProtobufCBinaryData list[WATCH_PINS];
+	uint8_t pins[WATCH_PINS][32];
 	struct map_iter it = {0};
 	struct blob *blob;
 
@@ -325,6 +327,11 @@ static void heartbeat(void *arg)
 	r.revision = hub->seen;
 	h.revision = &r;
 	h.quorum_age_ms = hub->source->ops->quorum_age_ms(hub->source->impl);
+	if (hub->source->ops->ca_pins)
+		h.n_ca_pins = hub->source->ops->ca_pins(hub->source->impl, pins);
+	for (size_t i = 0; i < h.n_ca_pins; i++)
+		list[i] = (ProtobufCBinaryData){sizeof(pins[i]), pins[i]};
+	h.ca_pins = list;
 	m.event_case = SKERRY__V1__WATCH_RESPONSE__EVENT_HEARTBEAT;
 	m.heartbeat = &h;
 	blob = pb_pack_blob(&m);

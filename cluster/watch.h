@@ -16,6 +16,8 @@ struct loop;
 struct watch_hub;
 struct watcher;
 
+enum { WATCH_PINS = 2 };
+
 /* Where a hub reads. Two implementations: watch_source_cluster(), and the tests' store in memory. */
 struct watch_source_ops {
 	/* A consistent view until end(); within one loop turn. */
@@ -23,6 +25,8 @@ struct watch_source_ops {
 	void (*end)(void *impl);
 	/* Milliseconds since a quorum was known; 0: it is now. */
 	uint64_t (*quorum_age_ms)(void *impl);
+	/* The pins of the CAs that count; returns how many. NULL: none are told. */
+	size_t (*ca_pins)(void *impl, uint8_t ret[WATCH_PINS][32]);
 };
 
 struct watch_source {

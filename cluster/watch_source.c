@@ -35,9 +35,17 @@ static uint64_t source_quorum_age(void *impl)
 	return st.quorum_age_ms;
 }
 
+static size_t source_ca_pins(void *impl, uint8_t ret[WATCH_PINS][32])
+{
+	struct cluster_source *s = impl;
+
+	return cluster_ca_pins(s->cluster, ret);
+}
+
 struct watch_source watch_source_cluster(struct cluster *c)
 {
-	static const struct watch_source_ops ops = {source_begin, source_end, source_quorum_age};
+	static const struct watch_source_ops ops = {source_begin, source_end, source_quorum_age,
+						    source_ca_pins};
 	struct cluster_source *s = mem_zalloc(sizeof(*s));
 
 	s->cluster = c;

@@ -60,6 +60,7 @@ struct daemon {
 	size_t draining;
 	bool stopping;
 	uint64_t last_leader;
+	unsigned certificate_count; /* of what is served */
 };
 
 /* Tells systemd (sd_notify(3)): a datagram to the socket that it named. */
@@ -211,6 +212,10 @@ static void watch_status(void *arg)
 	char name[NAME_LABEL_MAX + 1];
 	struct cluster_status s;
 
+	if (cluster_certificate_count(d->cluster) != d->certificate_count) {
+		d->certificate_count = cluster_certificate_count(d->cluster);
+		renew(d);
+	}
 	cluster_status(d->cluster, &s);
 	if (s.leader_id != d->last_leader) {
 		d->last_leader = s.leader_id;

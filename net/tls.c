@@ -82,7 +82,8 @@ static bool tls_verify_pin(const struct tls_ctx *ctx, X509_STORE_CTX *sent, stru
 		uint8_t hash[32];
 
 		x509_spki_hash(sk_X509_value(chain, i), hash);
-		if (crypto_equal(hash, ctx->pin, sizeof(hash))) {
+		if (crypto_equal(hash, ctx->pin, sizeof(hash)) ||
+		    crypto_equal(hash, ctx->pin_too, sizeof(hash))) {
 			anchor = sk_X509_value(chain, i);
 		}
 	}
@@ -409,6 +410,8 @@ int tls_client_new(const struct tls_client_opts *opts, struct tls_ctx **ret_ctx,
 	ctx->verify = opts->verify;
 	ctx->verify_arg = opts->verify_arg;
 	memcpy(ctx->pin, opts->pin, sizeof(ctx->pin));
+	memcpy(ctx->pin_too, opts->pin_too != NULL ? opts->pin_too : opts->pin,
+	       sizeof(ctx->pin_too));
 	if (rc == 0 && opts->cert.chain_pem != NULL) {
 		rc = tls_set_cert(ctx, &opts->cert, err);
 	}

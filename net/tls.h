@@ -85,6 +85,7 @@ struct tls_client_opts {
 	enum tls_trust trust;
 	const char *ca_pem;
 	uint8_t pin[32];         /* SHA-256 over the CA's SubjectPublicKeyInfo */
+	const uint8_t *pin_too;  /* another one that is as good, 32 bytes, copied; NULL = none */
 	const char *const *alpn; /* NULL-terminated; the server must choose one of them when set */
 	struct tls_cert cert;    /* own certificate, chain_pem NULL = none */
 	bool tls13_only;         /* always so for TLS_TRUST_PIN */

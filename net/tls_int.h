@@ -17,6 +17,7 @@ struct tls_ctx {
 	enum tls_client_auth client_auth;
 	enum tls_trust trust;
 	uint8_t pin[32];
+	uint8_t pin_too[32]; /* or this one; the same when there is one alone */
 	tls_verify_fn verify;
 	void *verify_arg;
 	tls_sni_fn sni;

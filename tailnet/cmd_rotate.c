@@ -46,6 +46,21 @@ uint32_t seal_now(struct state *st)
 	return s != NULL ? counted(s->seal) : 1;
 }
 
+/* The members that have not confirmed this CA and this cluster.key, by name; NULL: all have. */
+static const char *members_lacking(struct state *st, uint32_t ca, uint32_t seal)
+{
+	const char *names = NULL;
+	const MemberRecord *m;
+	struct skey k = {0};
+
+	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
+		if (m->kind != REMOVED && (m->ca_generation < ca || counted(m->seal) < seal)) {
+			names = names == NULL ? m->name : st_printf(st, "%s, %s", names, m->name);
+		}
+	}
+	return names;
+}
+
 int cmd_ca_rotate(struct state *st)
 {
 	const Skerry__Internal__V1__CaRotate *c = st->cmd->ca_rotate;
@@ -90,8 +105,8 @@ int cmd_ca_retire(struct state *st)
 {
 	const Skerry__Internal__V1__CaRetire *c = st->cmd->ca_retire;
 	const CaRecord *now = ca_newest(st);
-	struct skey k = {0}, key;
-	const MemberRecord *m;
+	const char *lacking;
+	struct skey key;
 	CaRecord *old;
 
 	if (now == NULL || now->generation != c->generation) {
@@ -106,13 +121,12 @@ int cmd_ca_retire(struct state *st)
 			st, CODE_PRECONDITION, "NOTHING_TO_RETIRE", "",
 			"only one certificate authority is accepted: there is none to retire");
 	}
-	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
-		if (m->kind != REMOVED && m->ca_generation < now->generation) {
-			return refuse(st, CODE_PRECONDITION, "MEMBER_NOT_CONFIRMED", "",
-				      "lighthouse %s has not taken the new certificate authority "
-				      "yet and could not come back: start it, or remove it first",
-				      m->name);
-		}
+	lacking = members_lacking(st, now->generation, 0);
+	if (lacking != NULL) {
+		return refuse(st, CODE_PRECONDITION, "MEMBER_NOT_CONFIRMED", "",
+			      "lighthouse %s has not taken the new certificate authority yet and "
+			      "could not come back: start it, or remove it first",
+			      lacking);
 	}
 
 	old->retire_ms = st->now;
@@ -155,8 +169,7 @@ int cmd_seal_rotate(struct state *st)
 {
 	const Skerry__Internal__V1__SealRotate *c = st->cmd->seal_rotate;
 	uint32_t now = seal_now(st);
-	struct skey k = {0};
-	const MemberRecord *m;
+	const char *lacking;
 
 	if (c->seal != now + 1) {
 		return refuse(st, CODE_ABORTED, "SEAL_CHANGED", "seal",
@@ -174,13 +187,13 @@ int cmd_seal_rotate(struct state *st)
 	if (secrets_all(st, c) == REFUSE) {
 		return REFUSE;
 	}
-	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
-		if (m->kind != REMOVED && counted(m->seal) < now) {
-			return refuse(st, CODE_PRECONDITION, "MEMBER_NOT_CONFIRMED", "",
-				      "lighthouse %s has not taken the present cluster.key yet: "
-				      "start it, or remove it first",
-				      m->name);
-		}
+	lacking = members_lacking(st, 0, now);
+	if (lacking != NULL) {
+		return refuse(
+			st, CODE_PRECONDITION, "MEMBER_NOT_CONFIRMED", "",
+			"lighthouse %s has not taken the present cluster.key yet: start it, or "
+			"remove it first",
+			lacking);
 	}
 
 	for (size_t i = 0; i < c->n_secrets; i++) {

@@ -343,6 +343,12 @@ int query_presence(const struct kv *kv, uint64_t tailnet, uint64_t node, struct 
 	return get_id2(kv, TABLE_PRESENCE, tailnet, node, REC(presence), a, ret);
 }
 
+int query_presence_next(const struct kv *kv, uint64_t tailnet, uint64_t after, struct arena *a,
+			Presence **ret)
+{
+	return next_id2(kv, TABLE_PRESENCE, tailnet, after, REC(presence), a, ret);
+}
+
 /* ---- keys ---- */
 
 bool query_auth_key_valid(const AuthKeyRecord *k, uint64_t now_ms)

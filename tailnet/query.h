@@ -85,6 +85,9 @@ MUST_CHECK int query_endpoints(const struct kv *kv, uint64_t tailnet, uint64_t n
 MUST_CHECK int query_presence(const struct kv *kv, uint64_t tailnet, uint64_t node, struct arena *a,
 			      Presence **ret);
 
+MUST_CHECK int query_presence_next(const struct kv *kv, uint64_t tailnet, uint64_t after,
+				   struct arena *a, Presence **ret);
+
 /* Neither revoked nor expired at `now_ms`. A spent one-use key is found: it may register its node again. */
 bool query_auth_key_valid(const AuthKeyRecord *k, uint64_t now_ms);
 MUST_CHECK int query_auth_key(const struct kv *kv, uint64_t tailnet, uint64_t id, struct arena *a,

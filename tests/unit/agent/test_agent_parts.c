@@ -384,6 +384,50 @@ static void identity_lasts(void **state)
 	test_dir_remove(dir);
 }
 
+/* The cluster rotates its CA: two pins for a while, then one; nothing else that a lighthouse may say is taken. */
+static void pins_rotate(void **state)
+{
+	char dir[TEST_DIR], host[TEST_DIR + 32], path[TEST_DIR + 32];
+	uint8_t first[32] = {1}, second[32] = {2}, third[32] = {3};
+	ProtobufCBinaryData pins[3] = {{32, second}, {32, first}, {32, third}};
+	struct identity one, two;
+	struct enrolment *en = &one.enrolment;
+	struct err e = {0};
+
+	(void)state;
+	snprintf(host, sizeof(host), "%s/host", test_dir_make(dir));
+	snprintf(path, sizeof(path), "%s/state", dir);
+	assert_ok(identity_open(path, host, &one, &e));
+	assert_false(enrolment_set_pins(en, pins, 1)); /* no pin yet: it is learnt in another way */
+	en->cluster_id = 9;
+	en->has_pin = true;
+	memcpy(en->pin, first, 32);
+	assert_false(enrolment_set_pins(en, pins, 0));
+	assert_false(enrolment_set_pins(en, pins, 3));
+	pins[1].len = 31;
+	assert_false(enrolment_set_pins(en, pins, 2));
+	pins[1].len = 32;
+	assert_false(enrolment_set_pins(en, &pins[1], 1)); /* what it has */
+	assert_true(enrolment_set_pins(en, pins, 2));
+	assert_false(enrolment_set_pins(en, pins, 2));
+	assert_true(enrolment_has_pin(en, first) && enrolment_has_pin(en, second));
+	assert_false(enrolment_has_pin(en, third));
+	assert_ok(identity_save_enrolment(&one, &e));
+	assert_ok(identity_open(path, host, &two, &e));
+	assert_memory_equal(two.enrolment.pin, second, 32);
+	assert_true(two.enrolment.has_old_pin);
+	assert_memory_equal(two.enrolment.old_pin, first, 32);
+	assert_true(enrolment_set_pins(&two.enrolment, pins, 1));
+	assert_false(enrolment_has_pin(&two.enrolment, first));
+	assert_ok(identity_save_enrolment(&two, &e));
+	identity_done(&one);
+	assert_ok(identity_open(path, host, &one, &e));
+	assert_false(one.enrolment.has_old_pin);
+	identity_done(&one);
+	identity_done(&two);
+	test_dir_remove(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -394,6 +438,7 @@ int main(void)
 		cmocka_unit_test(config_defaults_and_errors),
 		cmocka_unit_test(settings_change_what_is_named),
 		cmocka_unit_test(identity_lasts),
+		cmocka_unit_test(pins_rotate),
 	};
 
 	crypto_init();

@@ -30,8 +30,10 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-	static const char *const files[] = {"identity.json", "cluster.key", "node.key", "node.crt",
-					    "api.key",       "api.crt",     "ca.crt"};
+	static const char *const files[] = {"identity.json",    "cluster.key",    "node.key",
+					    "node.crt",         "api.key",        "api.crt",
+					    "ca.crt",           "ca-old.crt",     "ca-cross.crt",
+					    "cluster.key.next", "cluster.key.old"};
 	struct fixture *f = *state;
 
 	TEST_TABLE(name, files)
@@ -179,6 +181,69 @@ static void test_recovery(void **state)
 	mem_free(text);
 }
 
+/* What is there only while something is rotated lasts, and goes again. */
+static void test_rotation(void **state)
+{
+	struct fixture *f = *state;
+	struct buf cross = BUF_INIT;
+	struct pki_ca next = {0};
+	struct keyfile k = {0};
+	uint8_t before[PKI_KEY], one[PKI_KEY], two[PKI_KEY];
+	struct err e = {0};
+
+	assert_ok(keyfile_write(f->dir, &f->k, NULL));
+	assert_ok(pki_ca_next(&f->ca, clock_wall_ms(), &next, &cross, NULL));
+	assert_err(keyfile_set_ca(f->dir, &f->k, next.cert_pem, next.cert_pem, buf_str(&cross), &e),
+		   ERR_INVALID);
+	assert_err(keyfile_set_ca(f->dir, &f->k, next.cert_pem, f->ca.cert_pem, NULL, &e),
+		   ERR_INVALID);
+	assert_ok(
+		keyfile_set_ca(f->dir, &f->k, next.cert_pem, f->ca.cert_pem, buf_str(&cross), &e));
+	assert_ok(keyfile_read(f->dir, &k, &e));
+	assert_string_equal(k.ca_cert_pem, next.cert_pem);
+	assert_string_equal(k.ca_old_pem, f->ca.cert_pem);
+	assert_memory_equal(k.ca_pin, f->k.ca_pin, 32);
+	assert_memory_equal(k.ca_old_pin, f->k.ca_old_pin, 32);
+	keyfile_done(&k);
+	assert_ok(keyfile_set_ca(f->dir, &f->k, next.cert_pem, NULL, NULL, &e));
+	assert_ok(keyfile_read(f->dir, &k, &e));
+	assert_null(k.ca_old_pem);
+	keyfile_done(&k);
+
+	memcpy(before, f->k.cluster_key, PKI_KEY);
+	memset(one, 1, sizeof(one));
+	memset(two, 2, sizeof(two));
+	assert_ok(keyfile_add_next(f->dir, &f->k, before, &e)); /* known: nothing */
+	assert_int_equal(f->k.n_next, 0);
+	assert_ok(keyfile_add_next(f->dir, &f->k, one, &e));
+	assert_ok(keyfile_add_next(f->dir, &f->k, two, &e));
+	assert_ok(keyfile_add_next(f->dir, &f->k, one, &e));
+	assert_ok(keyfile_read(f->dir, &k, &e));
+	assert_int_equal(k.n_next, 2);
+	assert_memory_equal(k.next_keys + PKI_KEY, two, PKI_KEY);
+	keyfile_done(&k);
+	for (uint8_t i = 3; i < 3 + KEYFILE_NEXT_MAX - 2; i++) {
+		uint8_t more[PKI_KEY];
+
+		memset(more, i, sizeof(more));
+		assert_ok(keyfile_add_next(f->dir, &f->k, more, &e));
+	}
+	memset(two, 99, sizeof(two));
+	assert_err(keyfile_add_next(f->dir, &f->k, two, &e), ERR_LIMIT);
+	assert_ok(keyfile_promote(f->dir, &f->k, 0, &e));
+	assert_ok(keyfile_read(f->dir, &k, &e));
+	assert_memory_equal(k.cluster_key, one, PKI_KEY);
+	assert_memory_equal(k.old_key, before, PKI_KEY);
+	assert_int_equal(k.n_next, 0);
+	keyfile_done(&k);
+	assert_ok(keyfile_drop_old(f->dir, &f->k, &e));
+	assert_ok(keyfile_read(f->dir, &k, &e));
+	assert_null(k.old_key);
+	keyfile_done(&k);
+	pki_ca_done(&next);
+	buf_done(&cross);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +251,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_overwrite, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damage, set_up, tear_down),
 		cmocka_unit_test(test_recovery),
+		cmocka_unit_test_setup_teardown(test_rotation, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -327,6 +327,36 @@ static void test_verify_expired(void **state)
 	buf_done(&der);
 }
 
+/* A new CA certified by the old one: who knows only the old one finds the new. */
+static void test_next(void **state)
+{
+	struct fixture *f = *state;
+	struct buf cross = BUF_INIT, leaf = BUF_INIT;
+	struct pki_ca next = {0};
+	struct x509_facts a = {0}, b = {0};
+
+	assert_ok(pki_ca_next(&f->ca, NOW, &next, &cross, NULL));
+	assert_true(pki_crosses(buf_str(&cross), next.cert_pem, f->ca.cert_pem));
+	assert_false(pki_crosses(buf_str(&cross), f->ca.cert_pem, f->ca.cert_pem));
+	assert_false(pki_crosses(buf_str(&cross), next.cert_pem, f->foreign.cert_pem));
+	assert_false(pki_crosses(next.cert_pem, next.cert_pem, f->ca.cert_pem));
+	assert_ok(pki_issue_peer(&next, ID, f->spki, f->spki_len, NOW, &leaf, NULL));
+	assert_true(pki_signed_by(buf_str(&leaf), next.cert_pem));
+	assert_true(pki_signed_by(buf_str(&leaf), buf_str(&cross)));
+	assert_false(pki_signed_by(buf_str(&leaf), f->ca.cert_pem));
+	/* One name for all: so the path over the cross certificate is not too long for a CA that allows none below it. */
+	assert_ok(x509_parse_pem(buf_str(&cross), &a, NULL));
+	assert_ok(x509_parse_pem(f->ca.cert_pem, &b, NULL));
+	assert_string_equal(a.subject, b.subject);
+	assert_string_equal(a.issuer, b.subject);
+	assert_true(a.is_ca);
+	x509_facts_done(&a);
+	x509_facts_done(&b);
+	pki_ca_done(&next);
+	buf_done(&cross);
+	buf_done(&leaf);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -341,6 +371,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_verify, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_verify_api_certificate, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_verify_expired, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_next, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

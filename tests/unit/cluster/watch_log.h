@@ -54,7 +54,7 @@ static uint64_t mem_quorum_age(void *impl)
 	return 0;
 }
 
-static const struct watch_source_ops mem_ops = {mem_begin, mem_end, mem_quorum_age};
+static const struct watch_source_ops mem_ops = {mem_begin, mem_end, mem_quorum_age, NULL};
 
 static void log_append(struct log *l, const Command *cmd, uint64_t time)
 {

@@ -89,7 +89,7 @@ _skerry()
 			fi ;;
 		cluster)
 			if [ "$COMP_CWORD" -eq 2 ]; then
-				words="status token remove digest doctor transfer promote"
+				words="status token remove digest doctor transfer finalize-upgrade ca seal promote"
 			else
 				case $sub in
 				status) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
@@ -98,6 +98,9 @@ _skerry()
 				digest) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				doctor) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				transfer) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				finalize-upgrade) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				ca) words="--retire --force --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				seal) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				promote) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
