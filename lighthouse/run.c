@@ -388,6 +388,9 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 	LOG_INFO("%s (lighthouse %" PRIu64 " of cluster %" PRIu64 "), version " SKERRY_VERSION,
 		 member_name(d, cluster_lighthouse_id(d->cluster), name),
 		 cluster_lighthouse_id(d->cluster), cluster_id(d->cluster));
+#ifdef SKERRY_BROKEN
+	LOG_WARN("this build is broken on purpose, for tests alone:" SKERRY_BROKEN);
+#endif
 	d->loop = loop_new("front");
 	ao.cluster = d->cluster;
 	ao.loop = d->loop;

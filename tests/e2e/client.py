@@ -43,8 +43,8 @@ class Refused(Exception):
 class Api:
     """One kept connection to one of several lighthouses; moves on when a call fails."""
 
-    def __init__(self, urls, key, timeout=2.0, first=0):
-        self.urls, self.key, self.timeout = urls, key, timeout
+    def __init__(self, urls, key, timeout=2.0, first=0, source=None):
+        self.urls, self.key, self.timeout, self.source = urls, key, timeout, source
         self.at, self.connection = first % len(urls), None
         self.context = ssl.create_default_context()
         self.context.check_hostname = False
@@ -64,14 +64,22 @@ class Api:
         self.drop()
         self.at = (self.at + 1) % len(self.urls)
 
-    def call(self, method, body, headers=None):
+    def connect(self):
         if not self.connection:
             where = urllib.parse.urlsplit(self.url)
             self.connection = http.client.HTTPSConnection(
-                where.hostname, where.port or 8443, timeout=self.timeout, context=self.context)
+                where.hostname, where.port or 8443, timeout=self.timeout, context=self.context,
+                source_address=(self.source, 0) if self.source else None)
+
+    def headers(self):
         sent = {"Content-Type": "application/json", "Connect-Protocol-Version": "1"}
         if self.key:
             sent["Authorization"] = "Bearer " + self.key
+        return sent
+
+    def call(self, method, body, headers=None):
+        self.connect()
+        sent = self.headers()
         sent.update(headers or {})
         try:
             self.connection.request("POST", "/" + method, json.dumps(body), sent)

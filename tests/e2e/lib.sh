@@ -210,7 +210,9 @@ daemon_start()
 # daemon_kill HOST NAME [SIGNAL]: sends a signal by pid (KILL).
 daemon_kill()
 {
-	in_host "$1" bash -c "kill -${3:-KILL} \$(cat /run/$2.pid)"
+	in_host "$1" bash -c "kill -${3:-KILL} \$(cat /run/$2.pid)" || return 1
+	# nsenter stops with the daemon that it waits for, and would never notice its end.
+	[ "${3:-}" != CONT ] || kill -CONT "${running["$1 $2"]}"
 }
 
 # daemon_alive HOST NAME
