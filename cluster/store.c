@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,16 +16,19 @@
 #include "base/fileio.h"
 #include "base/list.h"
 #include "base/mem.h"
+#include "cluster/store_int.h"
 
 enum {
 	KEY_MAX = 400,
+	VALUE_MAX = 4 << 20, /* above any record */
 	READERS_MAX = 254,
-	BOOT_ID_LEN = 36,
+	DAMAGE_TEXT = 256,
 };
 #define MAP_DEFAULT (16ull << 30)
 
 /* One transaction with its cursor; `kv.impl` points here. */
 struct txn {
+	struct store *store;
 	MDB_txn *txn;
 	MDB_cursor *cursor; /* NULL until the first seek */
 	MDB_dbi dbi;
@@ -39,9 +44,14 @@ struct store {
 	MDB_dbi state, local;
 	char *dir;
 	bool read_only;
+	struct store_found found;
+	struct store_guard *guard;
+	atomic_bool damaged; /* LMDB said so */
+	char damage[DAMAGE_TEXT];
+	atomic_uint_fast64_t free_pages; /* as of the last look */
 	struct txn write;
 	uint64_t applied, committed; /* the latter without the open write */
-	pthread_mutex_t lock;        /* readers */
+	pthread_mutex_t lock;        /* readers, damage */
 	struct list readers;
 };
 
@@ -56,23 +66,60 @@ struct store_read {
 
 static const char applied_key[] = "applied";
 
+static bool is_damage(int rc)
+{
+	return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
+	       rc == MDB_VERSION_MISMATCH || rc == MDB_CURSOR_FULL;
+}
+
 static int fail(struct err *err, int rc, const char *what)
 {
-	if (rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
-	    rc == MDB_VERSION_MISMATCH || rc == MDB_PANIC) {
+	if (is_damage(rc)) {
 		return err_set(err, ERR_CORRUPT, "store: %s: %s", what, mdb_strerror(rc));
 	}
 	if (rc == MDB_MAP_FULL) {
-		return err_set(err, ERR_STORE, "store: %s: the map is full; raise store.map_size",
-			       what);
+		return err_set(
+			err, ERR_STORE,
+			"store: %s: the map is full; raise store_size in the configuration, then "
+			"start again",
+			what);
+	}
+	if (rc == ENOSPC || rc == EDQUOT) {
+		return err_set(
+			err, ERR_STORE,
+			"store: %s: %s; free space in the file system of the state directory, "
+			"then start again",
+			what, mdb_strerror(rc));
+	}
+	if (rc == EIO || rc == EROFS) {
+		return err_set(
+			err, ERR_STORE,
+			"store: %s: %s; check disk and file system of the state directory, then "
+			"start again",
+			what, mdb_strerror(rc));
 	}
 	return err_set(err, ERR_STORE, "store: %s: %s", what, mdb_strerror(rc));
 }
 
+/* LMDB met a page that makes no sense: the data is not trusted any more, whatever becomes of this process. */
+static void note_damage(struct store *s, int rc)
+{
+	if (!is_damage(rc) || s->read_only) {
+		return;
+	}
+	pthread_mutex_lock(&s->lock);
+	if (!atomic_load(&s->damaged)) {
+		snprintf(s->damage, sizeof(s->damage), "LMDB: %s", mdb_strerror(rc));
+		atomic_store(&s->damaged, true);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
 /* ---- the key-value interface ---- */
 
-static int code(int rc)
+static int code(const struct txn *t, int rc)
 {
+	note_damage(t->store, rc);
 	return rc == MDB_SUCCESS ? 0 : rc == MDB_NOTFOUND ? ERR_NOT_FOUND : ERR_STORE;
 }
 
@@ -81,16 +128,26 @@ static MDB_val val(struct slice s)
 	return (MDB_val){.mv_size = s.len, .mv_data = (void *)s.data};
 }
 
+/* What a damaged page gives for a record: nobody above shall copy it into what was made for real ones. */
+static int sane(size_t key_len, const MDB_val *v)
+{
+	return key_len >= 1 && key_len <= KEY_MAX && v->mv_size <= VALUE_MAX ? MDB_SUCCESS
+									     : MDB_CORRUPTED;
+}
+
 static int op_get(void *impl, struct slice key, struct slice *ret)
 {
 	struct txn *t = impl;
 	MDB_val k = val(key), v;
-	int rc = mdb_get(t->txn, t->dbi, &k, &v);
+	int rc = GUARDED(t->store, mdb_get(t->txn, t->dbi, &k, &v));
 
+	if (rc == MDB_SUCCESS) {
+		rc = sane(k.mv_size, &v);
+	}
 	if (rc == MDB_SUCCESS) {
 		*ret = (struct slice){v.mv_data, v.mv_size};
 	}
-	return code(rc);
+	return code(t, rc);
 }
 
 static int op_put(void *impl, struct slice key, struct slice value)
@@ -100,7 +157,7 @@ static int op_put(void *impl, struct slice key, struct slice value)
 
 	PRE(!t->read_only && key.len >= 1 && key.len <= KEY_MAX);
 	t->at = NULL;
-	return code(mdb_put(t->txn, t->dbi, &k, &v, 0));
+	return code(t, GUARDED(t->store, mdb_put(t->txn, t->dbi, &k, &v, 0)));
 }
 
 static int op_del(void *impl, struct slice key)
@@ -110,17 +167,21 @@ static int op_del(void *impl, struct slice key)
 
 	PRE(!t->read_only);
 	t->at = NULL;
-	return code(mdb_del(t->txn, t->dbi, &k, NULL));
+	return code(t, GUARDED(t->store, mdb_del(t->txn, t->dbi, &k, NULL)));
 }
 
 static int cursor_open(struct txn *t)
 {
-	return t->cursor != NULL ? MDB_SUCCESS : mdb_cursor_open(t->txn, t->dbi, &t->cursor);
+	return t->cursor != NULL ? MDB_SUCCESS
+				 : GUARDED(t->store, mdb_cursor_open(t->txn, t->dbi, &t->cursor));
 }
 
 static int found(struct txn *t, int rc, const MDB_val *k, const MDB_val *v, struct slice *ret_key,
 		 struct slice *ret_value)
 {
+	if (rc == MDB_SUCCESS) {
+		rc = sane(k->mv_size, v);
+	}
 	if (rc == MDB_SUCCESS) {
 		*ret_key = (struct slice){k->mv_data, k->mv_size};
 		*ret_value = (struct slice){v->mv_data, v->mv_size};
@@ -129,7 +190,7 @@ static int found(struct txn *t, int rc, const MDB_val *k, const MDB_val *v, stru
 	} else {
 		t->at = NULL;
 	}
-	return code(rc);
+	return code(t, rc);
 }
 
 static int op_seek(void *impl, struct slice key, struct slice *ret_key, struct slice *ret_value)
@@ -139,7 +200,8 @@ static int op_seek(void *impl, struct slice key, struct slice *ret_key, struct s
 	int rc = cursor_open(t);
 
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_cursor_get(t->cursor, &k, &v, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v,
+						      key.len == 0 ? MDB_FIRST : MDB_SET_RANGE));
 	}
 	return found(t, rc, &k, &v, ret_key, ret_value);
 }
@@ -151,16 +213,17 @@ static int op_next(void *impl, struct slice key, struct slice *ret_key, struct s
 	int rc = cursor_open(t);
 
 	if (rc != MDB_SUCCESS) {
-		return code(rc);
+		return code(t, rc);
 	}
 	if (t->at != NULL && t->at == key.data && t->at_len == key.len) {
-		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT);
+		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT));
 		return found(t, rc, &k, &v, ret_key, ret_value);
 	}
-	rc = mdb_cursor_get(t->cursor, &k, &v, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+	rc = GUARDED(t->store,
+		     mdb_cursor_get(t->cursor, &k, &v, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE));
 	if (rc == MDB_SUCCESS && key.len > 0 && k.mv_size == key.len &&
 	    memcmp(k.mv_data, key.data, key.len) == 0) {
-		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT);
+		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT));
 	}
 	return found(t, rc, &k, &v, ret_key, ret_value);
 }
@@ -172,16 +235,16 @@ static int op_prev(void *impl, struct slice key, struct slice *ret_key, struct s
 	int rc = cursor_open(t);
 
 	if (rc != MDB_SUCCESS) {
-		return code(rc);
+		return code(t, rc);
 	}
 	if (key.len == 0) {
 		return ERR_NOT_FOUND;
 	}
-	rc = mdb_cursor_get(t->cursor, &k, &v, MDB_SET_RANGE);
+	rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_SET_RANGE));
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_PREV);
+		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_PREV));
 	} else if (rc == MDB_NOTFOUND) {
-		rc = mdb_cursor_get(t->cursor, &k, &v, MDB_LAST);
+		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_LAST));
 	}
 	return found(t, rc, &k, &v, ret_key, ret_value);
 }
@@ -195,9 +258,9 @@ static const struct kv_ops ops = {
 	.prev = op_prev,
 };
 
-static void txn_init(struct txn *t, MDB_txn *txn, MDB_dbi dbi, bool read_only)
+static void txn_init(struct txn *t, struct store *s, MDB_txn *txn, bool read_only)
 {
-	*t = (struct txn){.txn = txn, .dbi = dbi, .read_only = read_only};
+	*t = (struct txn){.store = s, .txn = txn, .dbi = s->state, .read_only = read_only};
 	t->kv = (struct kv){.ops = &ops, .impl = t};
 }
 
@@ -209,89 +272,12 @@ static void txn_forget(struct txn *t)
 	}
 }
 
-/* ---- marks ---- */
-
-static int boot_id_read(const char *given, char out[BOOT_ID_LEN + 1], struct err *err)
-{
-	struct buf b = BUF_INIT;
-	int r;
-
-	memset(out, 0, BOOT_ID_LEN + 1);
-	if (given != NULL) {
-		strncpy(out, given, BOOT_ID_LEN);
-		return 0;
-	}
-	r = file_read("/proc/sys/kernel/random/boot_id", 256, &b, err);
-	if (r == 0) {
-		memcpy(out, b.data, MIN(b.len, (size_t)BOOT_ID_LEN));
-	}
-	buf_done(&b);
-	return r;
-}
-
-/* Whether the data may be used: closed in order, or written under this very boot of the kernel. */
-static bool trusted(const char *boot_path, const char *clean_path, const char *boot_id)
-{
-	struct buf b = BUF_INIT;
-	bool same;
-
-	if (file_exists(clean_path)) {
-		return true;
-	}
-	if (!file_exists(boot_path) || file_read(boot_path, 256, &b, NULL) != 0) {
-		buf_done(&b);
-		return false;
-	}
-	same = b.len >= strlen(boot_id) && memcmp(b.data, boot_id, strlen(boot_id)) == 0;
-	buf_done(&b);
-	return same;
-}
-
-static int marks_open(struct store *s, const char *boot_given, bool *ret_dropped, struct err *err)
-{
-	char *boot = mem_printf("%s/boot", s->dir);
-	char *clean = mem_printf("%s/clean", s->dir);
-	char *data = mem_printf("%s/data.mdb", s->dir);
-	char *lock = mem_printf("%s/lock.mdb", s->dir);
-	char id[BOOT_ID_LEN + 1];
-	bool drop;
-	int r;
-
-	r = boot_id_read(boot_given, id, err);
-	if (r != 0) {
-		goto out;
-	}
-	drop = file_exists(data) && !trusted(boot, clean, id);
-	if (drop) {
-		r = file_remove(data, err);
-		if (r == 0) {
-			r = file_remove(lock, err);
-		}
-	}
-	/* The new boot id first: between the two steps neither mark vouches for the data wrongly. */
-	if (r == 0) {
-		r = file_write_atomic(boot, id, strlen(id), 0600, err);
-	}
-	if (r == 0) {
-		r = file_remove(clean, err);
-	}
-	if (r == 0 && ret_dropped != NULL) {
-		*ret_dropped = drop;
-	}
-out:
-	mem_free(boot);
-	mem_free(clean);
-	mem_free(data);
-	mem_free(lock);
-	return r;
-}
-
 /* ---- open and close ---- */
 
 static int applied_load(struct store *s, MDB_txn *txn, uint64_t *ret)
 {
 	MDB_val k = {.mv_size = strlen(applied_key), .mv_data = (void *)applied_key}, v;
-	int rc = mdb_get(txn, s->local, &k, &v);
+	int rc = GUARDED(s, mdb_get(txn, s->local, &k, &v));
 
 	if (rc == MDB_NOTFOUND) {
 		*ret = 0;
@@ -304,6 +290,16 @@ static int applied_load(struct store *s, MDB_txn *txn, uint64_t *ret)
 		*ret = be_get64(v.mv_data);
 	}
 	return rc;
+}
+
+static void on_assert(MDB_env *env, const char *msg)
+{
+	struct store *s = mdb_env_get_userctx(env);
+
+	(void)msg;
+	if (s != NULL && s->guard != NULL) {
+		store_guard_end(s->guard);
+	}
 }
 
 static int env_open(struct store *s, uint64_t map_bytes, struct err *err)
@@ -329,14 +325,19 @@ static int env_open(struct store *s, uint64_t map_bytes, struct err *err)
 	if (rc != MDB_SUCCESS) {
 		return fail(err, rc, s->dir);
 	}
+	if (!s->read_only) {
+		s->guard = store_guard_new(s->dir, s->found.why != NULL);
+		mdb_env_set_userctx(s->env, s);
+		mdb_env_set_assert(s->env, on_assert);
+	}
 	IGNORE(mdb_reader_check(s->env, &dead));
-	rc = mdb_txn_begin(s->env, NULL, s->read_only ? MDB_RDONLY : 0, &txn);
+	rc = GUARDED(s, mdb_txn_begin(s->env, NULL, s->read_only ? MDB_RDONLY : 0, &txn));
 	if (rc != MDB_SUCCESS) {
 		return fail(err, rc, "begin");
 	}
-	rc = mdb_dbi_open(txn, "state", create, &s->state);
+	rc = GUARDED(s, mdb_dbi_open(txn, "state", create, &s->state));
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_dbi_open(txn, "local", create, &s->local);
+		rc = GUARDED(s, mdb_dbi_open(txn, "local", create, &s->local));
 	}
 	if (rc == MDB_SUCCESS) {
 		rc = applied_load(s, txn, &s->applied);
@@ -346,32 +347,70 @@ static int env_open(struct store *s, uint64_t map_bytes, struct err *err)
 		mdb_txn_abort(txn);
 		return fail(err, rc, "open");
 	}
-	rc = mdb_txn_commit(txn);
+	rc = GUARDED(s, mdb_txn_commit(txn));
 	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "commit");
+}
+
+static void env_close(struct store *s)
+{
+	store_guard_free(s->guard);
+	s->guard = NULL;
+	if (s->env != NULL) {
+		mdb_env_close(s->env);
+		s->env = NULL;
+	}
+}
+
+static int marks_open(struct store *s, const struct store_options *o, struct err *err)
+{
+	mem_free(s->found.why);
+	s->found.why = NULL;
+	return store_marks_open(s->dir, o->boot_id, &s->found, err);
+}
+
+static int open_writable(struct store *s, const struct store_options *o, struct err *err)
+{
+	struct err why = {0};
+	int r = dir_ensure(o->dir, 0700, err);
+
+	if (r == 0) {
+		r = marks_open(s, o, err);
+	}
+	if (r != 0) {
+		return r;
+	}
+	r = env_open(s, o->map_bytes, &why);
+	if (r == ERR_CORRUPT) {
+		env_close(s);
+		r = store_marks_order(s->dir, why.msg, err);
+		if (r == 0) {
+			r = marks_open(s, o, err);
+		}
+		return r == 0 ? env_open(s, o->map_bytes, err) : r;
+	}
+	if (r != 0 && err != NULL) {
+		*err = why;
+	}
+	return r;
 }
 
 int store_open(struct store **ret, const struct store_options *o, bool *ret_dropped,
 	       struct err *err)
 {
 	struct store *s = MEM_NEW(struct store);
-	int r = 0;
+	int r;
 
 	s->dir = mem_strdup(o->dir);
 	s->read_only = o->read_only;
 	list_init(&s->readers);
 	pthread_mutex_init(&s->lock, NULL);
-	if (!o->read_only) {
-		r = dir_ensure(o->dir, 0700, err);
-		if (r == 0) {
-			r = marks_open(s, o->boot_id, ret_dropped, err);
-		}
-	}
-	if (r == 0) {
-		r = env_open(s, o->map_bytes, err);
-	}
+	r = o->read_only ? env_open(s, o->map_bytes, err) : open_writable(s, o, err);
 	if (r != 0) {
 		store_abandon(s);
 		return r;
+	}
+	if (ret_dropped != NULL) {
+		*ret_dropped = s->found.dropped;
 	}
 	*ret = s;
 	return 0;
@@ -384,10 +423,9 @@ void store_abandon(struct store *s)
 	}
 	store_abort(s);
 	PRE(list_empty(&s->readers));
-	if (s->env != NULL) {
-		mdb_env_close(s->env);
-	}
+	env_close(s);
 	pthread_mutex_destroy(&s->lock);
+	mem_free(s->found.why);
 	mem_free(s->dir);
 	mem_free(s);
 }
@@ -399,13 +437,42 @@ void store_close(struct store *s)
 	}
 	store_abort(s);
 	if (!s->read_only && store_sync(s, NULL) == 0) {
-		char *clean = mem_printf("%s/clean", s->dir);
-
 		/* Without the mark the next start rebuilds, should the system have restarted: safe. */
-		IGNORE(file_write_atomic(clean, "clean\n", 6, 0600, NULL));
-		mem_free(clean);
+		IGNORE(store_marks_clean(s->dir, NULL));
 	}
 	store_abandon(s);
+}
+
+/* ---- damage ---- */
+
+bool store_unclean(const struct store *s)
+{
+	return s->found.unclean;
+}
+
+const char *store_rebuilt(const struct store *s)
+{
+	return s->found.why;
+}
+
+const char *store_damage(struct store *s)
+{
+	return atomic_load(&s->damaged) ? s->damage : NULL;
+}
+
+int store_order_rebuild(struct store *s, const char *why, struct err *err)
+{
+	return store_marks_order(s->dir, why, err);
+}
+
+int store_settle(struct store *s, struct err *err)
+{
+	int r = store_marks_settle(s->dir, err);
+
+	if (r == 0) {
+		store_guard_settled(s->guard);
+	}
+	return r;
 }
 
 /* ---- writer ---- */
@@ -415,12 +482,12 @@ int store_write(struct store *s, const struct kv **ret, struct err *err)
 	PRE(!s->read_only);
 	if (s->write.txn == NULL) {
 		MDB_txn *txn;
-		int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+		int rc = GUARDED(s, mdb_txn_begin(s->env, NULL, 0, &txn));
 
 		if (rc != MDB_SUCCESS) {
 			return fail(err, rc, "begin");
 		}
-		txn_init(&s->write, txn, s->state, false);
+		txn_init(&s->write, s, txn, false);
 	}
 	*ret = &s->write.kv;
 	return 0;
@@ -443,8 +510,9 @@ int store_set_applied(struct store *s, uint64_t index, struct err *err)
 		return r;
 	}
 	be_put64(be, index);
-	r = mdb_put(s->write.txn, s->local, &k, &v, 0);
+	r = GUARDED(s, mdb_put(s->write.txn, s->local, &k, &v, 0));
 	if (r != MDB_SUCCESS) {
+		note_damage(s, r);
 		return fail(err, r, "applied index");
 	}
 	s->applied = index;
@@ -461,7 +529,7 @@ int store_clear(struct store *s, struct err *err)
 	}
 	txn_forget(&s->write);
 	s->write.at = NULL;
-	r = mdb_drop(s->write.txn, s->state, 0);
+	r = GUARDED(s, mdb_drop(s->write.txn, s->state, 0));
 	return r == MDB_SUCCESS ? 0 : fail(err, r, "drop");
 }
 
@@ -481,8 +549,9 @@ int store_commit(struct store *s, struct err *err)
 	txn_forget(&s->write);
 	s->write.txn = NULL;
 	s->write.at = NULL;
-	rc = mdb_txn_commit(txn);
+	rc = GUARDED(s, mdb_txn_commit(txn));
 	if (rc != MDB_SUCCESS) {
+		note_damage(s, rc);
 		return fail(err, rc, "commit");
 	}
 	s->committed = s->applied;
@@ -509,6 +578,7 @@ int store_sync(struct store *s, struct err *err)
 
 unsigned store_used_permille(const struct store *s)
 {
+	uint64_t free_pages = atomic_load(&((struct store *)s)->free_pages);
 	MDB_envinfo info;
 	MDB_stat st;
 
@@ -516,7 +586,9 @@ unsigned store_used_permille(const struct store *s)
 	    mdb_env_stat(s->env, &st) != MDB_SUCCESS || info.me_mapsize == 0) {
 		return 1000;
 	}
-	return (unsigned)((uint64_t)info.me_last_pgno * st.ms_psize / (info.me_mapsize / 1000 + 1));
+	/* The file never shrinks: what was deleted is room again. */
+	return (unsigned)((info.me_last_pgno - MIN(free_pages, (uint64_t)info.me_last_pgno)) *
+			  st.ms_psize / (info.me_mapsize / 1000 + 1));
 }
 
 int store_usage(struct store *s, struct store_usage *ret, struct err *err)
@@ -533,9 +605,9 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 	}
 	*ret = (struct store_usage){0};
 	/* Database 0 of LMDB: transaction -> count of pages, and the pages. */
-	rc = mdb_cursor_open(read->t.txn, 0, &cursor);
+	rc = GUARDED(s, mdb_cursor_open(read->t.txn, 0, &cursor));
 	if (rc == MDB_SUCCESS) {
-		while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == MDB_SUCCESS) {
+		while (GUARDED(s, mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == MDB_SUCCESS) {
 			size_t n;
 
 			if (value.mv_size >= sizeof(n)) {
@@ -553,6 +625,7 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 	if (rc != MDB_SUCCESS) {
 		return err_set(err, ERR_STORE, "store: %s", mdb_strerror(rc));
 	}
+	atomic_store(&s->free_pages, ret->free_pages);
 	ret->map_bytes = info.me_mapsize;
 	ret->page_bytes = st.ms_psize;
 	ret->used_bytes = (info.me_last_pgno + 1) * (uint64_t)st.ms_psize;
@@ -565,7 +638,7 @@ int store_read_begin(struct store *s, const char *name, struct store_read **ret,
 {
 	struct store_read *r;
 	MDB_txn *txn;
-	int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+	int rc = GUARDED(s, mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn));
 
 	if (rc == MDB_READERS_FULL) {
 		return err_set(err, ERR_LIMIT, "store: %d read transactions are open", READERS_MAX);
@@ -574,7 +647,7 @@ int store_read_begin(struct store *s, const char *name, struct store_read **ret,
 		return fail(err, rc, "read");
 	}
 	r = MEM_NEW(struct store_read);
-	txn_init(&r->t, txn, s->state, true);
+	txn_init(&r->t, s, txn, true);
 	r->store = s;
 	r->name = name;
 	r->begin_ms = clock_mono_ms();

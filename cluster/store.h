@@ -13,7 +13,8 @@
  * Raft's log is the write-ahead log: LMDB is opened with NOTLS|NOSYNC, needs atomicity alone and is synced from a
  * worker each second and at the end. A crash of the process loses nothing (page cache). A crash of the system may tear it:
  * beside the data stand `boot` (the kernel's boot id of the last use) and `clean` (it was closed and synced). With another boot
- * id and no `clean` the data is dropped and rebuilt from snapshot and log.
+ * id and no `clean` the data is dropped and rebuilt from snapshot and log. The same happens when LMDB refuses its file, and
+ * when a rebuild was ordered. A memory fault in the map ends the process with such an order (70).
  *
  * One writer (the raft thread), any number of readers on any thread.
  */
@@ -35,6 +36,27 @@ void store_close(struct store *s);
 /* As store_close without sync and mark, as if the process had been killed. For tests. */
 void store_abandon(struct store *s);
 
+/* ---- damage ---- */
+
+/* The data was kept although it was not closed in order: the process had been killed. */
+bool store_unclean(const struct store *s);
+/* Why the data was rebuilt, at this start or one before, as long as it is not settled; NULL: it was not. */
+const char *store_rebuilt(const struct store *s);
+/* What LMDB said of a damaged page, to any thread; NULL: nothing. The process should order a rebuild and end. */
+const char *store_damage(struct store *s);
+/*
+ * The next store_open drops the data, for `why` (one line). Any thread. ERR_CORRUPT: it was rebuilt before and is wrong
+ * again; the next store_open refuses it, with the remedy.
+ */
+MUST_CHECK int store_order_rebuild(struct store *s, const char *why, struct err *err);
+/*
+ * Ends the process (link_int.h) for an error of apply or commit; when it is one of the data, the next start rebuilds it.
+ * In damage.c.
+ */
+void damage_fail(struct store *s, int code, const struct err *err);
+/* Nothing is wrong with it: the rebuild is history. Any thread. */
+MUST_CHECK int store_settle(struct store *s, struct err *err);
+
 /* ---- writer ---- */
 
 /* The write transaction, begun when there is none. Lives until store_commit. */
@@ -51,7 +73,7 @@ void store_abort(struct store *s);
 
 /* Waits for the disk. Any thread; for a worker. */
 MUST_CHECK int store_sync(struct store *s, struct err *err);
-/* Parts of a thousand of the map that are in use. Any thread. */
+/* Parts of a thousand of the map that are in use, without the free pages of the last store_usage. Any thread. */
 unsigned store_used_permille(const struct store *s);
 
 struct store_usage {

@@ -96,3 +96,18 @@ MUST_CHECK int tailnet_next_deadline(const struct kv *kv, uint64_t *ret_ms);
 
 /* Verifies the global invariants (addresses unique, every node's user exists, counters, digest, indexes). */
 MUST_CHECK int tailnet_check(const struct kv *kv, struct err *err);
+
+/* A walk over the records that computes the digest anew, in portions. Begins as zeros. */
+struct tailnet_scrub {
+	uint8_t sum[32];
+	uint8_t at[400]; /* the last key */
+	size_t at_len;
+	uint64_t records; /* of what counts in the digest */
+};
+
+/*
+ * Goes on for at most max_records records (at least one) of the same view of the state; at the end (*ret_done) compares with
+ * what the state says of itself. ERR_CORRUPT: they differ, or the keys make no sense. Any other error: of the store.
+ */
+MUST_CHECK int tailnet_scrub_step(const struct kv *kv, struct tailnet_scrub *s, size_t max_records,
+				  bool *ret_done, struct err *err);
