@@ -220,7 +220,7 @@ static void sync_work(void *arg)
 	struct err err = {0};
 
 	if (store_sync(c->store, &err) != 0) {
-		cluster_fail("the store cannot be written to the disk: %s", err.msg);
+		cluster_fail("the store in %s cannot be written to the disk: %s", c->dir, err.msg);
 	}
 	if (store_usage(c->store, &u, NULL) == 0) {
 		gauge_set(c->metric.map_bytes, (double)u.map_bytes);
@@ -386,9 +386,14 @@ static void on_publish(void *arg)
 {
 	struct cluster *c = arg;
 	uint64_t now = clock_mono_ms();
+	const char *damage;
 
 	cluster_publish(c);
 	gauges(c);
+	damage = store_damage(c->store);
+	if (damage != NULL) {
+		cluster_damage(c, "%s", damage);
+	}
 	if (!c->syncing && now >= c->synced_ms + SYNC_MS) {
 		health_judge(c);
 		c->syncing = loop_work(c->loop, sync_work, sync_done, c) == 0;
@@ -422,32 +427,51 @@ static int dirs_open(struct cluster *c, struct err *err)
 	return r;
 }
 
-static int store_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
+static int view_read(struct cluster *c, struct err *err)
 {
-	char *dir = mem_printf("%s/store", c->dir);
-	struct store_options so = {.dir = dir, .map_bytes = o->map_bytes};
 	struct store_read *read;
-	bool dropped;
-	int r = store_open(&c->store, &so, &dropped, err);
+	int r = store_read_begin(c->store, "open", &read, err);
 
-	mem_free(dir);
-	if (r != 0) {
-		return r;
-	}
-	if (dropped) {
-		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "
-			 "the log");
-	}
-	r = store_read_begin(c->store, "open", &read, err);
 	if (r == 0) {
 		r = fsm_view(store_read_kv(read), &c->view, err);
 		store_read_end(read);
 	}
-	if (r == 0 && c->view.feature_level > FEATURE_LEVEL_MAX) {
-		r = err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-			       "the state in %s is at feature level %u, this build knows %d to %d: "
-			       "install the build that the other lighthouses run",
-			       c->dir, c->view.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
+	return r;
+}
+
+static int store_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
+{
+	char *dir = mem_printf("%s/store", c->dir);
+	struct store_options so = {.dir = dir, .map_bytes = o->map_bytes};
+	struct err why = {0};
+	bool dropped;
+	int r = store_open(&c->store, &so, &dropped, err);
+
+	if (r == 0) {
+		r = view_read(c, &why);
+		if (r ==
+		    ERR_CORRUPT) { /* not even what the state says of itself: it is made anew at once */
+			r = store_order_rebuild(c->store, why.msg, err);
+			store_abandon(c->store);
+			c->store = NULL;
+			if (r == 0) {
+				r = store_open(&c->store, &so, &dropped, err);
+			}
+			if (r == 0) {
+				r = view_read(c, err);
+			}
+		} else if (r != 0 && err != NULL) {
+			*err = why;
+		}
+	}
+	mem_free(dir);
+	if (r == 0 && dropped && store_rebuilt(c->store) == NULL) {
+		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "
+			 "the log");
+	} else if (r == 0 && dropped) {
+		LOG_WARN("the store was wrong (%s): it is rebuilt from the log; test memory and "
+			 "disk",
+			 store_rebuilt(c->store));
 	}
 	return r;
 }
@@ -471,6 +495,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	sessions_init(c);
 	gauges_make(c);
 	list_init(&c->early);
+	c->scrub_ms = o->scrub_ms;
 	c->loop = loop_new("raft");
 	r = keyfile_read(o->dir, &c->keys, err);
 	if (r != 0) {
@@ -520,6 +545,7 @@ static void on_start(void *arg)
 	struct cluster *c = arg;
 
 	on_publish(c);
+	scrub_start(c, c->scrub_ms);
 	ticker_start(c);
 	early_connects(c);
 	on_state(c);
@@ -608,6 +634,7 @@ static void on_closed(void *arg)
 static void shut(struct cluster *c)
 {
 	c->stopping = true;
+	scrub_stop(c);
 	ticker_stop(c);
 	loop_timer_stop(&c->publish_timer);
 	loop_timer_stop(&c->handover_timer);

@@ -14,6 +14,7 @@
 #include "cluster/store.h"
 #include "net/loop.h"
 #include "tailnet/records.h"
+#include "tailnet/tailnet.h"
 
 struct peer;
 
@@ -52,6 +53,23 @@ struct reads {
 	uint64_t request;     /* that call; 0: none */
 	struct loop_timer timer;
 	atomic_size_t count;
+};
+
+/* ---- damage.c ---- */
+
+/* The walk that computes the digest anew; raft thread, its work on a worker. */
+struct scrub {
+	struct cluster *c;
+	struct loop_timer timer;
+	uint64_t every_ms, took_ms;
+	struct store_read *read; /* NULL: none is under way */
+	struct tailnet_scrub walk;
+	bool full; /* indexes and all, at once */
+	bool working, done;
+	int result;
+	struct err err;
+	bool passed;                   /* since the start */
+	atomic_int_fast64_t passed_ms; /* unix time; 0: not yet */
 };
 
 struct cluster {
@@ -113,6 +131,16 @@ struct cluster {
 		unsigned map_permille;
 	} health;
 	atomic_int_fast64_t backup_ms;
+
+	/* damage.c, raft thread */
+	struct scrub scrub;
+	uint64_t scrub_ms; /* as configured */
+	struct loop_timer damage_timer;
+	char damage[300]; /* what is wrong with the state; empty: nothing is known */
+	bool damage_told;
+	bool digest_right, settled;
+	atomic_int_fast64_t
+		compared_ms; /* unix time of the last comparison that found us right; 0: none */
 	struct {
 		struct metric *term, *applied, *commit, *last, *leads, *revision, *bytes, *map,
 			*oldest_read, *waiting, *disk_free, *disk_bytes, *queued, *reads, *refused,
@@ -169,6 +197,15 @@ void ticker_start(
 	struct cluster *c); /* announces this incarnation; before it no other command goes out */
 void ticker_run(struct cluster *c); /* looks whether a Tick is due */
 void ticker_stop(struct cluster *c);
+
+/*
+ * The state of this lighthouse is wrong (any thread): its store is marked, leadership handed over, the process ends; the
+ * next start rebuilds it.
+ */
+void cluster_damage(struct cluster *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* every_ms 0: 6 h. */
+void scrub_start(struct cluster *c, uint64_t every_ms);
+void scrub_stop(struct cluster *c);
 
 /* cluster_status without what peers tell. Any thread. */
 void cluster_status_self(struct cluster *c, struct cluster_status *ret);

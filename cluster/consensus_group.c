@@ -315,10 +315,7 @@ int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t ind
 		}
 	}
 	if (r != 0) {
-		cluster_fail_as(r == ERR_FEATURE_LEVEL || r == ERR_UNIMPLEMENTED
-					? CLUSTER_EXIT_OLD_BUILD
-					: CLUSTER_EXIT_FAIL_STOP,
-				"this lighthouse cannot go on: %s", err_msg(&err, r));
+		damage_fail(cs->store, r, &err);
 		return RAFT_INVALID;
 	}
 	group_checksum(data, sum);
@@ -381,7 +378,7 @@ void group_commit(struct consensus *cs)
 		int r = store_commit(cs->store, &err);
 
 		if (r != 0) {
-			cluster_fail("this lighthouse cannot go on: %s", err_msg(&err, r));
+			damage_fail(cs->store, r, &err);
 		}
 	}
 	if (cs->restored) {

@@ -128,6 +128,12 @@ void link_transfer(struct cluster *c, struct loop *loop, uint64_t id, link_chang
 MUST_CHECK int link_digest(struct cluster *c, uint64_t marker, uint8_t ret_digest[32],
 			   uint64_t *ret_revision);
 
+/*
+ * A majority of the voters held `right` at this marker. Ours was another one: the state is repaired (leadership is handed
+ * over, the process ends, see damage.c). Any thread.
+ */
+void link_digest_verdict(struct cluster *c, uint64_t marker, const uint8_t right[32]);
+
 /* ---- for peer.c at the start ---- */
 
 /*
@@ -138,6 +144,7 @@ void cluster_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* With another exit code, for an end that a new start does not heal. */
 void cluster_fail_as(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum {
+	CLUSTER_EXIT_DATA = 65, /* EX_DATAERR: what is on the disk is wrong, a person is needed */
 	CLUSTER_EXIT_FAIL_STOP = 70, /* EX_SOFTWARE of sysexits: the supervisor starts us again */
 	CLUSTER_EXIT_OLD_BUILD = 77, /* the state's feature level is above this build's */
 };

@@ -14,7 +14,10 @@
 
 int cluster_open(struct cluster **ret, const struct cluster_options *o, struct err *err)
 {
-	struct peer_options po = {.dir = o->dir, .listen = o->peer_listen, .version = o->version};
+	struct peer_options po = {.dir = o->dir,
+				  .listen = o->peer_listen,
+				  .version = o->version,
+				  .compare_ms = o->compare_ms};
 	struct cluster *c;
 	int r = cluster_prepare(&c, o, err);
 

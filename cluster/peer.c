@@ -284,6 +284,20 @@ static void links_follow(struct peer *p)
 	}
 }
 
+/*
+ * Members that were removed stay in the table: one that lacks somebody we know is of a state that is being rebuilt or is
+ * damaged, and would leave us without the very links that mend it.
+ */
+static bool lacks_somebody(const struct member_table *t, const struct member_table *known)
+{
+	for (size_t i = 0; i < known->n; i++) {
+		if (member_find(t, known->m[i].id) == NULL) {
+			return true;
+		}
+	}
+	return false;
+}
+
 void peer_table_refresh(struct peer *p)
 {
 	struct member_table t = {0};
@@ -301,6 +315,11 @@ void peer_table_refresh(struct peer *p)
 		if (r != ERR_NOT_FOUND) {
 			LOG_DEBUG("peer: members: %s", err_msg(&e, r));
 		}
+		return;
+	}
+	if (lacks_somebody(&t, &p->table)) {
+		LOG_DEBUG("peer: the state lacks a member that is known: its table is not taken");
+		member_table_done(&t);
 		return;
 	}
 	if (!member_table_equal(&t, &p->table) && member_table_save(p->dir, &t, &e) < 0) {
@@ -434,6 +453,7 @@ static void on_tick(void *arg)
 	member_run(p);
 	rotate_run(p);
 	peer_ack_tick(p, now);
+	peer_digest_run(p, now);
 	peer_rows_update(p);
 	if (now >= p->renew_ms) {
 		p->renew_ms = now + (peer_tls_renew(p) < 0 ? PEER_RENEW_AGAIN_MS : PEER_RENEW_MS);
@@ -465,6 +485,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	p->refused_arg = o->refused_arg;
 	p->cluster_id = o->keys->cluster_id;
 	p->self = o->keys->lighthouse_id;
+	p->compare_ms = o->compare_ms != 0 ? o->compare_ms : PEER_COMPARE_MS;
 	list_init(&p->links);
 	list_init(&p->forwards);
 	list_init(&p->digests);

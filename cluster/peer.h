@@ -21,8 +21,10 @@ enum { PEER_EXIT_REFUSED = 78 };
 struct peer_options {
 	struct cluster *cluster; /* whose link_* calls and reads it uses; outlives the peer */
 	const char *dir;
-	const char *listen;  /* address:port; port 0 for tests */
-	const char *version; /* of this build */
+	const char *listen; /* address:port; port 0 for tests */
+	const char *version;
+	uint64_t compare_ms;
+	/* between two comparisons of the states; 0: 10 min */ /* of this build */
 	uint64_t incarnation;
 	struct keyfile *keys; /* lent for the peer's life: it renews the certificates in it */
 	/*

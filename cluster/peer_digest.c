@@ -6,14 +6,17 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/rand.h"
+#include "cluster/digest_judge.h"
 #include "net/rpc_client.h"
 
-#define PATH_DIGEST "/skerry.internal.v1.PeerService/GetDigest"
+#define PATH_DIGEST  "/skerry.internal.v1.PeerService/GetDigest"
+#define PATH_VERDICT "/skerry.internal.v1.PeerService/DigestVerdict"
 
-enum { OWN_POLL_MS = 10 };
+enum { OWN_POLL_MS = 10, ROUND_MS = 10000, VERDICT_MS = 2000 };
 
 typedef Skerry__Internal__V1__GetDigestRequest digest_request;
 typedef Skerry__Internal__V1__GetDigestResponse digest_response;
@@ -24,13 +27,15 @@ struct row {
 	struct compare *compare;
 	struct rpc_request *call;
 	struct cluster_digest d;
+	bool voter;
 };
 
 /* Made on the caller's thread, lives on the peer thread, its end is posted to the caller's loop. */
 struct compare {
 	struct list node;
 	struct peer *peer;
-	struct loop *loop; /* the caller's */
+	struct loop *
+		loop; /* the caller's; NULL: of our own accord, and every member is told the outcome */
 	uint64_t deadline_ms, marker, revision;
 	digest_cb cb;
 	void *arg;
@@ -53,22 +58,21 @@ static void deliver(void *arg)
 	mem_free(c);
 }
 
-static void judge(struct compare *c)
+static void judge(struct compare *c, enum digest_outcome *ret_outcome, size_t *ret_right)
 {
-	const struct row *first = NULL;
-	bool differ = false;
+	struct digest_vote vote[CLUSTER_MEMBERS_MAX];
+	bool differ;
 
 	METRICS_COUNT("skerry_digest_comparisons_total",
 		      "Comparisons of the lighthouses' states that were made from here.", 1);
 	for (size_t i = 0; i < c->n; i++) {
 		const struct row *row = &c->row[i];
 
-		if (row->d.error[0] != '\0') {
-			continue;
-		}
-		first = first != NULL ? first : row;
-		differ |= memcmp(first->d.digest, row->d.digest, sizeof(row->d.digest)) != 0;
+		vote[i].digest = row->d.error[0] == '\0' ? row->d.digest : NULL;
+		vote[i].voter = row->voter;
 	}
+	*ret_outcome = digest_judge(vote, c->n, ret_right);
+	differ = *ret_outcome != DIGEST_EQUAL;
 	METRICS_COUNT("skerry_digest_mismatches_total",
 		      "Comparisons in which the states of lighthouses differed.", differ);
 	c->peer->digest_mismatches += differ;
@@ -76,18 +80,106 @@ static void judge(struct compare *c)
 
 static void end(struct compare *c)
 {
-	if (c->err.code == 0) {
-		judge(c);
-	}
 	list_remove(&c->node);
 	loop_timer_stop(&c->timer);
-	loop_post_reply(c->loop, deliver, c);
+	if (c->loop != NULL) {
+		loop_post_reply(c->loop, deliver, c);
+		return;
+	}
+	if (c->err.code != 0) {
+		LOG_DEBUG("peer: comparison of the states: %s", c->err.msg);
+	}
+	c->peer->comparing = false;
+	mem_free(c);
+}
+
+static void told(struct compare *c)
+{
+	if (--c->missing == 0) {
+		end(c);
+	}
+}
+
+static void on_told(void *arg, const struct err *status, const ProtobufCMessage *reply)
+{
+	struct row *row = arg;
+
+	(void)reply;
+	row->call = NULL;
+	if (status->code != 0) {
+		LOG_DEBUG("peer: lighthouse %" PRIu64 " was not told of the comparison: %s",
+			  row->d.id, status->msg);
+	}
+	told(row->compare);
+}
+
+/* Each member, also the ones that are right: a rebuilt store waits for that. Ourselves last, since it may be our end. */
+static void tell(struct compare *c, const uint8_t right[32])
+{
+	Skerry__Internal__V1__DigestVerdictRequest q =
+		SKERRY__INTERNAL__V1__DIGEST_VERDICT_REQUEST__INIT;
+	struct rpc_opts o = {.deadline_ms = VERDICT_MS};
+
+	q.marker = c->marker;
+	q.digest.data = (uint8_t *)right;
+	q.digest.len = 32;
+	c->missing = c->n + 1;
+	for (size_t i = 0; i < c->n; i++) {
+		struct row *row = &c->row[i];
+		struct peer_link *l = peer_link_find(c->peer, row->d.id);
+
+		if (row->d.id == c->peer->self || l == NULL || !peer_link_connected(l)) {
+			c->missing--;
+			continue;
+		}
+		row->call = rpc_unary(l->channel, PATH_VERDICT, &q.base,
+				      &skerry__internal__v1__digest_verdict_response__descriptor,
+				      &o, on_told, row);
+	}
+	link_digest_verdict(c->peer->cluster, c->marker, right);
+	told(c);
+}
+
+static void judged(struct compare *c)
+{
+	enum digest_outcome outcome;
+	size_t right;
+
+	judge(c, &outcome, &right);
+	if (c->loop != NULL) {
+		end(c);
+		return;
+	}
+	for (size_t i = 0; i < c->n && outcome == DIGEST_MINORITY; i++) {
+		const struct row *row = &c->row[i];
+
+		if (row->d.error[0] == '\0' &&
+		    memcmp(row->d.digest, c->row[right].d.digest, 32) != 0) {
+			LOG_ERROR("at revision %" PRIu64 " lighthouse %" PRIu64
+				  " holds another state than a majority: it is told to rebuild its "
+				  "store",
+				  c->revision, row->d.id);
+		}
+	}
+	if (outcome == DIGEST_NO_MAJORITY) {
+		LOG_ERROR(
+			"at revision %" PRIu64 " the states of the lighthouses differ, and no "
+			"majority says which is right: "
+			"change nothing and keep copies of all state directories (`skerry cluster "
+			"doctor`)",
+			c->revision);
+	}
+	if (right < c->n) {
+		tell(c, c->row[right].d.digest);
+	} else {
+		end(c);
+	}
 }
 
 static void row_done(struct compare *c)
 {
 	if (--c->missing == 0) {
-		end(c);
+		judged(c);
 	}
 }
 
@@ -133,14 +225,29 @@ static void own_digest(void *arg)
 	row_done(c);
 }
 
+static bool votes(const struct link_state *s, uint64_t id)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->server[i].id == id) {
+			return s->server[i].role == LINK_VOTER;
+		}
+	}
+	return false;
+}
+
 static void ask_all(struct compare *c)
 {
 	struct peer *p = c->peer;
 	struct row *own = NULL;
+	struct link_state s;
 
+	link_state(p->cluster, &s);
 	for (size_t i = 0; i < p->table.n && c->n < CLUSTER_MEMBERS_MAX; i++) {
+		uint64_t id = p->table.m[i].id;
+
 		if (!p->table.m[i].removed) {
-			c->row[c->n++] = (struct row){.compare = c, .d = {.id = p->table.m[i].id}};
+			c->row[c->n++] =
+				(struct row){.compare = c, .d = {.id = id}, .voter = votes(&s, id)};
 		}
 	}
 	c->missing = c->n + 1; /* one more: nothing ends inside of this loop */
@@ -227,16 +334,23 @@ static void begin(void *arg)
 	}
 }
 
-int peer_compare_digests(struct peer *p, struct loop *loop, uint64_t deadline_ms, digest_cb cb,
-			 void *arg, struct err *err)
+static struct compare *compare_new(struct peer *p, struct loop *loop, uint64_t deadline_ms)
 {
 	struct compare *c = MEM_NEW(struct compare);
-	int r;
 
 	c->peer = p;
 	c->loop = loop;
 	c->deadline_ms = deadline_ms;
 	c->marker = rand_id63();
+	return c;
+}
+
+int peer_compare_digests(struct peer *p, struct loop *loop, uint64_t deadline_ms, digest_cb cb,
+			 void *arg, struct err *err)
+{
+	struct compare *c = compare_new(p, loop, deadline_ms);
+	int r;
+
 	c->cb = cb;
 	c->arg = arg;
 	r = loop_post(p->loop, begin, c);
@@ -245,6 +359,26 @@ int peer_compare_digests(struct peer *p, struct loop *loop, uint64_t deadline_ms
 		return err_set(err, r, "too much is waiting for the peer thread");
 	}
 	return 0;
+}
+
+void peer_digest_run(struct peer *p, uint64_t now_ms)
+{
+	struct link_state s;
+
+	link_state(p->cluster, &s);
+	if (!s.self_leads || p->compare_due_ms == 0) {
+		/* The next one counts from here. */
+		p->compare_due_ms = now_ms + p->compare_ms;
+		p->compare_due_index = s.commit_index + PEER_COMPARE_ENTRIES;
+		return;
+	}
+	if (p->comparing || (now_ms < p->compare_due_ms && s.commit_index < p->compare_due_index)) {
+		return;
+	}
+	p->compare_due_ms = now_ms + p->compare_ms;
+	p->compare_due_index = s.commit_index + PEER_COMPARE_ENTRIES;
+	p->comparing = true;
+	begin(compare_new(p, NULL, now_ms + ROUND_MS));
 }
 
 void peer_digest_stop(struct peer *p)

@@ -47,7 +47,9 @@ enum {
 	PEER_SAVE_MS = 5000,     /* between two writes of acknowledged.json */
 	PEER_RENEW_MS = 3600 * 1000,
 	PEER_RENEW_AGAIN_MS = 2000, /* after a failure, such as no state yet */
-	PEER_WAITING_MAX = 64,      /* raft links of one member that wait to be vetted, or live */
+	PEER_COMPARE_MS = 600 * 1000,
+	PEER_COMPARE_ENTRIES = 100000, /* or when the log has grown by that */
+	PEER_WAITING_MAX = 64, /* raft links of one member that wait to be vetted, or live */
 };
 
 /* One other member. Lives on the peer thread, from its entry in the table to its removal or the end. */
@@ -154,6 +156,9 @@ struct peer {
 	struct list changes;      /* changes that an operator asked for, under way */
 	struct list change_calls; /* the same of other lighthouses, on the leader */
 	uint64_t digest_mismatches;
+	bool comparing;      /* one of our own accord is under way */
+	uint64_t compare_ms; /* how often; the next one: */
+	uint64_t compare_due_ms, compare_due_index;
 	struct list digest_waits; /* calls of others that wait for a marker */
 
 	/* for other threads */
@@ -257,6 +262,8 @@ void peer_change_here(struct peer *p, enum peer_change kind, uint64_t id, link_c
 void peer_change_stop(struct peer *p);
 
 /* peer_digest.c */
+/* Leader: compares the states once in a while, and tells each member what was found. */
+void peer_digest_run(struct peer *p, uint64_t now_ms);
 void peer_digest_stop(struct peer *p);
 
 /* peer_rotate.c */

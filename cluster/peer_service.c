@@ -19,6 +19,8 @@ typedef Skerry__Internal__V1__WhoAreYouRequest who_request;
 typedef Skerry__Internal__V1__WhoAreYouResponse who_response;
 typedef Skerry__Internal__V1__GetDigestRequest digest_request;
 typedef Skerry__Internal__V1__GetDigestResponse digest_response;
+typedef Skerry__Internal__V1__DigestVerdictRequest verdict_request;
+typedef Skerry__Internal__V1__DigestVerdictResponse verdict_response;
 typedef Skerry__Internal__V1__ChangeMemberRequest change_request;
 typedef Skerry__Internal__V1__ChangeMemberResponse change_response;
 
@@ -257,6 +259,18 @@ static void on_digest(void *arg, struct rpc_call *call, const ProtobufCMessage *
 	digest_poll(w);
 }
 
+static void on_verdict(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	const verdict_request *q = (const verdict_request *)req;
+	verdict_response out = SKERRY__INTERNAL__V1__DIGEST_VERDICT_RESPONSE__INIT;
+	struct peer *p = arg;
+
+	if (q->digest.len == 32) {
+		link_digest_verdict(p->cluster, q->marker, q->digest.data);
+	}
+	rpc_call_reply(call, &out.base);
+}
+
 static void on_facts(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 {
 	Skerry__Internal__V1__GetFactsResponse out = SKERRY__INTERNAL__V1__GET_FACTS_RESPONSE__INIT;
@@ -320,6 +334,7 @@ void peer_service_add(struct peer *p)
 	static const struct rpc_handler read_index = {.on_call = on_read_index};
 	static const struct rpc_handler who = {.on_call = on_who};
 	static const struct rpc_handler digest = {.on_call = on_digest};
+	static const struct rpc_handler verdict = {.on_call = on_verdict};
 	static const struct rpc_handler facts = {.on_call = on_facts};
 	static const struct rpc_handler change = {.on_call = on_change};
 
@@ -327,6 +342,7 @@ void peer_service_add(struct peer *p)
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ReadIndex", &read_index, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/WhoAreYou", &who, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetDigest", &digest, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/DigestVerdict", &verdict, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetFacts", &facts, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ChangeMember", &change, p);
 	rpc_server_set_gate(p->peer_rpc, gate, p);

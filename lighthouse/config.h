@@ -34,6 +34,8 @@ struct lighthouse_config {
 	bool reflection_public;
 	int64_t drain_ms;
 	int64_t snapshot_bytes;       /* of log between two snapshots */
+	int64_t store_bytes;          /* of the store's map: its limit */
+	int64_t compare_ms, scrub_ms; /* between two of each */
 	struct config_list listeners; /* of struct lighthouse_listener */
 };
 

@@ -374,6 +374,9 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 		.api_url = d->config.api_url,
 		.version = SKERRY_VERSION,
 		.snapshot_bytes = (uint64_t)d->config.snapshot_bytes,
+		.map_bytes = (uint64_t)d->config.store_bytes,
+		.compare_ms = (uint64_t)d->config.compare_ms,
+		.scrub_ms = (uint64_t)d->config.scrub_ms,
 	};
 	struct api_options ao = {.version = SKERRY_VERSION,
 				 .reflection_public = d->config.reflection_public};

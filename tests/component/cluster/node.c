@@ -20,12 +20,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
-#include "cluster/cluster.h"
+#include "cluster/cluster_int.h"
 #include "cluster/keyfile.h"
+#include "proto/pb_util.h"
+#include "tailnet/keys.h"
 #include "net/loop.h"
 #include "tailnet/query.h"
 
 unsigned node_election_ms;
+uint64_t node_compare_ms, node_scrub_ms;
 
 /* ---- the child ---- */
 
@@ -432,6 +435,58 @@ static void do_status(struct child *c)
 	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0);
 }
 
+/* Behind the back of everything that keeps the digest, on the raft thread. */
+static void corrupt(void *arg)
+{
+	struct child *c = arg;
+	struct buf packed = BUF_INIT;
+	const struct kv *kv;
+	struct slice key, value;
+	struct arena a;
+	struct skey k;
+	Meta *meta;
+
+	arena_init(&a, 1 << 16);
+	c->err = (struct err){0};
+	c->err.code = store_write(c->cluster->store, &kv, &c->err);
+	if (c->err.code == 0 && strcmp(c->text, "digest") == 0) {
+		c->err.code = query_meta(kv, &a, &meta);
+		if (c->err.code == 0) {
+			meta->digest.data[5] ^= 1;
+			pb_pack(meta, &packed);
+			skey_init(&k, TABLE_META);
+			c->err.code =
+				kv_put(kv, skey_slice(&k), (struct slice){packed.data, packed.len});
+		}
+	} else if (c->err.code == 0) {
+		skey_init(&k, TABLE_USER);
+		c->err.code = kv_next(kv, skey_slice(&k), &key, &value);
+		if (c->err.code == 0) {
+			uint8_t *copy = mem_memdup(value.data, value.len);
+
+			copy[value.len / 2] ^= 1;
+			c->err.code = kv_put(kv, key, (struct slice){copy, value.len});
+			mem_free(copy);
+		}
+	}
+	if (c->err.code == 0) {
+		c->err.code = store_commit(c->cluster->store, &c->err);
+	}
+	buf_done(&packed);
+	arena_done(&a);
+}
+
+static void do_corrupt(struct child *c, const char *what)
+{
+	snprintf(c->text, sizeof(c->text), "%s", what);
+	cluster_call(c->cluster, corrupt, c);
+	if (c->err.code != 0) {
+		say_error(c, &c->err);
+	} else {
+		say(c, "ok");
+	}
+}
+
 static int child_open(struct child *c, struct err *e)
 {
 	char listen[32], peer[32], url[64];
@@ -442,6 +497,8 @@ static int child_open(struct child *c, struct err *e)
 		.api_url = url,
 		.version = "test",
 		.election_ms = node_election_ms,
+		.compare_ms = node_compare_ms,
+		.scrub_ms = node_scrub_ms,
 	};
 
 	snprintf(listen, sizeof(listen), "127.0.0.1:%u", c->node->port);
@@ -516,6 +573,8 @@ static bool child_line(struct child *c, char *line)
 		do_user(c, arg);
 	} else if (strcmp(line, "has") == 0) {
 		do_has(c, arg);
+	} else if (strcmp(line, "corrupt") == 0) {
+		do_corrupt(c, arg);
 	} else if (strcmp(line, "load") == 0) {
 		do_load(c, arg);
 	} else if (strcmp(line, "stop") == 0) {

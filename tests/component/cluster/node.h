@@ -19,6 +19,8 @@ struct node {
 
 /* Election timeout of nodes that are opened from now on; 0: the default. Longer ones suffer a busy machine better. */
 extern unsigned node_election_ms;
+/* Between comparisons of the states, and scrubs; 0: the default. */
+extern uint64_t node_compare_ms, node_scrub_ms;
 
 /* A directory and a port of its own. `root` is the test's directory. */
 void node_prepare(struct node *n, const char *root, const char *name);
@@ -31,6 +33,7 @@ void node_spawn(struct node *n);
  *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA
  *   forge DIR expired                 gives DIR a peer certificate that has expired, for the key it has
  *   user NAME                         proposes a user of the tailnet "default"
+ *   corrupt record | corrupt digest   alters a user's record, or the digest, behind everything that keeps them
  *   has NAME                          "ok 1" when the user is in this lighthouse's state
  *   load PREFIX [WIDTH]               starts proposing users PREFIX1, PREFIX2…, WIDTH (1) at a time
  *   stop                              ends the load: "ok N FAILED" (N acknowledged, FAILED refused or unknown)

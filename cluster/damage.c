@@ -1,0 +1,295 @@
+/*
+ * The state of this lighthouse is wrong: how it is noticed, and the repair.
+ *
+ *   scrub (here, on a worker)     the digest is not the sum of the records
+ *   comparison (peer_digest.c)    a majority of the voters holds another state at the same point of the log
+ *   LMDB, apply (store.c, fsm.c)  a page or a record makes no sense
+ *      -> the store is marked, leadership handed over, the process ends (70): the next start drops the data and makes it
+ *         anew from raft's snapshot and log. Wrong once more before anybody found it right: 65, a person is needed.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "cluster/cluster_int.h"
+#include "cluster/raft_log.h"
+#include "tailnet/tailnet.h"
+
+enum {
+	HANDOVER_MS = 2000,
+	SCRUB_RECORDS = 4000, /* of a portion */
+	SCRUB_PAUSE = 4,      /* times as long as the portion took */
+	SCRUB_PAUSE_MIN_MS = 2,
+	SCRUB_SOON_MS = 500, /* after a start that may have brought something wrong */
+	SCRUB_FIRST_MS = 600 * 1000,
+	SCRUB_EVERY_MS = 6 * 3600 * 1000,
+	SCRUB_FULL_BYTES =
+		64 << 20, /* a state up to this size is checked as a whole, indexes and all */
+};
+
+/* ---- the end ---- */
+
+static const char again[] =
+	"the store of this lighthouse is wrong (%s), again after it was rebuilt: it is "
+	"not opened any more; test memory and disk; " RAFT_LOG_REMEDY;
+
+void damage_fail(struct store *s, int code, const struct err *err)
+{
+	char what[sizeof(err->msg)];
+	int r;
+
+	snprintf(what, sizeof(what), "%s", err_msg(err, code));
+	if (code != ERR_CORRUPT && store_damage(s) == NULL) {
+		cluster_fail_as(code == ERR_FEATURE_LEVEL || code == ERR_UNIMPLEMENTED
+					? CLUSTER_EXIT_OLD_BUILD
+					: CLUSTER_EXIT_FAIL_STOP,
+				"this lighthouse cannot go on: %s", what);
+		return;
+	}
+	r = store_order_rebuild(s, what, NULL);
+	if (r == ERR_CORRUPT) {
+		cluster_fail_as(CLUSTER_EXIT_DATA, again, what);
+	} else {
+		cluster_fail(
+			"this lighthouse cannot go on: %s; %s", what,
+			r == 0 ? "its store is rebuilt from the log at the next start"
+			       : "remove the directory `store` in its state directory, and it is "
+				 "rebuilt from the log at the next start");
+	}
+}
+
+static void on_end(void *arg)
+{
+	struct cluster *c = arg;
+	struct err err = {0};
+
+	loop_timer_stop(&c->damage_timer);
+	if (c->damage_told) {
+		return;
+	}
+	c->damage_told = true;
+	err_set(&err, ERR_CORRUPT, "its state is wrong: %s", c->damage);
+	damage_fail(c->store, ERR_CORRUPT, &err);
+}
+
+static void on_transferred(void *arg, const struct err *err)
+{
+	(void)err;
+	on_end(arg);
+}
+
+struct damage {
+	struct cluster *c;
+	char why[sizeof(((struct cluster *)0)->damage)];
+};
+
+static void on_damage(void *arg)
+{
+	struct damage *d = arg;
+	struct cluster *c = d->c;
+	bool other = false;
+
+	if (c->damage[0] != '\0' || c->stopping) {
+		mem_free(d);
+		return;
+	}
+	memcpy(c->damage, d->why, sizeof(c->damage));
+	mem_free(d);
+	METRICS_COUNT("skerry_store_damage_total",
+		      "Times that this lighthouse's state was found wrong.", 1);
+	LOG_ERROR("the state of this lighthouse is wrong: %s", c->damage);
+	for (size_t i = 0; i < c->state.n; i++) {
+		other |= c->state.server[i].id != c->id && c->state.server[i].role == LINK_VOTER;
+	}
+	if (!other || !consensus_leads(c->cs)) {
+		on_end(c);
+		return;
+	}
+	loop_timer_start(&c->damage_timer, c->loop, HANDOVER_MS, on_end, c);
+	consensus_change(c->cs, CONSENSUS_TRANSFER, 0, NULL, on_transferred, c);
+}
+
+void cluster_damage(struct cluster *c, const char *fmt, ...)
+{
+	struct damage *d = MEM_NEW(struct damage);
+	va_list ap;
+
+	d->c = c;
+	va_start(ap, fmt);
+	vsnprintf(d->why, sizeof(d->why), fmt, ap);
+	va_end(ap);
+	loop_post_reply(c->loop, on_damage, d);
+}
+
+/* ---- nothing wrong ---- */
+
+/* A rebuilt store is trusted when its records were summed up and the others hold the same. */
+static void settle(struct cluster *c)
+{
+	size_t voters = 0;
+	struct err err = {0};
+
+	for (size_t i = 0; i < c->state.n; i++) {
+		voters += c->state.server[i].role == LINK_VOTER;
+	}
+	if (c->settled || store_rebuilt(c->store) == NULL || !c->scrub.passed ||
+	    (voters > 1 && !c->digest_right)) {
+		return;
+	}
+	if (store_settle(c->store, &err) != 0) {
+		LOG_WARN("%s", err.msg);
+		return;
+	}
+	c->settled = true;
+	LOG_INFO("the rebuilt store was found right");
+}
+
+static void on_right(void *arg)
+{
+	struct cluster *c = arg;
+
+	c->digest_right = true;
+	atomic_store(&c->compared_ms, clock_wall_ms());
+	settle(c);
+}
+
+void link_digest_verdict(struct cluster *c, uint64_t marker, const uint8_t right[32])
+{
+	uint8_t own[32];
+	uint64_t revision;
+
+	if (link_digest(c, marker, own, &revision) != 0) {
+		return; /* long ago, or not here yet */
+	}
+	if (memcmp(own, right, sizeof(own)) == 0) {
+		loop_post_reply(c->loop, on_right, c);
+	} else {
+		cluster_damage(c,
+			       "at revision %" PRIu64
+			       " a majority of the voters holds another state than this lighthouse",
+			       revision);
+	}
+}
+
+/* ---- scrub ---- */
+
+static void scrub_begin(void *arg);
+static void scrub_next(void *arg);
+
+/* A worker; the view is its own. */
+static void scrub_work(void *arg)
+{
+	struct scrub *s = arg;
+	const struct kv *kv = store_read_kv(s->read);
+	uint64_t begin = clock_mono_ns();
+
+	if (s->full) {
+		s->result = tailnet_check(kv, &s->err);
+		s->done = true;
+	} else {
+		s->result = tailnet_scrub_step(kv, &s->walk, SCRUB_RECORDS, &s->done, &s->err);
+	}
+	s->took_ms = (clock_mono_ns() - begin) / 1000000;
+}
+
+static void scrub_end(struct scrub *s)
+{
+	store_read_end(s->read);
+	s->read = NULL;
+}
+
+static void scrub_passed(struct cluster *c)
+{
+	struct scrub *s = &c->scrub;
+
+	METRICS_COUNT("skerry_scrubs_total",
+		      "Times that the digest was computed anew and was right.", 1);
+	LOG_DEBUG("scrub: %" PRIu64 " records are right", s->walk.records);
+	atomic_store(&s->passed_ms, clock_wall_ms());
+	s->full = false;
+	s->passed = true;
+	settle(c);
+}
+
+static void scrub_done(void *arg)
+{
+	struct scrub *s = arg;
+	struct cluster *c = s->c;
+
+	s->working = false;
+	if (c->stopping) {
+		scrub_end(s);
+		return;
+	}
+	if (s->result == 0 && !s->done) {
+		loop_timer_start(&s->timer, c->loop,
+				 MAX(s->took_ms * SCRUB_PAUSE, (uint64_t)SCRUB_PAUSE_MIN_MS),
+				 scrub_next, s);
+		return;
+	}
+	scrub_end(s);
+	if (s->result == 0) {
+		scrub_passed(c);
+	} else if (s->result == ERR_CORRUPT) {
+		cluster_damage(c, "%s", s->err.msg);
+	} else {
+		LOG_WARN("scrub: %s", err_msg(&s->err, s->result));
+	}
+	loop_timer_start(&s->timer, c->loop, s->every_ms, scrub_begin, s);
+}
+
+static void scrub_next(void *arg)
+{
+	struct scrub *s = arg;
+
+	s->working = loop_work(s->c->loop, scrub_work, scrub_done, s) == 0;
+	if (!s->working) {
+		loop_timer_start(&s->timer, s->c->loop, SCRUB_SOON_MS, scrub_next, s);
+	}
+}
+
+static void scrub_begin(void *arg)
+{
+	struct scrub *s = arg;
+	struct cluster *c = s->c;
+
+	if (c->view.epoch == 0 || store_read_begin(c->store, "scrub", &s->read, NULL) != 0) {
+		loop_timer_start(&s->timer, c->loop, SCRUB_SOON_MS, scrub_begin, s);
+		return;
+	}
+	memset(&s->walk, 0, sizeof(s->walk));
+	memset(&s->err, 0, sizeof(s->err));
+	scrub_next(s);
+}
+
+void scrub_start(struct cluster *c, uint64_t every_ms)
+{
+	struct scrub *s = &c->scrub;
+	bool soon = store_unclean(c->store) || store_rebuilt(c->store) != NULL;
+
+	s->c = c;
+	s->every_ms = every_ms != 0 ? every_ms : SCRUB_EVERY_MS;
+	/*
+	 * The process was killed: the file system may have lost writes without the kernel's knowing a new boot. What that
+	 * leaves behind need not show in the digest. Once: what a rebuild gives is not judged by this.
+	 */
+	s->full = store_unclean(c->store) && store_rebuilt(c->store) == NULL &&
+		  c->view.bytes <= SCRUB_FULL_BYTES;
+	loop_timer_start(&s->timer, c->loop,
+			 soon ? SCRUB_SOON_MS : MIN(s->every_ms, (uint64_t)SCRUB_FIRST_MS),
+			 scrub_begin, s);
+}
+
+void scrub_stop(struct cluster *c)
+{
+	loop_timer_stop(&c->damage_timer);
+	loop_timer_stop(&c->scrub.timer);
+	if (c->scrub.read != NULL && !c->scrub.working) {
+		scrub_end(&c->scrub);
+	}
+}

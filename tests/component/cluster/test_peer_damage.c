@@ -1,0 +1,285 @@
+/* A state that is wrong on one of three lighthouses: noticed without being asked, repaired at the next start. */
+#include "tests/lib/test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node.h"
+
+enum { EXIT_DATA = 65, EXIT_FAIL_STOP = 70, WAIT_MS = 30000 };
+
+struct fixture {
+	char root[64];
+	struct node n[3];
+};
+
+#define wait_for(condition, what)                                       \
+	do {                                                            \
+		uint64_t end_ = clock_mono_ms() + WAIT_MS;              \
+		while (!(condition)) {                                  \
+			if (clock_mono_ms() > end_) {                   \
+				TEST_FAIL("timeout waiting for " what); \
+			}                                               \
+			usleep(5000);                                   \
+		}                                                       \
+	} while (0)
+
+static bool voters(struct fixture *f, uint64_t n)
+{
+	for (size_t i = 0; i < 3; i++) {
+		char line[NODE_LINE];
+
+		if (f->n[i].pid == 0) {
+			continue;
+		}
+		node_say(&f->n[i], line, "status");
+		if (node_number(line, "voters") != n || node_number(line, "leader") == 0) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void start(struct node *n)
+{
+	char line[NODE_LINE];
+
+	node_spawn(n);
+	node_ok(n, line, "open");
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	char line[NODE_LINE];
+
+	snprintf(f->root, sizeof(f->root), "/tmp/skerry-damage-XXXXXX");
+	assert_non_null(mkdtemp(f->root));
+	for (size_t i = 0; i < 3; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "n%zu", i);
+		node_prepare(&f->n[i], f->root, name);
+		*state = f;
+		node_spawn(&f->n[i]);
+		if (i == 0) {
+			node_ok(&f->n[i], line, "init");
+		} else {
+			char *token = strdup(node_ok(&f->n[0], line, "token"));
+
+			node_ok(&f->n[i], line, "join %s", token);
+			free(token);
+		}
+		node_ok(&f->n[i], line, "open");
+		wait_for(voters(f, i == 1 ? 1 : i + 1), "the voters");
+	}
+	for (int i = 0; i < 20; i++) {
+		node_ok(&f->n[i % 3], line, "user name%d", i);
+	}
+	return 0;
+}
+
+/* So that nothing but the comparison can notice it. */
+static int set_up_without_scrub(void **state)
+{
+	uint64_t every = node_scrub_ms;
+	int r;
+
+	node_scrub_ms = 3600 * 1000;
+	r = set_up(state);
+	node_scrub_ms = every;
+	return r;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+	char command[128];
+
+	for (size_t i = 0; i < 3; i++) {
+		if (f->n[i].pid != 0) {
+			node_kill(&f->n[i]);
+		}
+	}
+	snprintf(command, sizeof(command), "rm -rf %s", f->root);
+	assert_int_equal(system(command), 0);
+	free(f);
+	return 0;
+}
+
+static struct node *one_that(struct fixture *f, bool leads)
+{
+	for (;;) {
+		for (size_t i = 0; i < 3; i++) {
+			char line[NODE_LINE];
+			uint64_t leader;
+
+			if (f->n[i].pid == 0) {
+				continue;
+			}
+			node_say(&f->n[i], line, "status");
+			leader = node_number(line, "leader");
+			if (leader != 0 && (leader == node_number(line, "id")) == leads) {
+				return &f->n[i];
+			}
+		}
+		usleep(5000);
+	}
+}
+
+static bool mark(const struct node *n, const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/store/%s", n->dir, name);
+	return access(path, F_OK) == 0;
+}
+
+static bool equal(struct fixture *f)
+{
+	char line[NODE_LINE], first[80], second[80], third[80];
+
+	return strncmp(node_say(one_that(f, true), line, "digests"), "ok", 2) == 0 &&
+	       sscanf(line, "ok %79s %79s %79s", first, second, third) == 3 &&
+	       strlen(first) == 64 && strcmp(first, second) == 0 && strcmp(first, third) == 0;
+}
+
+/* It ends for the supervisor with the order, the others go on, and its next start makes it equal again. */
+static void repaired(struct fixture *f, struct node *n)
+{
+	static int round;
+	char line[NODE_LINE], has[48];
+
+	round++;
+	assert_int_equal(node_wait_exit(n, WAIT_MS), EXIT_FAIL_STOP);
+	assert_true(mark(n, "rebuild"));
+	node_ok(one_that(f, true), line, "user while-away%d", round);
+	start(n);
+	assert_false(mark(n, "rebuild"));
+	wait_for(voters(f, 3), "the repaired one");
+	snprintf(has, sizeof(has), "has while-away%d", round);
+	wait_for(strcmp(node_say(n, line, "%s", has), "ok 1") == 0, "its state");
+	wait_for(equal(f), "equal digests");
+	/* Found right by a scrub and a comparison: the rebuild is history. */
+	wait_for(!mark(n, "rebuilt"), "the end of the repair");
+	node_ok(n, line, "user afterwards%d", round);
+}
+
+static void by_comparison(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+	struct node *n;
+
+	for (int leads = 0; leads < 2; leads++) {
+		n = one_that(f, leads != 0);
+		print_message("%s is altered\n", leads != 0 ? "the leader" : "a follower");
+		node_ok(n, line, "corrupt digest");
+		repaired(f, n);
+	}
+}
+
+static void by_scrub(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+	struct node *n;
+
+	for (int leads = 0; leads < 2; leads++) {
+		n = one_that(f, leads != 0);
+		node_ok(n, line, "corrupt record");
+		repaired(f, n);
+	}
+}
+
+/* Wrong once more before anybody found it right: not a loop, but a person. */
+static void wrong_again(void **state)
+{
+	struct fixture *f = *state;
+	struct node *n = one_that(f, false);
+	char line[NODE_LINE], path[256];
+	int fd;
+
+	node_quit(n);
+	snprintf(path, sizeof(path), "%s/store/rebuilt", n->dir);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	assert_int_equal(write(fd, "before\n", 7), 7);
+	close(fd);
+	node_spawn(n);
+	node_ok(n, line, "open");
+	node_ok(n, line, "corrupt record");
+	assert_int_equal(node_wait_exit(n, WAIT_MS), EXIT_DATA);
+	assert_true(mark(n, "damaged"));
+	node_spawn(n);
+	node_say(n, line, "open");
+	assert_int_equal(strncmp(line, "error", 5), 0);
+	assert_non_null(strstr(line, "skerry cluster remove"));
+	node_ok(one_that(f, true), line, "user goes-on");
+}
+
+/* Bits of the file, while it is closed: the lighthouse comes up, or says what to do and comes up the next time. */
+static void flipped_in_the_file(void **state)
+{
+	struct fixture *f = *state;
+	struct node *n = one_that(f, false);
+	char line[NODE_LINE], path[256];
+	struct test_rand rng = {10};
+	struct stat st;
+	uint8_t page[4096];
+	int fd, flips = 0;
+
+	node_quit(n);
+	snprintf(path, sizeof(path), "%s/store/data.mdb", n->dir);
+	fd = open(path, O_RDWR);
+	assert_int_equal(fstat(fd, &st), 0);
+	/* In each page but the first two, which LMDB checks by itself. */
+	for (off_t at = 2 * 4096; at + 4096 <= st.st_size; at += 4096) {
+		size_t bit = (size_t)(test_rand_next(&rng) % (64 * 8));
+
+		assert_int_equal(pread(fd, page, sizeof(page), at), sizeof(page));
+		page[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(pwrite(fd, page, sizeof(page), at), sizeof(page));
+		flips++;
+	}
+	close(fd);
+	assert_true(flips > 3);
+	for (int tries = 0;; tries++) {
+		uint64_t end = clock_mono_ms() + WAIT_MS;
+		assert_true(tries < 3);
+		node_spawn(n);
+		node_send(n, "open");
+		/* What is wrong may end it at once, or when the scrub comes to it. */
+		while (node_wait_exit(n, 50) != EXIT_FAIL_STOP && clock_mono_ms() < end &&
+		       n->pid != 0 && tries == 0) {
+		}
+		if (n->pid == 0) {
+			print_message("ended with status %#x\n", (unsigned)n->exit_status);
+			assert_true(mark(n, "rebuild"));
+			continue;
+		}
+		node_answer(n, line);
+		if (strncmp(line, "ok", 2) != 0) {
+			TEST_FAIL("%s", line);
+		}
+		break;
+	}
+	wait_for(equal(f), "equal digests");
+	node_ok(n, line, "user after-the-flips");
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(by_comparison, set_up_without_scrub, tear_down),
+		T(by_scrub),
+		T(wrong_again),
+		T(flipped_in_the_file),
+	};
+
+	node_compare_ms = 300;
+	node_scrub_ms = 300;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
