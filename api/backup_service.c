@@ -85,14 +85,22 @@ static void pump(struct backup_call *b)
 	int rc = 0;
 
 	m.data.data = data;
+	m.data.len = CHUNK;
 	while (rc >= 0 && b->at < b->size && rpc_call_backlog(b->call) < BACKLOG) {
 		m.data.len = backup_read(b->backup, b->at, data, CHUNK);
+		if (m.data.len == 0)
+			break;
 		rc = rpc_call_send(b->call, &m.base);
 		if (rc >= 0)
 			b->at += m.data.len;
 	}
 	mem_free(data);
-	if (b->at == b->size) {
+	if (m.data.len == 0 && b->at < b->size) {
+		struct err err = {0};
+
+		err_set(&err, ERR_INTERNAL, "the disk does not give the backup back: see its log");
+		finish(b, &err);
+	} else if (b->at == b->size) {
 		cluster_note_backup(b->api->cluster, clock_wall_ms());
 		finish(b, NULL);
 	} else {

@@ -1,11 +1,18 @@
 /* Backups: the file's header, and how one is made beside a running cluster. */
 #include "cluster/backup.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/crypto.h"
 #include "base/enc.h"
+#include "base/limits.h"
 #include "base/mem.h"
 #include "cluster/cluster_int.h"
 
@@ -95,7 +102,7 @@ int backup_open(const void *data, size_t len, struct backup_header *ret,
 
 struct backup {
 	uint8_t header[BACKUP_HEADER];
-	struct snapshot snapshot;
+	int fd; /* the snapshot, in a file without a name */
 	struct backup_facts facts;
 	/* of the job */
 	struct cluster *cluster;
@@ -105,8 +112,39 @@ struct backup {
 	struct err err;
 };
 
+/*
+ * A client may take its time over a backup: it reads from a file that has no name and goes with its descriptor. Where
+ * the log would lack the room it is in memory instead: a full disk is no time to refuse a backup.
+ */
+static int spool_open(const char *dir, uint64_t bytes, struct err *err)
+{
+	struct statvfs v;
+	char *path;
+	int fd;
+
+	if (statvfs(dir, &v) == 0 &&
+	    (uint64_t)v.f_bavail * v.f_frsize < bytes + 2 * LIM_DISK_FREE_BYTES) {
+		fd = memfd_create("backup", MFD_CLOEXEC);
+		return fd >= 0 ? fd : err_errno(err, "memory for the backup");
+	}
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)) {
+		return fd >= 0 ? fd : err_errno(err, "a file for the backup below %s", dir);
+	}
+	path = mem_printf("%s/backup.XXXXXX", dir);
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0) {
+		fd = err_errno(err, "a file for the backup below %s", dir);
+	} else {
+		unlink(path);
+	}
+	mem_free(path);
+	return fd;
+}
+
 static int take(struct backup *b)
 {
+	struct snapshot s = {0};
 	struct backup_header h = {.time_ms = (uint64_t)MAX(clock_wall_ms(), 0),
 				  .lighthouse_id = b->cluster->id};
 	struct store_read *read;
@@ -121,28 +159,35 @@ static int take(struct backup *b)
 		r = err_set(&b->err, ERR_UNAVAILABLE, "this lighthouse has no state yet");
 	}
 	if (r == 0) {
-		r = fsm_snapshot(store_read_kv(read), store_read_applied(read), b->term,
-				 &b->snapshot, &b->err);
+		r = fsm_snapshot(store_read_kv(read), store_read_applied(read), b->term, NULL, &s,
+				 &b->err);
 	}
+	if (r == 0) {
+		b->fd = spool_open(b->cluster->dir, s.bytes, &b->err);
+		r = MIN(b->fd, 0);
+	}
+	if (r == 0) {
+		r = snapshot_write(&s, b->fd, &b->err);
+	}
+	if (r == 0) {
+		h.length = s.bytes;
+		memcpy(h.digest, v.digest, sizeof(h.digest));
+		backup_header_put(&h, s.header, b->header);
+		b->facts = (struct backup_facts){
+			.time_ms = h.time_ms,
+			.lighthouse_id = h.lighthouse_id,
+			.cluster_id = v.cluster_id,
+			.epoch = v.epoch,
+			.revision = v.revision,
+			.feature_level = v.feature_level,
+			.records = s.records,
+			.bytes = BACKUP_HEADER + s.bytes,
+		};
+		memcpy(b->facts.digest, v.digest, sizeof(v.digest));
+	}
+	snapshot_done(&s);
 	store_read_end(read);
-	if (r != 0) {
-		return r;
-	}
-	h.length = b->snapshot.bytes;
-	memcpy(h.digest, v.digest, sizeof(h.digest));
-	backup_header_put(&h, b->snapshot.chunk[0].data, b->header);
-	b->facts = (struct backup_facts){
-		.time_ms = h.time_ms,
-		.lighthouse_id = h.lighthouse_id,
-		.cluster_id = v.cluster_id,
-		.epoch = v.epoch,
-		.revision = v.revision,
-		.feature_level = v.feature_level,
-		.records = b->snapshot.records,
-		.bytes = BACKUP_HEADER + b->snapshot.bytes,
-	};
-	memcpy(b->facts.digest, v.digest, sizeof(v.digest));
-	return 0;
+	return r;
 }
 
 static void take_work(void *arg)
@@ -180,6 +225,7 @@ int cluster_backup(struct cluster *c, struct loop *loop, backup_cb cb, void *arg
 {
 	struct backup *b = MEM_NEW(struct backup);
 
+	b->fd = -1;
 	b->cluster = c;
 	b->cb = cb;
 	b->arg = arg;
@@ -201,7 +247,9 @@ int cluster_backup(struct cluster *c, struct loop *loop, backup_cb cb, void *arg
 void backup_free(struct backup *b)
 {
 	if (b != NULL) {
-		snapshot_done(&b->snapshot);
+		if (b->fd >= 0) {
+			close(b->fd);
+		}
 		mem_free(b);
 	}
 }
@@ -220,20 +268,16 @@ size_t backup_read(const struct backup *b, uint64_t at, void *out, size_t len)
 		done = MIN(len, (size_t)(BACKUP_HEADER - at));
 		memcpy(o, b->header + at, done);
 	}
-	at += done;
-	at -= MIN(at, (uint64_t)BACKUP_HEADER);
-	for (size_t i = 0; i < b->snapshot.n && done < len; i++) {
-		const struct snapshot_chunk *c = &b->snapshot.chunk[i];
-		size_t n;
+	while (done < len) {
+		ssize_t n = pread(b->fd, o + done, len - done, (off_t)(at + done - BACKUP_HEADER));
 
-		if (at >= c->len) {
-			at -= c->len;
+		if (n < 0 && errno == EINTR) {
 			continue;
 		}
-		n = MIN(len - done, c->len - (size_t)at);
-		memcpy(o + done, c->data + at, n);
-		done += n;
-		at = 0;
+		if (n <= 0) {
+			break;
+		}
+		done += (size_t)n;
 	}
 	return done;
 }

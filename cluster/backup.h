@@ -48,7 +48,8 @@ typedef void (*backup_cb)(void *arg, const struct err *err, struct backup *b);
 
 /*
  * Takes the state as this lighthouse has applied it, on a worker, in the one read transaction that may outlive a turn of
- * the loop ("backup" in the metrics). The result is in memory: one at a time is the caller's business.
+ * the loop ("backup" in the metrics). The result is in a file without a name below the state directory, or in memory when
+ * that is nearly full: one at a time is the caller's business.
  */
 MUST_CHECK int cluster_backup(struct cluster *c, struct loop *loop, backup_cb cb, void *arg,
 			      struct err *err);
@@ -63,7 +64,7 @@ struct backup_facts {
 	uint8_t digest[32];
 };
 void backup_facts(const struct backup *b, struct backup_facts *ret); /* without counts of objects */
-/* Copies up to `len` bytes of the file from `at`; 0 at its end. */
+/* Copies up to `len` bytes of the file from `at`; 0 at its end, or when the disk cannot read it. */
 size_t backup_read(const struct backup *b, uint64_t at, void *out, size_t len);
 
 /* ---- using one; blocking, with nothing else open ---- */

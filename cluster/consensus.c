@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "cluster/consensus_int.h"
@@ -17,8 +18,8 @@
 enum {
 	ELECTION_MS = 1000,
 	HEARTBEAT_MS = 100,
-	INSTALL_MS = 10000,
-	CATCH_UP_MS = 20000, /* of a round, for a newcomer on a slow disk */
+	INSTALL_MS = 3600 * 1000, /* the shim sees to it, by size and by what the peer says */
+	CATCH_UP_MS = 20000,      /* of a round, for a newcomer on a slow disk */
 	CONNECT_RETRY_MS = 100,
 	DISK_RETRY_MS = 3600 * 1000
 };
@@ -42,159 +43,6 @@ static int fsm_op_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, voi
 
 	*result = NULL;
 	return group_apply(cs, buf->base, buf->len, cs->raft.last_applied + 1);
-}
-
-static int restore(struct consensus *cs, const struct raft_buffer *buf, struct err *err)
-{
-	struct snapshot_header h;
-	const struct kv *kv;
-	int r = snapshot_peek(buf->base, buf->len, &h, err);
-
-	if (r != 0) {
-		return r;
-	}
-	if (cs->cluster_id != 0 && h.cluster_id != cs->cluster_id && h.cluster_id != 0) {
-		return err_set(err, ERR_CORRUPT,
-			       "snapshot is of cluster %llu, this lighthouse belongs to %llu",
-			       (unsigned long long)h.cluster_id,
-			       (unsigned long long)cs->cluster_id);
-	}
-	if (h.applied_index <= store_applied(cs->store)) {
-		return 0;
-	}
-	if (h.feature_level > FEATURE_LEVEL_MAX) {
-		return err_reason(
-			err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-			"snapshot has feature level %u, this build knows %d to %d: install "
-			"the build that the other lighthouses run",
-			h.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
-	}
-	r = snapshot_open(buf->base, buf->len, &h, err);
-	if (r == 0) {
-		r = store_clear(cs->store, err);
-	}
-	if (r == 0) {
-		r = store_write(cs->store, &kv, err);
-	}
-	if (r == 0) {
-		r = snapshot_load(buf->base, buf->len, kv, err);
-	}
-	if (r == 0 && h.epoch != 0) {
-		r = tailnet_check(kv, err);
-	}
-	if (r == 0) {
-		r = store_set_applied(cs->store, h.applied_index, err);
-	}
-	if (r == 0) {
-		r = fsm_view(kv, &cs->view, err);
-	}
-	if (r == 0) {
-		r = store_commit(cs->store, err);
-	}
-	if (r != 0) {
-		store_abort(cs->store);
-		return r;
-	}
-	cs->stats.restores++;
-	if (cs->started) {
-		counter_inc(raft_metrics()->restores);
-		cs->made_bytes = buf->len;
-		cs->made_wall_ms = clock_wall_ms();
-	}
-	cs->restored = true;
-	cs->stepped = true;
-	return 0;
-}
-
-static int fsm_op_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
-{
-	struct consensus *cs = fsm->data;
-	struct err err = {0};
-	int r;
-
-	/* What was applied before it belongs to the past, and waits for nothing but its commit. */
-	group_commit(cs);
-	r = restore(cs, buf, &err);
-	if (r != 0) {
-		if (cs->started) {
-			cluster_fail_as(r == ERR_FEATURE_LEVEL ? CLUSTER_EXIT_OLD_BUILD
-							       : CLUSTER_EXIT_FAIL_STOP,
-					"snapshot cannot be restored: %s", err_msg(&err, r));
-		}
-		cs->open_code = r == ERR_FEATURE_LEVEL ? r : 0;
-		memcpy(cs->raft.errmsg, err.msg, MIN(sizeof(cs->raft.errmsg), sizeof(err.msg)) - 1);
-		return RAFT_CORRUPT;
-	}
-	cs->log_bytes = 0;
-	raft_free(buf->base);
-	return 0;
-}
-
-static int fsm_op_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
-{
-	struct consensus *cs = fsm->data;
-	struct store_read *read;
-	struct err err = {0};
-	int r = store_commit(cs->store, &err);
-
-	if (r == 0) {
-		r = store_read_begin(cs->store, "snapshot", &read, &err);
-	}
-	if (r == 0) {
-		r = fsm_snapshot(store_read_kv(read), store_applied(cs->store),
-				 cs->raft.current_term, &cs->snapshot, &err);
-		store_read_end(read);
-	}
-	if (r != 0) {
-		cluster_fail("snapshot cannot be made: %s", err_msg(&err, r));
-		return RAFT_IOERR;
-	}
-	*bufs = mem_calloc(cs->snapshot.n, sizeof(**bufs));
-	for (size_t i = 0; i < cs->snapshot.n; i++) {
-		(*bufs)[i].base = cs->snapshot.chunk[i].data;
-		(*bufs)[i].len = cs->snapshot.chunk[i].len;
-	}
-	*n_bufs = (unsigned)cs->snapshot.n;
-	cs->snapshotting = true;
-	cs->making_bytes = cs->snapshot.bytes;
-	cs->stats.snapshots++;
-	counter_inc(raft_metrics()->snapshots);
-	return 0;
-}
-
-static int fsm_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
-{
-	struct consensus *cs = fsm->data;
-
-	mem_free(*bufs);
-	*bufs = NULL;
-	*n_bufs = 0;
-	snapshot_done(&cs->snapshot);
-	cs->snapshotting = false;
-	cs->made_bytes = cs->making_bytes;
-	cs->made_wall_ms = clock_wall_ms();
-	cs->log_bytes = 0;
-	raft_set_snapshot_threshold(&cs->raft, UINT32_MAX);
-	return 0;
-}
-
-/* Snapshots go by bytes of log: 1 makes libraft take one after the next entry. */
-static void snapshot_judge(struct consensus *cs)
-{
-	uint64_t bytes = MAX(cs->snapshot_bytes, cs->view.bytes);
-
-	if (cs->log_bytes > bytes && !cs->snapshotting && cs->change == NULL &&
-	    !cs->raft.legacy.snapshot_install && !cs->shim.putting) {
-		uint64_t entries = cs->raft.last_applied > cs->raft.trail.snapshot.index
-					   ? cs->raft.last_applied - cs->raft.trail.snapshot.index
-					   : 1;
-		uint64_t keep = entries * cs->snapshot_bytes / (cs->log_bytes + 1);
-
-		/* What is kept for slow followers: no more than about as many bytes as lie between snapshots. */
-		raft_set_snapshot_trailing(
-			&cs->raft, (unsigned)MIN(MAX(keep, 64u), (uint64_t)SNAPSHOT_TRAILING));
-		raft_set_snapshot_threshold(&cs->raft, 1);
-	}
 }
 
 /* ---- turns of the loop ---- */
@@ -285,10 +133,38 @@ static void on_pump_check(uv_check_t *h)
 	group_push(h->data);
 }
 
+/*
+ * How long the loop was away from its events: the time since the last look less what it slept. What comes in late by
+ * that much includes heartbeats, both ways.
+ */
+static void turn_measure(struct consensus *cs)
+{
+	uint64_t now = clock_mono_ns();
+	uint64_t idle = uv_metrics_idle_time(loop_uv(cs->loop));
+	uint64_t slept = idle - cs->turn_idle_ns;
+
+	if (cs->turn_ns != 0) {
+		uint64_t busy = now - cs->turn_ns - MIN(slept, now - cs->turn_ns);
+
+		histogram_observe(raft_metrics()->turn, (double)busy / 1e9);
+		if (busy > cs->turn_max_ns) {
+			cs->turn_max_ns = busy;
+			gauge_set(raft_metrics()->turn_max, (double)busy / 1e9);
+		}
+		if (busy / 1000000 > cs->raft.election_timeout / 2) {
+			LOG_WARN("the consensus loop was held up for %" PRIu64 " ms",
+				 busy / 1000000);
+		}
+	}
+	cs->turn_ns = now;
+	cs->turn_idle_ns = idle;
+}
+
 static void on_prepare(uv_prepare_t *h)
 {
 	struct consensus *cs = h->data;
 
+	turn_measure(cs);
 	turn(cs);
 	group_pump(cs);
 	group_push(cs);
@@ -371,18 +247,29 @@ static void handles_close(struct consensus *cs)
 	uv_close((uv_handle_t *)&cs->before_poll, handle_closed);
 }
 
-static void on_raft_closed(struct raft *r)
+void snapshot_closed(struct consensus *cs)
 {
-	struct consensus *cs = r->data;
-
+	if (!cs->raft_closed || cs->receiving != NULL) {
+		return;
+	}
+	snapshot_forget(cs);
 	group_end(cs);
 	group_fail_all(cs, ERR_CLOSED, "this lighthouse stops");
 	raft_shim_done(&cs->shim);
 	raft_uv_close(&cs->shim.io);
-	snapshot_done(&cs->snapshot);
 	loop_flush_remove(&cs->wake);
 	loop_timer_stop(&cs->race);
+	mem_free(cs->dir);
 	handles_close(cs);
+}
+
+static void on_raft_closed(struct raft *r)
+{
+	struct consensus *cs = r->data;
+
+	/* A worker may still be at a snapshot that came in. */
+	cs->raft_closed = true;
+	snapshot_closed(cs);
 }
 
 static void set_flag(void *arg)
@@ -403,6 +290,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	int rv, r;
 
 	cs->loop = o->loop;
+	cs->dir = mem_strdup(o->dir);
 	cs->store = o->store;
 	cs->cluster_id = o->cluster_id;
 	cs->id = o->id;
@@ -420,9 +308,11 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	list_init(&cs->done_commands);
 	r = view_load(cs, err);
 	if (r != 0) {
+		mem_free(cs->dir);
 		mem_free(cs);
 		return r;
 	}
+	IGNORE(uv_loop_configure(uv, UV_METRICS_IDLE_TIME));
 
 	uv_check_init(uv, &cs->commit);
 	uv_check_init(uv, &cs->pump);
@@ -440,13 +330,17 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	raft_uv_set_connect_retry_delay(&cs->shim.io, CONNECT_RETRY_MS);
 	raft_uv_set_tracer(&cs->shim.io, NULL);
 	raft_shim_install(&cs->shim, &cs->raft, TICK_MS);
+	cs->shim.transport = &cs->transport.t;
+	cs->shim.prepare = snapshot_prepare;
+	cs->shim.receive = snapshot_receive;
+	cs->shim.arg = cs;
 	cs->fsm = (struct raft_fsm){
 		.version = 2,
 		.data = cs,
 		.apply = fsm_op_apply,
-		.snapshot = fsm_op_snapshot,
-		.restore = fsm_op_restore,
-		.snapshot_finalize = fsm_op_finalize,
+		.snapshot = snapshot_op_take,
+		.restore = snapshot_op_restore,
+		.snapshot_finalize = snapshot_op_finalize,
 	};
 	rv = raft_init(&cs->raft, &cs->shim.io, &cs->fsm, o->id, o->address);
 	if (rv != 0) {
@@ -505,6 +399,7 @@ fail_raft:
 	}
 	return r;
 fail_handles:
+	mem_free(cs->dir);
 	cs->close_cb = set_flag;
 	cs->close_arg = &closed;
 	handles_close(cs);
@@ -519,6 +414,7 @@ void consensus_close(struct consensus *cs, void (*cb)(void *arg), void *arg)
 	PRE(!cs->closing);
 	group_end(cs);
 	cs->closing = true;
+	snapshot_cancel(cs);
 	cs->close_cb = cb;
 	cs->close_arg = arg;
 	group_fail_all(cs, ERR_CLOSED, "this lighthouse stops");

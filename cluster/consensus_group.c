@@ -365,8 +365,7 @@ static void answer(struct consensus *cs, struct applied *a)
  */
 bool group_held(const struct consensus *cs)
 {
-	return store_writing(cs->store) && !cs->restored &&
-	       store_applied(cs->store) > cs->raft.last_stored;
+	return store_writing(cs->store) && store_applied(cs->store) > cs->raft.last_stored;
 }
 
 void group_commit(struct consensus *cs)
@@ -381,11 +380,7 @@ void group_commit(struct consensus *cs)
 			damage_fail(cs->store, r, &err);
 		}
 	}
-	if (cs->restored) {
-		cs->restored = false;
-		cs->view_index = store_applied(cs->store);
-		cs->events->restored(cs->arg);
-	}
+	/* A restore may follow on entries of the same turn that it holds, too: they are told of first. */
 	list_init(&batch);
 	list_splice(&batch, &cs->applied);
 	while (!list_empty(&batch)) {
@@ -395,6 +390,11 @@ void group_commit(struct consensus *cs)
 		cs->events->applied(cs->arg, a);
 		answer(cs, a);
 		applied_free(a);
+	}
+	if (cs->restored) {
+		cs->restored = false;
+		cs->view_index = store_applied(cs->store);
+		cs->events->restored(cs->arg);
 	}
 }
 

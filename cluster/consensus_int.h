@@ -49,6 +49,7 @@ struct change_request {
 
 struct consensus {
 	struct loop *loop;
+	char *dir; /* of the log */
 	struct store *store;
 	uint64_t cluster_id, id;
 	uint64_t snapshot_bytes;
@@ -87,12 +88,16 @@ struct consensus {
 	bool restored;
 
 	/* snapshots */
-	uint64_t log_bytes; /* since the last one */
-	struct snapshot snapshot;
-	bool snapshotting;
-	uint64_t made_bytes; /* of the newest snapshot, made here or installed; 0: none */
+	uint64_t log_bytes;          /* since the last one */
+	struct making *making;       /* an own one, from `take` to `finalize` */
+	struct receiving *receiving; /* one that came in, while a worker has it */
+	struct store *fresh;         /* what the worker made of it, until it is restored */
+	uint64_t made_bytes;         /* of the newest snapshot, made here or installed; 0: none */
 	int64_t made_wall_ms;
-	uint64_t making_bytes;
+	uint64_t no_room_ms; /* when the disk was found too full for one */
+
+	/* turns of the loop */
+	uint64_t turn_ns, turn_idle_ns, turn_max_ns;
 
 	/* state as last told */
 	bool stepped;
@@ -121,5 +126,17 @@ void group_leadership(struct consensus *cs, bool leads);
 void group_fail_all(struct consensus *cs, int code, const char *text);
 void group_checksum(const void *entry, uint8_t out[16]);
 
+/* consensus_snapshot.c: operations of the state machine and of the shim; see there */
+int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs);
+int snapshot_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs);
+int snapshot_op_restore(struct raft_fsm *fsm, struct raft_buffer *buf);
+int snapshot_prepare(void *arg);
+bool snapshot_receive(void *arg, const struct raft_message *m);
+void snapshot_judge(struct consensus *cs);  /* is it time for one? */
+void snapshot_cancel(struct consensus *cs); /* the one that is being made is not wanted */
+void snapshot_forget(struct consensus *cs); /* what was made of one that came in */
+
 /* consensus.c */
+void snapshot_closed(
+	struct consensus *cs); /* goes on with the end, unless a worker is at something */
 int consensus_error(struct err *err, int rv, const char *what, const char *detail);

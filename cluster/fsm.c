@@ -208,8 +208,8 @@ void applied_free(struct applied *a)
 	mem_free(a);
 }
 
-int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term, struct snapshot *ret,
-		 struct err *err)
+int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term, const atomic_bool *cancel,
+		 struct snapshot *ret, struct err *err)
 {
 	struct snapshot_header h = {.applied_index = index, .term = term};
 	struct state_view v;
@@ -222,5 +222,5 @@ int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term, struct snap
 	h.epoch = v.epoch;
 	h.revision = v.revision;
 	h.feature_level = v.feature_level;
-	return snapshot_make(kv, &h, ret, err);
+	return snapshot_make(kv, &h, cancel, ret, err);
 }

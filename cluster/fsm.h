@@ -64,6 +64,6 @@ MUST_CHECK int fsm_check_command(const void *data, size_t len, struct err *err);
 MUST_CHECK int fsm_decode_command(const void *data, size_t len, struct arena *arena,
 				  Skerry__Internal__V1__Command **ret, struct err *err);
 
-/* A snapshot of the state in kv, as of raft index `index` of `term`. */
+/* A snapshot of the state in kv, as of raft index `index` of `term`; see snapshot_make(). */
 MUST_CHECK int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term,
-			    struct snapshot *ret, struct err *err);
+			    const atomic_bool *cancel, struct snapshot *ret, struct err *err);

@@ -290,27 +290,31 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 }
 
 static int put_snapshot(struct raft_io *io, struct loop *loop, uint64_t index, uint64_t term,
-			const struct raft_configuration *conf, const void *data, size_t len)
+			const struct raft_configuration *conf, const struct snapshot *snapshot)
 {
-	struct raft_buffer buf = {.base = (void *)(uintptr_t)data, .len = len};
 	struct raft_snapshot s = {.index = index,
 				  .term = term,
 				  .configuration = *conf,
 				  .configuration_index = index,
-				  .bufs = &buf,
-				  .n_bufs = 1};
+				  .bufs = mem_calloc(snapshot->n, sizeof(struct raft_buffer)),
+				  .n_bufs = (unsigned)snapshot->n};
 	struct put put = {0};
 	int rv;
 
+	for (size_t i = 0; i < snapshot->n; i++) {
+		s.bufs[i].base = (void *)(uintptr_t)snapshot->piece[i].data;
+		s.bufs[i].len = snapshot->piece[i].len;
+	}
 	put.req.data = &put;
 	rv = io->snapshot_put(io, 1, &put.req, &s, on_put);
 	while (!rv && !put.done)
 		loop_turn(loop, true);
+	mem_free(s.bufs);
 	return rv ? rv : put.status;
 }
 
 int raft_log_begin(const char *raft_dir, uint64_t id, const char *address, uint64_t index,
-		   uint64_t term, const void *snapshot, size_t len, struct err *err)
+		   uint64_t term, const struct snapshot *snapshot, struct err *err)
 {
 	struct loop *loop = loop_new("log");
 	struct raft_configuration conf;
@@ -346,7 +350,7 @@ int raft_log_begin(const char *raft_dir, uint64_t id, const char *address, uint6
 	if (!rv && rc >= 0)
 		rv = io.set_term(&io, term);
 	if (!rv && rc >= 0)
-		rv = put_snapshot(&io, loop, index, term, &conf, snapshot, len);
+		rv = put_snapshot(&io, loop, index, term, &conf, snapshot);
 	if (rv)
 		rc = err_set(err, ERR_STORE, "%s: %s", raft_dir,
 			     io.errmsg[0] ? io.errmsg : raft_strerror(rv));

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/macros.h"
+#include "cluster/snapshot.h"
 #include "tailnet/kv.h"
 
 #define RAFT_LOG_REMEDY                                                                         \
@@ -55,5 +56,5 @@ MUST_CHECK int raft_log_replay(const struct raft_log *log, uint64_t cluster_id, 
  * server is alone. ERR_EXISTS when there is a log. Blocks.
  */
 MUST_CHECK int raft_log_begin(const char *raft_dir, uint64_t id, const char *address,
-			      uint64_t index, uint64_t term, const void *snapshot, size_t len,
+			      uint64_t index, uint64_t term, const struct snapshot *snapshot,
 			      struct err *err);

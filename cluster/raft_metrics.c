@@ -35,6 +35,12 @@ static void make(void)
 	made.commit =
 		latency("skerry_raft_commit_seconds",
 			"Leader: from proposing an entry until it was committed and applied here.");
+	made.turn = latency("skerry_raft_loop_turn_seconds",
+			    "Time that one turn of the consensus loop took, sleep not counted.");
+	made.turn_max = metrics_gauge("skerry_raft_loop_turn_max_seconds",
+				      "Longest turn of the consensus loop since the start.", NULL);
+	made.snapshot_time = latency("skerry_raft_snapshot_seconds",
+				     "Time to make and store a snapshot, off the consensus loop.");
 	made.group = metrics_histogram("skerry_raft_group_commands",
 				       "Leader: commands that went into one entry.", NULL, commands,
 				       ARRAY_LEN(commands));

@@ -15,7 +15,8 @@ enum election_cause {
 };
 
 struct raft_metrics {
-	struct metric *append, *apply, *commit, *group; /* histograms */
+	struct metric *append, *apply, *commit, *group, *turn, *snapshot_time; /* histograms */
+	struct metric *turn_max;
 	struct metric *elections[ELECTION_CAUSES], *leaderships;
 	struct metric *snapshots, *restores;
 };

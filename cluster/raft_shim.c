@@ -1,12 +1,15 @@
 /* The fail-stop shim over raft_io; raft_shim.h says what it does and why. */
 #include "cluster/raft_shim.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "cluster/link_int.h"
+#include "cluster/raft_install.h"
 
 struct shim_append {
 	struct raft_io_append req;
@@ -22,13 +25,34 @@ struct shim_put {
 	struct raft_io_snapshot_put *orig;
 	raft_io_snapshot_put_cb cb;
 	struct raft_shim *shim;
+	unsigned trailing;
+	struct raft_snapshot *snapshot;
 };
 
-/* A message of ours on its way; `orig` is libraft's request, NULL once it was answered. */
-struct shim_send {
-	struct raft_io_send req;
+struct shim_get {
+	struct raft_io_snapshot_get req;
+	struct raft_io_snapshot_get *orig;
+	raft_io_snapshot_get_cb cb;
+	struct raft_shim *shim;
+};
+
+/* A snapshot for one peer. */
+struct shim_install {
+	struct raft_io_send req; /* without a transport of its own */
 	struct raft_io_send *orig;
 	raft_io_send_cb cb;
+	struct raft_shim *shim;
+	struct list node;
+	raft_id id;
+	raft_index index;
+	size_t len;
+	struct raft_install *way;
+	uint64_t until_ms; /* all was sent: the peer has it by then; 0: it is on its way */
+};
+
+/* A message of ours on its way; libraft's request was answered. */
+struct shim_send {
+	struct raft_io_send req;
 	struct raft_shim *shim;
 	struct list node;
 	struct raft_message message; /* flat kinds only, address owned */
@@ -149,6 +173,19 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 	cb(orig, status);
 }
 
+static int put_begin(struct shim_put *p)
+{
+	struct raft_shim *s = p->shim;
+	int rv = s->inner.snapshot_put(&s->io, p->trailing, &p->req, p->snapshot, on_put);
+
+	if (rv != 0) {
+		s->putting = false;
+		mem_free(p);
+		check(s, "storing a snapshot", rv);
+	}
+	return rv;
+}
+
 static int op_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
 			   const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
 {
@@ -159,14 +196,67 @@ static int op_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io
 	p->orig = req;
 	p->cb = cb;
 	p->shim = s;
+	p->trailing = trailing;
+	p->snapshot = (struct raft_snapshot *)(uintptr_t)snapshot; /* libraft's request holds it */
 	s->putting = true;
-	rv = s->inner.snapshot_put(io, trailing, &p->req, snapshot, on_put);
+	if (s->prepare == NULL || trailing == 0) {
+		return put_begin(p);
+	}
+	rv = s->prepare(s->arg);
 	if (rv != 0) {
 		s->putting = false;
 		mem_free(p);
-		check(s, "storing a snapshot", rv);
+		return rv;
 	}
-	return rv;
+	s->put = p;
+	return 0;
+}
+
+void raft_shim_prepared(struct raft_shim *s, int status, struct raft_buffer *bufs, unsigned n)
+{
+	struct shim_put *p = s->put;
+
+	s->put = NULL;
+	p->snapshot->bufs = bufs;
+	p->snapshot->n_bufs = n;
+	if (status != 0 || s->closing) {
+		on_put(&p->req, RAFT_CANCELED);
+	} else {
+		IGNORE(put_begin(p)); /* a failure has ended the process */
+	}
+	if (s->close_cb != NULL) {
+		s->inner.close(&s->io, s->close_cb);
+	}
+}
+
+static void on_get(struct raft_io_snapshot_get *req, struct raft_snapshot *snapshot, int status)
+{
+	struct shim_get *g = container_of(req, struct shim_get, req);
+	struct raft_io_snapshot_get *orig = g->orig;
+	raft_io_snapshot_get_cb cb = g->cb;
+
+	g->shim->gets--;
+	mem_free(g);
+	cb(orig, snapshot, status);
+}
+
+static int op_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
+			   raft_io_snapshot_get_cb cb)
+{
+	struct raft_shim *s = shim_of(io);
+	struct shim_get *g = MEM_NEW(struct shim_get);
+	int rv;
+
+	g->orig = req;
+	g->cb = cb;
+	g->shim = s;
+	rv = s->inner.snapshot_get(io, &g->req, on_get);
+	if (rv != 0) {
+		mem_free(g);
+		return rv;
+	}
+	s->gets++;
+	return 0;
 }
 
 /* ---- sending ---- */
@@ -203,14 +293,6 @@ static void on_sent(struct raft_io_send *req, int status)
 	struct shim_send *m = container_of(req, struct shim_send, req);
 	struct raft_shim *s = m->shim;
 
-	if (m->orig != NULL) { /* an InstallSnapshot, with libraft's request still waiting */
-		struct raft_io_send *orig = m->orig;
-		raft_io_send_cb cb = m->cb;
-
-		send_free(m);
-		cb(orig, status);
-		return;
-	}
 	if (status != 0 && status != RAFT_CANCELED && !s->closing && !m->vote && ++m->tries < 3 &&
 	    s->inner.send(&s->io, &m->req, &m->message, on_sent) == 0) {
 		return;
@@ -259,40 +341,129 @@ static void vote_keep(struct raft_shim *s, const struct raft_message *message)
 	s->last_repeat_ms = clock_mono_ms();
 }
 
-static bool install_running(const struct raft_shim *s, raft_id id)
+/* ---- snapshots for peers ---- */
+
+static struct shim_install *install_find(struct raft_shim *s, raft_id id)
 {
 	LIST_FOREACH(&s->installs, it)
 	{
-		if (LIST_ENTRY(it, struct shim_send, node)->message.server_id == id) {
-			return true;
+		struct shim_install *i = LIST_ENTRY(it, struct shim_install, node);
+
+		if (i->id == id) {
+			return i;
 		}
 	}
-	return false;
+	return NULL;
+}
+
+static void install_free(struct shim_install *i)
+{
+	list_remove(&i->node);
+	mem_free(i);
+}
+
+static void install_sent(void *arg, int status)
+{
+	struct shim_install *i = arg;
+	struct raft_io_send *orig = i->orig;
+	raft_io_send_cb cb = i->cb;
+
+	LOG_DEBUG("raft: snapshot to %" PRIu64 ": sent with status %d", (uint64_t)i->id, status);
+	i->way = NULL;
+	i->orig = NULL;
+	if (status == 0) {
+		i->until_ms =
+			clock_mono_ms() + SHIM_INSTALL_MS + i->len * 1000ull / SHIM_INSTALL_BYTES;
+	} else {
+		install_free(i);
+	}
+	cb(orig, status);
+}
+
+static void on_install_sent(struct raft_io_send *req, int status)
+{
+	install_sent(container_of(req, struct shim_install, req), status);
 }
 
 static int send_install(struct raft_shim *s, struct raft_io_send *req,
 			const struct raft_message *message, raft_io_send_cb cb)
 {
-	struct shim_send *m;
+	struct shim_install *i;
 	int rv;
 
-	if (install_running(s, message->server_id)) {
+	if (install_find(s, message->server_id) != NULL) {
 		/* As if the network had lost it: the first one is still on its way. */
 		s->installs_dropped++;
 		answer_later(s, req, cb);
 		return 0;
 	}
-	m = MEM_NEW(struct shim_send);
-	m->shim = s;
-	m->orig = req;
-	m->cb = cb;
-	m->message.server_id = message->server_id; /* the rest stays libraft's */
-	list_push(&s->installs, &m->node);
-	rv = s->inner.send(&s->io, &m->req, message, on_sent);
+	LOG_DEBUG("raft: snapshot %" PRIu64 " of %zu bytes goes to %" PRIu64,
+		  (uint64_t)message->install_snapshot.last_index,
+		  message->install_snapshot.data.len, (uint64_t)message->server_id);
+	i = MEM_NEW(struct shim_install);
+	i->shim = s;
+	i->orig = req;
+	i->cb = cb;
+	i->id = message->server_id;
+	i->index = message->install_snapshot.last_index;
+	i->len = message->install_snapshot.data.len;
+	list_push(&s->installs, &i->node);
+	rv = s->transport != NULL
+		     ? raft_install_start(&i->way, s->transport, message, install_sent, i)
+		     : s->inner.send(&s->io, &i->req, message, on_install_sent);
 	if (rv != 0) {
-		send_free(m);
+		install_free(i);
 	}
 	return rv;
+}
+
+/*
+ * libraft takes it for lost when the peer rejects what follows a snapshot, and reads and sends all of it anew. But a peer
+ * that has not got it yet must reject the heartbeats that pass it.
+ */
+static void install_judge(struct raft_shim *s, raft_id id, struct raft_append_entries_result *a)
+{
+	struct shim_install *i = install_find(s, id);
+
+	if (i != NULL && a->rejected == 0 && a->last_log_index >= i->index && i->orig == NULL) {
+		LOG_DEBUG("raft: snapshot to %" PRIu64 ": is there", (uint64_t)id);
+		install_free(i);
+		return;
+	}
+	if (a->rejected != 0 && a->term == s->raft->current_term &&
+	    (i != NULL || (s->gets > 0 && a->rejected == s->raft->trail.snapshot.index))) {
+		a->rejected =
+			UINT64_MAX; /* an index that it never sent: counts as a sign of life */
+	}
+}
+
+static void installs_expire(struct raft_shim *s)
+{
+	uint64_t now = clock_mono_ms();
+
+	LIST_FOREACH_SAFE(&s->installs, it, tmp)
+	{
+		struct shim_install *i = LIST_ENTRY(it, struct shim_install, node);
+
+		if (i->orig == NULL && (now >= i->until_ms || s->raft->state != RAFT_LEADER)) {
+			LOG_DEBUG("raft: snapshot to %" PRIu64 ": no word of it", (uint64_t)i->id);
+			install_free(i);
+		}
+	}
+}
+
+/* libraft's requests end with it. */
+static void installs_cancel(struct raft_shim *s)
+{
+	LIST_FOREACH_SAFE(&s->installs, it, tmp)
+	{
+		struct shim_install *i = LIST_ENTRY(it, struct shim_install, node);
+
+		if (i->way != NULL) {
+			raft_install_cancel(i->way);
+			install_sent(i, RAFT_CANCELED);
+		}
+	}
 }
 
 struct send_window *raft_shim_window(struct raft_shim *s, raft_id id)
@@ -433,6 +604,7 @@ static void on_tick(struct raft_io *io)
 	votes_repeat(s);
 	appends_watch(s);
 	timing_tick(s);
+	installs_expire(s);
 	s->tick(io);
 }
 
@@ -490,16 +662,21 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 		leader_heard(s, m->server_id, m->append_entries.term);
 		break;
 	case RAFT_INSTALL_SNAPSHOT:
-		if (s->putting) {
+		if (s->putting || s->receiving) {
 			s->installs_dropped++;
 			raft_free(m->install_snapshot.data.base);
 			raft_configuration_close(&m->install_snapshot.conf);
 			return;
 		}
 		leader_heard(s, m->server_id, m->install_snapshot.term);
+		if (s->receive != NULL && s->receive(s->arg, m)) {
+			s->receiving = true;
+			return;
+		}
 		break;
 	case RAFT_APPEND_ENTRIES_RESULT:
 		send_window_answer(raft_shim_window(s, m->server_id), clock_mono_ms());
+		install_judge(s, m->server_id, &m->append_entries_result);
 		break;
 	case RAFT_REQUEST_VOTE:
 		if (timing_disrupts(s)) {
@@ -529,7 +706,12 @@ static void op_close(struct raft_io *io, raft_io_close_cb cb)
 
 	s->closing = true;
 	raft_shim_flush(s);
-	s->inner.close(io, cb);
+	installs_cancel(s);
+	if (s->put != NULL) {
+		s->close_cb = cb; /* raft_shim_prepared() goes on */
+	} else {
+		s->inner.close(io, cb);
+	}
 }
 
 /* ---- for consensus.c ---- */
@@ -549,9 +731,18 @@ void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms)
 	s->io.append = op_append;
 	s->io.truncate = op_truncate;
 	s->io.snapshot_put = op_snapshot_put;
+	s->io.snapshot_get = op_snapshot_get;
 	s->io.send = op_send;
 	s->io.start = op_start;
 	s->io.close = op_close;
+}
+
+void raft_shim_received(struct raft_shim *s, struct raft_message *m)
+{
+	s->receiving = false;
+	if (m != NULL) {
+		s->recv(&s->io, m);
+	}
 }
 
 void raft_shim_flush(struct raft_shim *s)
@@ -615,6 +806,9 @@ void raft_shim_done(struct raft_shim *s)
 {
 	raft_shim_flush(s);
 	timing_done(s);
+	while (!list_empty(&s->installs)) {
+		install_free(LIST_ENTRY(s->installs.next, struct shim_install, node));
+	}
 	while (!list_empty(&s->windows)) {
 		mem_free(LIST_ENTRY(list_pop(&s->windows), struct send_window, node));
 	}

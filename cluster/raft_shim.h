@@ -21,7 +21,11 @@
  *   - an append that stays open for 5 s: leadership is handed over, one second later cluster_fail()
  *   - RequestVote is repeated every 20 ms while we are candidate in the same term and phase; its result up to three times
  *     when it could not be sent
- *   - one InstallSnapshot per peer at a time; none is taken in while an own snapshot is being written
+ *   - one InstallSnapshot per peer at a time, over a connection of its own (raft_install.h); until the peer has it, or a
+ *     deadline, what it rejects is no reason for another one
+ *   - an InstallSnapshot that comes in is prepared by `receive` before libraft sees it; none is taken in while another one
+ *     or an own snapshot is being written
+ *   - an own snapshot is filled by `prepare` before it is written
  *   - an entry whose length is no multiple of 8 is dropped with its message
  *   - a RequestVote is marked as disrupting when our leader is marked lost, led an earlier term than ours, or was silent
  *     for the election timeout; election timeouts and hand-overs go by raft_timing.h
@@ -37,13 +41,24 @@ struct raft_shim {
 	raft_io_recv_cb recv;
 	struct list appends;  /* struct shim_append, oldest first */
 	struct list votes;    /* struct shim_send kept for repetition */
-	struct list installs; /* struct shim_send, InstallSnapshot on its way */
+	struct list installs; /* struct shim_install: a snapshot on its way, or being taken in */
+	struct shim_put *put; /* waits for raft_shim_prepared() */
+	unsigned gets;        /* reads of the newest snapshot under way */
+	raft_io_close_cb close_cb; /* of a close that waits for raft_shim_prepared() */
+	/* Set by the user after raft_shim_install(); each may be NULL. */
+	struct raft_uv_transport *transport; /* for connections of installs; NULL: as any message */
+	/* An own snapshot without content is to be stored: fill it and call raft_shim_prepared(). 0 or a code of libraft. */
+	int (*prepare)(void *arg);
+	/* True: the message is taken, and raft_shim_received() gets it later, or it is freed. */
+	bool (*receive)(void *arg, const struct raft_message *m);
+	void *arg;            /* of both */
 	struct list answered; /* struct shim_answer: callbacks that are due */
 	struct list windows;  /* struct send_window, one per peer */
 	struct raft_timing timing;
 	uint64_t last_repeat_ms;
 	uint64_t handover_ms; /* when leadership was given away because of a stuck append */
-	bool putting;         /* an own snapshot is being written */
+	bool putting;         /* a snapshot is being written */
+	bool receiving;       /* `receive` has one */
 	bool closing;
 	raft_id lost_leader; /* its process is known to be gone */
 	uint64_t heard_ms; /* last AppendEntries or InstallSnapshot of the leader; clock_mono_ms */
@@ -53,7 +68,14 @@ struct raft_shim {
 	uint64_t votes_repeated, installs_dropped, messages_dropped, messages_held;
 };
 
-enum { SHIM_APPEND_STUCK_MS = 5000, SHIM_HANDOVER_MS = 1000, SHIM_VOTE_REPEAT_MS = 20 };
+enum {
+	SHIM_APPEND_STUCK_MS = 5000,
+	SHIM_HANDOVER_MS = 1000,
+	SHIM_VOTE_REPEAT_MS = 20,
+	/* How long a peer may take with a snapshot that it has received: this, and a second per so many bytes. */
+	SHIM_INSTALL_MS = 5000,
+	SHIM_INSTALL_BYTES = 20 << 20
+};
 
 /* After the back end's init, before raft_init. The fields are zero but for `io`. */
 void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms);
@@ -75,5 +97,9 @@ int raft_shim_propose(struct raft_shim *s, struct raft_apply *req, const struct 
 struct send_window *raft_shim_window(struct raft_shim *s, raft_id id);
 /* Sends a message without entries once more; lost when there is no connection. */
 void raft_shim_repeat(struct raft_shim *s, const struct raft_message *m);
+/* The content of the snapshot that `prepare` was asked for; 0 or RAFT_CANCELED. The bufs are `finalize`d by libraft. */
+void raft_shim_prepared(struct raft_shim *s, int status, struct raft_buffer *bufs, unsigned n);
+/* Hands libraft a message that `receive` had taken, contents included; NULL: it was of no use and is freed. */
+void raft_shim_received(struct raft_shim *s, struct raft_message *m);
 /* After raft's close callback: frees what is left. */
 void raft_shim_done(struct raft_shim *s);

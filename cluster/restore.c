@@ -184,16 +184,8 @@ static int verify_in(const char *dir, const struct buf *data, const struct backu
 	int r = store_open(&store, &so, NULL, err);
 
 	if (r == 0) {
-		r = store_write(store, &kv, err);
-	}
-	if (r == 0) {
-		r = snapshot_load(data->data + BACKUP_HEADER, data->len - BACKUP_HEADER, kv, err);
-	}
-	if (r == 0) {
-		r = store_set_applied(store, s->applied_index, err);
-	}
-	if (r == 0) {
-		r = store_commit(store, err);
+		r = snapshot_fill(data->data + BACKUP_HEADER, data->len - BACKUP_HEADER, store,
+				  err);
 	}
 	if (r == 0) {
 		r = store_read_begin(store, "verify", &read, err);
@@ -293,24 +285,18 @@ static int log_begin(const char *dir, const struct keyfile *k, const struct kv *
 {
 	char *raft = below(dir, "raft");
 	struct snapshot s = {0};
-	struct buf all = BUF_INIT;
-	int r = fsm_snapshot(kv, index, term, &s, err);
+	int r = fsm_snapshot(kv, index, term, NULL, &s, err);
 
-	for (size_t i = 0; r == 0 && i < s.n; i++) {
-		buf_append(&all, s.chunk[i].data, s.chunk[i].len);
-	}
-	snapshot_done(&s);
 	if (r == 0) {
 		r = dir_ensure(raft, 0700, err);
 	}
 	if (r == 0) {
-		r = raft_log_begin(raft, k->lighthouse_id, k->peer_address, index, term, all.data,
-				   all.len, err);
+		r = raft_log_begin(raft, k->lighthouse_id, k->peer_address, index, term, &s, err);
 		if (r != 0) {
 			dir_remove(raft);
 		}
 	}
-	buf_done(&all);
+	snapshot_done(&s);
 	mem_free(raft);
 	return r;
 }

@@ -1,12 +1,17 @@
 /* Snapshots: see snapshot.h for the layout. */
 #include "cluster/snapshot.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "base/buf.h"
 #include "base/crypto.h"
 #include "base/enc.h"
 #include "base/mem.h"
+#include "cluster/store.h"
+#include "tailnet/tailnet.h"
 
 static const uint8_t magic[8] = {'S', 'K', 'R', 'Y', 'S', 'N', 'A', 'P'};
 
@@ -24,23 +29,75 @@ enum {
 	RECORD_HEADER = 8,
 	KEY_MAX = 400,
 	VALUE_MAX = 1 << 20,
-	CHUNK = 8 << 20
+	BLOCK = 1 << 20,
+	SMALL = 64, /* a record up to this length is copied: cheaper than a piece of its own */
+	LOOK_EVERY = 1024,       /* records, between looks whether it is still wanted */
+	WRITE_PIECES = 1024,     /* IOV_MAX of Linux */
+	FILL_PORTION = 16 << 20, /* of a transaction that fills a store */
 };
 
 static const uint8_t zero_hash[CRYPTO_HASH];
 
-static void chunk_take(struct snapshot *s, struct buf *b)
-{
+/* What is not in the store: lengths, and records that are copied. */
+struct snapshot_block {
+	struct snapshot_block *next;
 	size_t len;
+	uint8_t data[BLOCK];
+};
 
-	if (b->len == 0) {
+struct maker {
+	struct snapshot s;
+	size_t capacity;
+};
+
+static void piece_add(struct maker *m, const void *data, size_t len)
+{
+	struct snapshot *s = &m->s;
+
+	s->bytes += len;
+	if (s->n > 0 && (const uint8_t *)s->piece[s->n - 1].data + s->piece[s->n - 1].len == data) {
+		s->piece[s->n - 1].len += len;
 		return;
 	}
-	s->chunk = mem_reallocarray(s->chunk, s->n + 1, sizeof(*s->chunk));
-	s->bytes += b->len;
-	s->chunk[s->n].data = buf_take(b, &len);
-	s->chunk[s->n].len = len;
-	s->n++;
+	if (s->n == m->capacity) {
+		m->capacity = MAX(2 * m->capacity, 1024u);
+		s->piece = mem_reallocarray(s->piece, m->capacity, sizeof(*s->piece));
+	}
+	s->piece[s->n++] = (struct snapshot_piece){data, len};
+}
+
+/* Room in the newest block; what is copied one after the other is one piece. */
+static uint8_t *room(struct maker *m, size_t len)
+{
+	struct snapshot_block *b = m->s.blocks;
+
+	if (b == NULL || BLOCK - b->len < len) {
+		b = mem_alloc(sizeof(*b));
+		b->next = m->s.blocks;
+		b->len = 0;
+		m->s.blocks = b;
+	}
+	b->len += len;
+	return b->data + b->len - len;
+}
+
+static void record_add(struct maker *m, struct slice key, struct slice value)
+{
+	bool small = key.len + value.len <= SMALL;
+	size_t copied = RECORD_HEADER + (small ? key.len + value.len : 0);
+	uint8_t *d = room(m, copied);
+
+	be_put32(d, (uint32_t)key.len);
+	be_put32(d + 4, (uint32_t)value.len);
+	if (small) {
+		memcpy(d + RECORD_HEADER, key.data, key.len);
+		memcpy(d + RECORD_HEADER + key.len, value.data, value.len);
+	}
+	piece_add(m, d, copied);
+	if (!small) {
+		piece_add(m, key.data, key.len);
+		piece_add(m, value.data, value.len);
+	}
 }
 
 static void header_put(uint8_t *d, const struct snapshot_header *h)
@@ -58,58 +115,43 @@ static void header_put(uint8_t *d, const struct snapshot_header *h)
 	memcpy(d + AT_HASH, zero_hash, sizeof(zero_hash));
 }
 
-static void hash_pieces(const struct snapshot *s, uint8_t out[CRYPTO_HASH])
-{
-	struct crypto_iov *iov = mem_calloc(s->n, sizeof(*iov));
-
-	for (size_t i = 0; i < s->n; i++) {
-		iov[i] = (struct crypto_iov){s->chunk[i].data, s->chunk[i].len};
-	}
-	crypto_blake2bv(out, iov, s->n);
-	mem_free(iov);
-}
-
-int snapshot_make(const struct kv *kv, const struct snapshot_header *h, struct snapshot *ret,
-		  struct err *err)
+int snapshot_make(const struct kv *kv, const struct snapshot_header *h, const atomic_bool *cancel,
+		  struct snapshot *ret, struct err *err)
 {
 	struct snapshot_header head = *h;
-	struct snapshot s = {0};
-	struct buf b = BUF_INIT;
+	struct maker m = {0};
 	struct slice key = {"", 0}, value;
+	uint8_t hash[CRYPTO_HASH];
 	int r;
 
 	head.count = 0;
 	head.body = 0;
-	memset(buf_reserve(&b, SNAPSHOT_HEADER), 0, SNAPSHOT_HEADER);
-	b.len += SNAPSHOT_HEADER;
+	m.s.header = mem_zalloc(SNAPSHOT_HEADER);
+	piece_add(&m, m.s.header, SNAPSHOT_HEADER);
 	r = kv_seek(kv, key, &key, &value);
 	while (r == 0) {
-		buf_u32be(&b, (uint32_t)key.len);
-		buf_u32be(&b, (uint32_t)value.len);
-		buf_append(&b, key.data, key.len);
-		buf_append(&b, value.data, value.len);
+		if (cancel != NULL && head.count % LOOK_EVERY == 0 && atomic_load(cancel)) {
+			snapshot_done(&m.s);
+			return err_set(err, ERR_CANCELLED, "snapshot: not wanted any more");
+		}
+		record_add(&m, key, value);
 		head.count++;
 		head.body += RECORD_HEADER + key.len + value.len;
-		if (b.len >= CHUNK) {
-			chunk_take(&s, &b);
-		}
 		r = kv_next(kv, key, &key, &value);
 	}
-	chunk_take(&s, &b);
-	buf_done(&b);
 	if (r != ERR_NOT_FOUND) {
-		snapshot_done(&s);
+		snapshot_done(&m.s);
 		return err_set(err, r, "snapshot: the store cannot be read");
 	}
-	s.records = head.count;
-	header_put(s.chunk[0].data, &head);
-	{
-		uint8_t hash[CRYPTO_HASH];
-
-		hash_pieces(&s, hash);
-		memcpy(s.chunk[0].data + AT_HASH, hash, sizeof(hash));
-	}
-	*ret = s;
+	m.s.records = head.count;
+	header_put(m.s.header, &head);
+	_Static_assert(sizeof(struct crypto_iov) == sizeof(struct snapshot_piece) &&
+			       offsetof(struct crypto_iov, len) ==
+				       offsetof(struct snapshot_piece, len),
+		       "pieces are handed to the hash as they are");
+	crypto_blake2bv(hash, (const struct crypto_iov *)(const void *)m.s.piece, m.s.n);
+	memcpy(m.s.header + AT_HASH, hash, sizeof(hash));
+	*ret = m.s;
 	return 0;
 }
 
@@ -118,11 +160,59 @@ void snapshot_done(struct snapshot *s)
 	if (s == NULL) {
 		return;
 	}
-	for (size_t i = 0; i < s->n; i++) {
-		mem_free(s->chunk[i].data);
+	while (s->blocks != NULL) {
+		struct snapshot_block *next = s->blocks->next;
+
+		mem_free(s->blocks);
+		s->blocks = next;
 	}
-	mem_free(s->chunk);
+	mem_free(s->piece);
+	mem_free(s->header);
 	*s = (struct snapshot){0};
+}
+
+int snapshot_write(const struct snapshot *s, int fd, struct err *err)
+{
+	size_t i = 0, skip = 0; /* of piece i */
+
+	while (i < s->n) {
+		struct iovec iov[WRITE_PIECES];
+		size_t n = MIN(s->n - i, (size_t)WRITE_PIECES);
+		ssize_t w;
+
+		for (size_t j = 0; j < n; j++) {
+			const struct snapshot_piece *p = &s->piece[i + j];
+
+			iov[j].iov_base = (uint8_t *)(uintptr_t)p->data + (j == 0 ? skip : 0);
+			iov[j].iov_len = p->len - (j == 0 ? skip : 0);
+		}
+		do {
+			w = writev(fd, iov, (int)n);
+		} while (w < 0 && errno == EINTR);
+		if (w < 0) {
+			return err_errno(err, "writing the snapshot");
+		}
+		for (size_t j = 0; j < n && (size_t)w >= iov[j].iov_len; j++) {
+			w -= (ssize_t)iov[j].iov_len;
+			i++;
+			skip = 0;
+		}
+		skip += (size_t)w;
+	}
+	return 0;
+}
+
+uint8_t *snapshot_join(const struct snapshot *s, size_t *ret_len)
+{
+	uint8_t *d = mem_alloc(s->bytes);
+	size_t at = 0;
+
+	for (size_t i = 0; i < s->n; i++) {
+		memcpy(d + at, s->piece[i].data, s->piece[i].len);
+		at += s->piece[i].len;
+	}
+	*ret_len = at;
+	return d;
 }
 
 int snapshot_peek(const void *data, size_t len, struct snapshot_header *ret, struct err *err)
@@ -228,4 +318,42 @@ int snapshot_load(const void *data, size_t len, const struct kv *kv, struct err 
 		}
 	}
 	return 0;
+}
+
+int snapshot_fill(const void *data, size_t len, struct store *store, struct err *err)
+{
+	const uint8_t *pos = (const uint8_t *)data + SNAPSHOT_HEADER;
+	const uint8_t *end = (const uint8_t *)data + len, *portion = pos;
+	struct slice key = {"", 0}, value;
+	struct store_read *read;
+	struct snapshot_header h;
+	int r = snapshot_peek(data, len, &h, err);
+
+	while (r == 0 && pos < end) {
+		if (!record(&pos, end, &key, &value)) {
+			r = err_set(err, ERR_CORRUPT, "snapshot is malformed");
+		} else {
+			r = store_append(store, key, value, err);
+		}
+		if (r == 0 && pos - portion >= FILL_PORTION) {
+			portion = pos;
+			r = store_commit(store, err);
+		}
+	}
+	if (r == 0) {
+		r = store_set_applied(store, h.applied_index, err);
+	}
+	if (r == 0) {
+		r = store_commit(store, err);
+	}
+	if (r != 0) {
+		store_abort(store);
+		return r;
+	}
+	r = store_read_begin(store, "fill", &read, err);
+	if (r == 0) {
+		r = h.epoch != 0 ? tailnet_check(store_read_kv(read), err) : 0;
+		store_read_end(read);
+	}
+	return r;
 }

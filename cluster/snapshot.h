@@ -1,12 +1,15 @@
 /* The one record format of whole states: raft's snapshots, backups, the rebuild. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
 #include "base/macros.h"
 #include "tailnet/kv.h"
+
+struct store;
 
 /*
  * All integers big-endian; docs/formats.md has the table.
@@ -24,21 +27,34 @@ struct snapshot_header {
 	uint64_t count, body;
 };
 
-/* A snapshot in pieces; the first begins with the header. */
-struct snapshot_chunk {
-	uint8_t *data;
+/*
+ * A snapshot in pieces, which one after the other are its bytes. Pieces point into the memory of the store that it is made
+ * of, so that a state of any size costs little more than the list: it holds as long as the read transaction does, and
+ * for a store in memory as long as nothing is written.
+ */
+struct snapshot_piece {
+	const void *data;
 	size_t len;
 };
 struct snapshot {
-	struct snapshot_chunk *chunk;
+	struct snapshot_piece *piece;
 	size_t n;
 	uint64_t bytes, records;
+	uint8_t *header; /* the first SNAPSHOT_HEADER bytes */
+	struct snapshot_block *blocks;
 };
 
-/* Writes every record of kv; h->count and h->body are set here. The caller ends ret by snapshot_done. */
+/*
+ * Of every record of kv; h->count and h->body are set here. Reads all of it, for the hash: for a worker. The caller ends
+ * ret by snapshot_done. `cancel` (may be NULL) becomes true when it is not wanted any more: ERR_CANCELLED.
+ */
 MUST_CHECK int snapshot_make(const struct kv *kv, const struct snapshot_header *h,
-			     struct snapshot *ret, struct err *err);
+			     const atomic_bool *cancel, struct snapshot *ret, struct err *err);
 void snapshot_done(struct snapshot *s);
+/* Writes it to a file, from its position on. */
+MUST_CHECK int snapshot_write(const struct snapshot *s, int fd, struct err *err);
+/* All in one piece, for tests; mem_free(). */
+uint8_t *snapshot_join(const struct snapshot *s, size_t *ret_len);
 
 /* Checks everything, contents included. ERR_CORRUPT; ERR_UNIMPLEMENTED: the format of a newer build. */
 MUST_CHECK int snapshot_open(const void *data, size_t len, struct snapshot_header *ret,
@@ -48,3 +64,8 @@ MUST_CHECK int snapshot_peek(const void *data, size_t len, struct snapshot_heade
 			     struct err *err);
 /* Puts every record of a snapshot that snapshot_open accepted into kv, which is empty. */
 MUST_CHECK int snapshot_load(const void *data, size_t len, const struct kv *kv, struct err *err);
+/*
+ * The same into a store of its own that nobody uses yet, with the index that it is of, in portions. Then the state is
+ * checked (tailnet_check). After an error the store is of no use. For a worker.
+ */
+MUST_CHECK int snapshot_fill(const void *data, size_t len, struct store *store, struct err *err);

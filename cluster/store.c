@@ -29,6 +29,7 @@ enum {
 /* One transaction with its cursor; `kv.impl` points here. */
 struct txn {
 	struct store *store;
+	struct env *env;
 	MDB_txn *txn;
 	MDB_cursor *cursor; /* NULL until the first seek */
 	MDB_dbi dbi;
@@ -39,25 +40,33 @@ struct txn {
 	bool read_only;
 };
 
-struct store {
-	MDB_env *env;
+/* An environment, held by the store that has it and by each read in it: the store may get another one meanwhile. */
+struct env {
+	MDB_env *mdb;
 	MDB_dbi state, local;
+	struct store_guard *guard;
+	unsigned refs; /* guarded by the store's lock */
+};
+
+struct store {
+	struct env *env; /* other threads look at it with the lock held */
 	char *dir;
+	uint64_t map_bytes;
 	bool read_only;
 	struct store_found found;
-	struct store_guard *guard;
 	atomic_bool damaged; /* LMDB said so */
 	char damage[DAMAGE_TEXT];
 	atomic_uint_fast64_t free_pages; /* as of the last look */
 	struct txn write;
 	uint64_t applied, committed; /* the latter without the open write */
-	pthread_mutex_t lock;        /* readers, damage */
+	pthread_mutex_t lock;        /* readers, damage, env */
 	struct list readers;
 };
 
 struct store_read {
 	struct txn t;
 	struct store *store;
+	struct env *env;
 	struct list node;
 	const char *name;
 	uint64_t begin_ms;
@@ -139,7 +148,7 @@ static int op_get(void *impl, struct slice key, struct slice *ret)
 {
 	struct txn *t = impl;
 	MDB_val k = val(key), v;
-	int rc = GUARDED(t->store, mdb_get(t->txn, t->dbi, &k, &v));
+	int rc = GUARDED(t->env, mdb_get(t->txn, t->dbi, &k, &v));
 
 	if (rc == MDB_SUCCESS) {
 		rc = sane(k.mv_size, &v);
@@ -157,7 +166,7 @@ static int op_put(void *impl, struct slice key, struct slice value)
 
 	PRE(!t->read_only && key.len >= 1 && key.len <= KEY_MAX);
 	t->at = NULL;
-	return code(t, GUARDED(t->store, mdb_put(t->txn, t->dbi, &k, &v, 0)));
+	return code(t, GUARDED(t->env, mdb_put(t->txn, t->dbi, &k, &v, 0)));
 }
 
 static int op_del(void *impl, struct slice key)
@@ -167,13 +176,13 @@ static int op_del(void *impl, struct slice key)
 
 	PRE(!t->read_only);
 	t->at = NULL;
-	return code(t, GUARDED(t->store, mdb_del(t->txn, t->dbi, &k, NULL)));
+	return code(t, GUARDED(t->env, mdb_del(t->txn, t->dbi, &k, NULL)));
 }
 
 static int cursor_open(struct txn *t)
 {
 	return t->cursor != NULL ? MDB_SUCCESS
-				 : GUARDED(t->store, mdb_cursor_open(t->txn, t->dbi, &t->cursor));
+				 : GUARDED(t->env, mdb_cursor_open(t->txn, t->dbi, &t->cursor));
 }
 
 static int found(struct txn *t, int rc, const MDB_val *k, const MDB_val *v, struct slice *ret_key,
@@ -200,8 +209,8 @@ static int op_seek(void *impl, struct slice key, struct slice *ret_key, struct s
 	int rc = cursor_open(t);
 
 	if (rc == MDB_SUCCESS) {
-		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v,
-						      key.len == 0 ? MDB_FIRST : MDB_SET_RANGE));
+		rc = GUARDED(t->env, mdb_cursor_get(t->cursor, &k, &v,
+						    key.len == 0 ? MDB_FIRST : MDB_SET_RANGE));
 	}
 	return found(t, rc, &k, &v, ret_key, ret_value);
 }
@@ -216,14 +225,14 @@ static int op_next(void *impl, struct slice key, struct slice *ret_key, struct s
 		return code(t, rc);
 	}
 	if (t->at != NULL && t->at == key.data && t->at_len == key.len) {
-		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT));
+		rc = GUARDED(t->env, mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT));
 		return found(t, rc, &k, &v, ret_key, ret_value);
 	}
-	rc = GUARDED(t->store,
+	rc = GUARDED(t->env,
 		     mdb_cursor_get(t->cursor, &k, &v, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE));
 	if (rc == MDB_SUCCESS && key.len > 0 && k.mv_size == key.len &&
 	    memcmp(k.mv_data, key.data, key.len) == 0) {
-		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT));
+		rc = GUARDED(t->env, mdb_cursor_get(t->cursor, &k, &v, MDB_NEXT));
 	}
 	return found(t, rc, &k, &v, ret_key, ret_value);
 }
@@ -240,11 +249,11 @@ static int op_prev(void *impl, struct slice key, struct slice *ret_key, struct s
 	if (key.len == 0) {
 		return ERR_NOT_FOUND;
 	}
-	rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_SET_RANGE));
+	rc = GUARDED(t->env, mdb_cursor_get(t->cursor, &k, &v, MDB_SET_RANGE));
 	if (rc == MDB_SUCCESS) {
-		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_PREV));
+		rc = GUARDED(t->env, mdb_cursor_get(t->cursor, &k, &v, MDB_PREV));
 	} else if (rc == MDB_NOTFOUND) {
-		rc = GUARDED(t->store, mdb_cursor_get(t->cursor, &k, &v, MDB_LAST));
+		rc = GUARDED(t->env, mdb_cursor_get(t->cursor, &k, &v, MDB_LAST));
 	}
 	return found(t, rc, &k, &v, ret_key, ret_value);
 }
@@ -258,9 +267,10 @@ static const struct kv_ops ops = {
 	.prev = op_prev,
 };
 
-static void txn_init(struct txn *t, struct store *s, MDB_txn *txn, bool read_only)
+static void txn_init(struct txn *t, struct store *s, struct env *e, MDB_txn *txn, bool read_only)
 {
-	*t = (struct txn){.store = s, .txn = txn, .dbi = s->state, .read_only = read_only};
+	*t = (struct txn){
+		.store = s, .env = e, .txn = txn, .dbi = e->state, .read_only = read_only};
 	t->kv = (struct kv){.ops = &ops, .impl = t};
 }
 
@@ -274,10 +284,39 @@ static void txn_forget(struct txn *t)
 
 /* ---- open and close ---- */
 
-static int applied_load(struct store *s, MDB_txn *txn, uint64_t *ret)
+static struct env *env_ref(struct store *s)
+{
+	struct env *e;
+
+	pthread_mutex_lock(&s->lock);
+	e = s->env;
+	e->refs++;
+	pthread_mutex_unlock(&s->lock);
+	return e;
+}
+
+/* `node` (may be NULL) leaves its list in the same step: after it the store may be closed. */
+static void env_unref(struct store *s, struct env *e, struct list *node)
+{
+	bool last;
+
+	pthread_mutex_lock(&s->lock);
+	if (node != NULL) {
+		list_remove(node);
+	}
+	last = --e->refs == 0;
+	pthread_mutex_unlock(&s->lock);
+	if (last) {
+		store_guard_free(e->guard);
+		mdb_env_close(e->mdb);
+		mem_free(e);
+	}
+}
+
+static int applied_load(struct env *e, MDB_txn *txn, uint64_t *ret)
 {
 	MDB_val k = {.mv_size = strlen(applied_key), .mv_data = (void *)applied_key}, v;
-	int rc = GUARDED(s, mdb_get(txn, s->local, &k, &v));
+	int rc = GUARDED(e, mdb_get(txn, e->local, &k, &v));
 
 	if (rc == MDB_NOTFOUND) {
 		*ret = 0;
@@ -292,71 +331,72 @@ static int applied_load(struct store *s, MDB_txn *txn, uint64_t *ret)
 	return rc;
 }
 
-static void on_assert(MDB_env *env, const char *msg)
+static void on_assert(MDB_env *mdb, const char *msg)
 {
-	struct store *s = mdb_env_get_userctx(env);
+	struct env *e = mdb_env_get_userctx(mdb);
 
 	(void)msg;
-	if (s != NULL && s->guard != NULL) {
-		store_guard_end(s->guard);
+	if (e != NULL && e->guard != NULL) {
+		store_guard_end(e->guard);
 	}
 }
 
-static int env_open(struct store *s, uint64_t map_bytes, struct err *err)
+static int env_open(struct store *s, struct err *err)
 {
 	unsigned flags = MDB_NOTLS | MDB_NOSYNC | (s->read_only ? MDB_RDONLY : 0);
 	unsigned create = s->read_only ? 0 : MDB_CREATE;
+	struct env *e = MEM_NEW(struct env);
 	MDB_txn *txn = NULL;
 	int rc, dead;
 
-	rc = mdb_env_create(&s->env);
+	e->refs = 1;
+	s->env = e; /* closed with the store, whatever comes */
+	rc = mdb_env_create(&e->mdb);
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_env_set_mapsize(s->env, map_bytes != 0 ? map_bytes : MAP_DEFAULT);
+		rc = mdb_env_set_mapsize(e->mdb, s->map_bytes);
 	}
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_env_set_maxreaders(s->env, READERS_MAX);
+		rc = mdb_env_set_maxreaders(e->mdb, READERS_MAX);
 	}
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_env_set_maxdbs(s->env, 4);
+		rc = mdb_env_set_maxdbs(e->mdb, 4);
 	}
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_env_open(s->env, s->dir, flags, 0600);
+		rc = mdb_env_open(e->mdb, s->dir, flags, 0600);
 	}
 	if (rc != MDB_SUCCESS) {
 		return fail(err, rc, s->dir);
 	}
 	if (!s->read_only) {
-		s->guard = store_guard_new(s->dir, s->found.why != NULL);
-		mdb_env_set_userctx(s->env, s);
-		mdb_env_set_assert(s->env, on_assert);
+		e->guard = store_guard_new(s->dir, s->found.why != NULL);
+		mdb_env_set_userctx(e->mdb, e);
+		mdb_env_set_assert(e->mdb, on_assert);
 	}
-	IGNORE(mdb_reader_check(s->env, &dead));
-	rc = GUARDED(s, mdb_txn_begin(s->env, NULL, s->read_only ? MDB_RDONLY : 0, &txn));
+	IGNORE(mdb_reader_check(e->mdb, &dead));
+	rc = GUARDED(e, mdb_txn_begin(e->mdb, NULL, s->read_only ? MDB_RDONLY : 0, &txn));
 	if (rc != MDB_SUCCESS) {
 		return fail(err, rc, "begin");
 	}
-	rc = GUARDED(s, mdb_dbi_open(txn, "state", create, &s->state));
+	rc = GUARDED(e, mdb_dbi_open(txn, "state", create, &e->state));
 	if (rc == MDB_SUCCESS) {
-		rc = GUARDED(s, mdb_dbi_open(txn, "local", create, &s->local));
+		rc = GUARDED(e, mdb_dbi_open(txn, "local", create, &e->local));
 	}
 	if (rc == MDB_SUCCESS) {
-		rc = applied_load(s, txn, &s->applied);
+		rc = applied_load(e, txn, &s->applied);
 		s->committed = s->applied;
 	}
 	if (rc != MDB_SUCCESS) {
 		mdb_txn_abort(txn);
 		return fail(err, rc, "open");
 	}
-	rc = GUARDED(s, mdb_txn_commit(txn));
+	rc = GUARDED(e, mdb_txn_commit(txn));
 	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "commit");
 }
 
 static void env_close(struct store *s)
 {
-	store_guard_free(s->guard);
-	s->guard = NULL;
 	if (s->env != NULL) {
-		mdb_env_close(s->env);
+		env_unref(s, s->env, NULL);
 		s->env = NULL;
 	}
 }
@@ -379,14 +419,14 @@ static int open_writable(struct store *s, const struct store_options *o, struct 
 	if (r != 0) {
 		return r;
 	}
-	r = env_open(s, o->map_bytes, &why);
+	r = env_open(s, &why);
 	if (r == ERR_CORRUPT) {
 		env_close(s);
 		r = store_marks_order(s->dir, why.msg, err);
 		if (r == 0) {
 			r = marks_open(s, o, err);
 		}
-		return r == 0 ? env_open(s, o->map_bytes, err) : r;
+		return r == 0 ? env_open(s, err) : r;
 	}
 	if (r != 0 && err != NULL) {
 		*err = why;
@@ -402,9 +442,10 @@ int store_open(struct store **ret, const struct store_options *o, bool *ret_drop
 
 	s->dir = mem_strdup(o->dir);
 	s->read_only = o->read_only;
+	s->map_bytes = o->map_bytes != 0 ? o->map_bytes : MAP_DEFAULT;
 	list_init(&s->readers);
 	pthread_mutex_init(&s->lock, NULL);
-	r = o->read_only ? env_open(s, o->map_bytes, err) : open_writable(s, o, err);
+	r = o->read_only ? env_open(s, err) : open_writable(s, o, err);
 	if (r != 0) {
 		store_abandon(s);
 		return r;
@@ -470,7 +511,7 @@ int store_settle(struct store *s, struct err *err)
 	int r = store_marks_settle(s->dir, err);
 
 	if (r == 0) {
-		store_guard_settled(s->guard);
+		store_guard_settled(s->env->guard);
 	}
 	return r;
 }
@@ -482,12 +523,12 @@ int store_write(struct store *s, const struct kv **ret, struct err *err)
 	PRE(!s->read_only);
 	if (s->write.txn == NULL) {
 		MDB_txn *txn;
-		int rc = GUARDED(s, mdb_txn_begin(s->env, NULL, 0, &txn));
+		int rc = GUARDED(s->env, mdb_txn_begin(s->env->mdb, NULL, 0, &txn));
 
 		if (rc != MDB_SUCCESS) {
 			return fail(err, rc, "begin");
 		}
-		txn_init(&s->write, s, txn, false);
+		txn_init(&s->write, s, s->env, txn, false);
 	}
 	*ret = &s->write.kv;
 	return 0;
@@ -510,7 +551,7 @@ int store_set_applied(struct store *s, uint64_t index, struct err *err)
 		return r;
 	}
 	be_put64(be, index);
-	r = GUARDED(s, mdb_put(s->write.txn, s->local, &k, &v, 0));
+	r = GUARDED(s->env, mdb_put(s->write.txn, s->env->local, &k, &v, 0));
 	if (r != MDB_SUCCESS) {
 		note_damage(s, r);
 		return fail(err, r, "applied index");
@@ -529,7 +570,7 @@ int store_clear(struct store *s, struct err *err)
 	}
 	txn_forget(&s->write);
 	s->write.at = NULL;
-	r = GUARDED(s, mdb_drop(s->write.txn, s->state, 0));
+	r = GUARDED(s->env, mdb_drop(s->write.txn, s->env->state, 0));
 	return r == MDB_SUCCESS ? 0 : fail(err, r, "drop");
 }
 
@@ -549,7 +590,7 @@ int store_commit(struct store *s, struct err *err)
 	txn_forget(&s->write);
 	s->write.txn = NULL;
 	s->write.at = NULL;
-	rc = GUARDED(s, mdb_txn_commit(txn));
+	rc = GUARDED(s->env, mdb_txn_commit(txn));
 	if (rc != MDB_SUCCESS) {
 		note_damage(s, rc);
 		return fail(err, rc, "commit");
@@ -569,26 +610,137 @@ void store_abort(struct store *s)
 	}
 }
 
+int store_append(struct store *s, struct slice key, struct slice value, struct err *err)
+{
+	MDB_val k = val(key), v = val(value);
+	const struct kv *kv;
+	int r = store_write(s, &kv, err);
+
+	if (r != 0) {
+		return r;
+	}
+	PRE(key.len >= 1 && key.len <= KEY_MAX);
+	s->write.at = NULL;
+	r = GUARDED(s->env, mdb_put(s->write.txn, s->env->state, &k, &v, MDB_APPEND));
+	return r == MDB_SUCCESS ? 0 : fail(err, r, "append");
+}
+
+/* ---- another state in its place ---- */
+
+static void fresh_remove(const char *dir)
+{
+	static const char *const names[] = {"data.mdb", "lock.mdb", "boot",   "clean",
+					    "rebuild",  "rebuilt",  "damaged"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		char *path = mem_printf("%s/%s", dir, names[i]);
+
+		IGNORE(file_remove(path, NULL));
+		mem_free(path);
+	}
+	IGNORE(rmdir(dir));
+}
+
+int store_fresh(struct store *s, struct store **ret, struct err *err)
+{
+	char *dir = mem_printf("%s/fresh", s->dir);
+	struct store_options o = {.dir = dir, .map_bytes = s->map_bytes};
+	int r;
+
+	fresh_remove(dir);
+	r = store_open(ret, &o, NULL, err);
+	mem_free(dir);
+	return r;
+}
+
+void store_discard(struct store *fresh)
+{
+	char *dir;
+
+	if (fresh == NULL) {
+		return;
+	}
+	dir = mem_strdup(fresh->dir);
+	store_abandon(fresh);
+	fresh_remove(dir);
+	mem_free(dir);
+}
+
+/*
+ * LMDB keeps its files open, so that they may get other names under it, and the former ones none. The lock file goes
+ * first: should the process die between the two, the next one finds a lock file that nobody holds, and makes it anew.
+ */
+static int fresh_move(const struct store *s, const struct store *fresh, struct err *err)
+{
+	static const char *const names[] = {"lock.mdb", "data.mdb"};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(names); i++) {
+		char *from = mem_printf("%s/%s", fresh->dir, names[i]);
+		char *to = mem_printf("%s/%s", s->dir, names[i]);
+
+		if (rename(from, to) != 0) {
+			r = err_errno(err, "renaming %s to %s", from, to);
+		}
+		mem_free(from);
+		mem_free(to);
+	}
+	return r;
+}
+
+int store_adopt(struct store *s, struct store *fresh, struct err *err)
+{
+	struct env *former;
+	int r;
+
+	PRE(s->write.txn == NULL && fresh->write.txn == NULL && list_empty(&fresh->readers));
+	r = fresh_move(s, fresh, err);
+	if (r != 0) {
+		return r;
+	}
+	/* The guard tells of damage beside the data, which has moved. */
+	store_guard_free(fresh->env->guard);
+	fresh->env->guard = store_guard_new(s->dir, s->found.why != NULL);
+	atomic_store(&s->free_pages, 0);
+	pthread_mutex_lock(&s->lock);
+	former = s->env;
+	s->env = fresh->env;
+	s->applied = s->committed = fresh->applied;
+	pthread_mutex_unlock(&s->lock);
+	env_unref(s, former, NULL);
+	fresh->env = NULL;
+	store_discard(fresh);
+	return 0;
+}
+
+/* ---- for the whole of it; any thread ---- */
+
 int store_sync(struct store *s, struct err *err)
 {
-	int rc = mdb_env_sync(s->env, 1);
+	struct env *e = env_ref(s);
+	int rc = mdb_env_sync(e->mdb, 1);
 
+	env_unref(s, e, NULL);
 	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "sync");
 }
 
-unsigned store_used_permille(const struct store *s)
+unsigned store_used_permille(struct store *s)
 {
-	uint64_t free_pages = atomic_load(&((struct store *)s)->free_pages);
+	uint64_t free_pages = atomic_load(&s->free_pages);
+	struct env *e = env_ref(s);
+	unsigned permille = 1000;
 	MDB_envinfo info;
 	MDB_stat st;
 
-	if (mdb_env_info(s->env, &info) != MDB_SUCCESS ||
-	    mdb_env_stat(s->env, &st) != MDB_SUCCESS || info.me_mapsize == 0) {
-		return 1000;
+	if (mdb_env_info(e->mdb, &info) == MDB_SUCCESS &&
+	    mdb_env_stat(e->mdb, &st) == MDB_SUCCESS && info.me_mapsize != 0) {
+		/* The file never shrinks: what was deleted is room again. */
+		permille = (unsigned)((info.me_last_pgno -
+				       MIN(free_pages, (uint64_t)info.me_last_pgno)) *
+				      st.ms_psize / (info.me_mapsize / 1000 + 1));
 	}
-	/* The file never shrinks: what was deleted is room again. */
-	return (unsigned)((info.me_last_pgno - MIN(free_pages, (uint64_t)info.me_last_pgno)) *
-			  st.ms_psize / (info.me_mapsize / 1000 + 1));
+	env_unref(s, e, NULL);
+	return permille;
 }
 
 int store_usage(struct store *s, struct store_usage *ret, struct err *err)
@@ -605,9 +757,10 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 	}
 	*ret = (struct store_usage){0};
 	/* Database 0 of LMDB: transaction -> count of pages, and the pages. */
-	rc = GUARDED(s, mdb_cursor_open(read->t.txn, 0, &cursor));
+	rc = GUARDED(read->env, mdb_cursor_open(read->t.txn, 0, &cursor));
 	if (rc == MDB_SUCCESS) {
-		while (GUARDED(s, mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == MDB_SUCCESS) {
+		while (GUARDED(read->env, mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) ==
+		       MDB_SUCCESS) {
 			size_t n;
 
 			if (value.mv_size >= sizeof(n)) {
@@ -616,10 +769,10 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 			}
 		}
 		mdb_cursor_close(cursor);
-		rc = mdb_env_info(s->env, &info);
+		rc = mdb_env_info(read->env->mdb, &info);
 	}
 	if (rc == MDB_SUCCESS) {
-		rc = mdb_env_stat(s->env, &st);
+		rc = mdb_env_stat(read->env->mdb, &st);
 	}
 	store_read_end(read);
 	if (rc != MDB_SUCCESS) {
@@ -636,24 +789,28 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 
 int store_read_begin(struct store *s, const char *name, struct store_read **ret, struct err *err)
 {
+	struct env *e = env_ref(s);
 	struct store_read *r;
 	MDB_txn *txn;
-	int rc = GUARDED(s, mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn));
+	int rc = GUARDED(e, mdb_txn_begin(e->mdb, NULL, MDB_RDONLY, &txn));
 
-	if (rc == MDB_READERS_FULL) {
-		return err_set(err, ERR_LIMIT, "store: %d read transactions are open", READERS_MAX);
-	}
 	if (rc != MDB_SUCCESS) {
-		return fail(err, rc, "read");
+		env_unref(s, e, NULL);
+		return rc == MDB_READERS_FULL
+			       ? err_set(err, ERR_LIMIT, "store: %d read transactions are open",
+					 READERS_MAX)
+			       : fail(err, rc, "read");
 	}
 	r = MEM_NEW(struct store_read);
-	txn_init(&r->t, s, txn, true);
+	txn_init(&r->t, s, e, txn, true);
 	r->store = s;
+	r->env = e;
 	r->name = name;
 	r->begin_ms = clock_mono_ms();
-	rc = applied_load(s, txn, &r->applied);
+	rc = applied_load(e, txn, &r->applied);
 	if (rc != MDB_SUCCESS) {
 		mdb_txn_abort(txn);
+		env_unref(s, e, NULL);
 		mem_free(r);
 		return fail(err, rc, "read");
 	}
@@ -679,11 +836,9 @@ void store_read_end(struct store_read *r)
 	if (r == NULL) {
 		return;
 	}
-	pthread_mutex_lock(&r->store->lock);
-	list_remove(&r->node);
-	pthread_mutex_unlock(&r->store->lock);
 	txn_forget(&r->t);
 	mdb_txn_abort(r->t.txn);
+	env_unref(r->store, r->env, &r->node);
 	mem_free(r);
 }
 

@@ -66,15 +66,30 @@ uint64_t store_applied(const struct store *s);
 MUST_CHECK int store_set_applied(struct store *s, uint64_t index, struct err *err);
 /* Removes every record, in the write transaction. */
 MUST_CHECK int store_clear(struct store *s, struct err *err);
+/* Puts a record whose key is above all others, without a search. For stores that are being filled. */
+MUST_CHECK int store_append(struct store *s, struct slice key, struct slice value, struct err *err);
 bool store_writing(const struct store *s);
 /* Commits the write; nothing to do without one. After an error the process may not go on. */
 MUST_CHECK int store_commit(struct store *s, struct err *err);
 void store_abort(struct store *s);
 
+/*
+ * A store in a directory below that of s, for a state that is to take its place; s may be in use meanwhile. What an
+ * earlier one left there is removed. Any thread, and another one may go on with it.
+ */
+MUST_CHECK int store_fresh(struct store *s, struct store **ret, struct err *err);
+/* Closes a fresh one and removes its files. NULL is fine. */
+void store_discard(struct store *fresh);
+/*
+ * s holds from now on what `fresh` (of store_fresh(s), taken) holds, without a record being copied. Reads that are open
+ * go on in the former state. No write is open in either. After an error the process may not go on.
+ */
+MUST_CHECK int store_adopt(struct store *s, struct store *fresh, struct err *err);
+
 /* Waits for the disk. Any thread; for a worker. */
 MUST_CHECK int store_sync(struct store *s, struct err *err);
 /* Parts of a thousand of the map that are in use, without the free pages of the last store_usage. Any thread. */
-unsigned store_used_permille(const struct store *s);
+unsigned store_used_permille(struct store *s);
 
 struct store_usage {
 	uint64_t map_bytes, used_bytes;  /* of the map; up to the last page that was ever used */

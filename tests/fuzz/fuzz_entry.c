@@ -63,13 +63,19 @@ static void snapshot(uint8_t *d, size_t size)
 		struct kv_mem *mem = kv_mem_new();
 		struct kv kv = kv_mem_kv(mem);
 		struct snapshot again;
+		uint8_t *bytes;
+		size_t len;
 
 		/* What is accepted is loaded, and written again byte for byte. */
 		if (snapshot_load(d, size, &kv, NULL) != 0 ||
-		    snapshot_make(&kv, &h, &again, NULL) != 0 || again.bytes != size ||
-		    memcmp(again.chunk[0].data, d, again.chunk[0].len) != 0) {
+		    snapshot_make(&kv, &h, NULL, &again, NULL) != 0 || again.bytes != size) {
 			abort();
 		}
+		bytes = snapshot_join(&again, &len);
+		if (len != size || memcmp(bytes, d, size) != 0) {
+			abort();
+		}
+		mem_free(bytes);
 		snapshot_done(&again);
 		kv_mem_free(mem);
 	}

@@ -157,16 +157,16 @@ static int fsm_op_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], uns
 {
 	struct server *v = fsm->data;
 	struct snapshot snap;
+	uint8_t *d;
 
-	assert_ok(fsm_snapshot(&v->kv, v->applied, 1, &snap, NULL));
-	*bufs = raft_calloc(snap.n, sizeof(**bufs));
-	for (size_t i = 0; i < snap.n; i++) {
-		/* Version 1 of the interface: libraft takes the buffers. */
-		(*bufs)[i].len = snap.chunk[i].len;
-		(*bufs)[i].base = raft_malloc(snap.chunk[i].len);
-		memcpy((*bufs)[i].base, snap.chunk[i].data, snap.chunk[i].len);
-	}
-	*n_bufs = (unsigned)snap.n;
+	assert_ok(fsm_snapshot(&v->kv, v->applied, 1, NULL, &snap, NULL));
+	/* Version 1 of the interface: libraft takes the buffers. */
+	*bufs = raft_calloc(1, sizeof(**bufs));
+	d = snapshot_join(&snap, &(*bufs)->len);
+	(*bufs)->base = raft_malloc((*bufs)->len);
+	memcpy((*bufs)->base, d, (*bufs)->len);
+	*n_bufs = 1;
+	mem_free(d);
 	snapshot_done(&snap);
 	v->sim->snapshots++;
 	return 0;

@@ -14,22 +14,22 @@ static int setup(void **state)
 	struct backup_header h = {.time_ms = 1700000000000, .lighthouse_id = 7};
 	struct snapshot s;
 	struct state_view v;
-	size_t at = BACKUP_HEADER;
+	uint8_t *d;
+	size_t len;
 
 	(void)state;
 	world_open_two(&w, 1);
 	world_add(&w, 1, 1, "a");
-	assert_ok(fsm_snapshot(&w.kv[0], 42, 3, &s, NULL));
+	assert_ok(fsm_snapshot(&w.kv[0], 42, 3, NULL, &s, NULL));
 	assert_ok(fsm_view(&w.kv[0], &v, NULL));
 	memcpy(h.digest, v.digest, 32);
 	h.length = s.bytes;
 	length = BACKUP_HEADER + s.bytes;
 	file = mem_alloc(length);
-	backup_header_put(&h, s.chunk[0].data, file);
-	for (size_t i = 0; i < s.n; i++) {
-		memcpy(file + at, s.chunk[i].data, s.chunk[i].len);
-		at += s.chunk[i].len;
-	}
+	backup_header_put(&h, s.header, file);
+	d = snapshot_join(&s, &len);
+	memcpy(file + BACKUP_HEADER, d, len);
+	mem_free(d);
 	snapshot_done(&s);
 	return 0;
 }
@@ -128,15 +128,17 @@ static void test_exchanged(void **state)
 {
 	struct snapshot s;
 	struct err err = {0};
-	uint8_t *other;
+	uint8_t *other, *d;
+	size_t len;
 
 	(void)state;
-	assert_ok(fsm_snapshot(&w.kv[0], 43, 3, &s, NULL));
-	assert_int_equal(s.n, 1);
+	assert_ok(fsm_snapshot(&w.kv[0], 43, 3, NULL, &s, NULL));
+	d = snapshot_join(&s, &len);
 	assert_int_equal(s.bytes, length - BACKUP_HEADER);
 	other = mem_alloc(length);
 	memcpy(other, file, BACKUP_HEADER);
-	memcpy(other + BACKUP_HEADER, s.chunk[0].data, s.bytes);
+	memcpy(other + BACKUP_HEADER, d, len);
+	mem_free(d);
 	assert_err(open_file(other, length, &err), ERR_CORRUPT);
 	assert_contains(err.msg, "header");
 	mem_free(other);

@@ -2,6 +2,9 @@
 /* LIBS: cluster */
 #include "tests/lib/test.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "base/crypto.h"
 #include "base/mem.h"
 #include "cluster/entry.h"
@@ -103,20 +106,6 @@ static void put(const struct kv *kv, const char *key, const void *value, size_t 
 	assert_ok(kv_put(kv, (struct slice){key, strlen(key)}, (struct slice){value, len}));
 }
 
-static uint8_t *join(const struct snapshot *s, size_t *ret_len)
-{
-	uint8_t *d = mem_alloc(s->bytes);
-	size_t at = 0;
-
-	for (size_t i = 0; i < s->n; i++) {
-		memcpy(d + at, s->chunk[i].data, s->chunk[i].len);
-		at += s->chunk[i].len;
-	}
-	assert_int_equal(at, s->bytes);
-	*ret_len = at;
-	return d;
-}
-
 static void same(const struct kv *a, const struct kv *b)
 {
 	struct slice ka = {"", 0}, kb = {"", 0}, va, vb;
@@ -151,7 +140,7 @@ static void snapshot_round_trip(void **state)
 	size_t len;
 
 	(void)state;
-	for (int i = 0; i < 20; i++) { /* more than one chunk */
+	for (int i = 0; i < 20; i++) { /* pieces that point into the store */
 		char key[16];
 
 		snprintf(key, sizeof(key), "key-%02d", i);
@@ -159,9 +148,9 @@ static void snapshot_round_trip(void **state)
 		put(&ka, key, big, 1 << 20);
 	}
 	put(&ka, "a", "", 0);
-	assert_ok(snapshot_make(&ka, &head, &s, NULL));
-	assert_true(s.n > 1);
-	d = join(&s, &len);
+	assert_ok(snapshot_make(&ka, &head, NULL, &s, NULL));
+	assert_true(s.n > 20);
+	d = snapshot_join(&s, &len);
 	assert_ok(snapshot_open(d, len, &h, NULL));
 	assert_int_equal(h.count, 21);
 	assert_int_equal(h.cluster_id, 5);
@@ -190,8 +179,8 @@ static void snapshot_damage(void **state)
 	(void)state;
 	put(&ka, "node/1", "value one", 9);
 	put(&ka, "node/2", "value two", 9);
-	assert_ok(snapshot_make(&ka, &head, &s, NULL));
-	d = join(&s, &len);
+	assert_ok(snapshot_make(&ka, &head, NULL, &s, NULL));
+	d = snapshot_join(&s, &len);
 	assert_ok(snapshot_open(d, len, &h, NULL));
 	for (size_t cut = 0; cut < len; cut++) {
 		uint8_t *copy = mem_memdup(d, cut);
@@ -209,6 +198,59 @@ static void snapshot_damage(void **state)
 	kv_mem_free(a);
 }
 
+/* Records of every length around the one up to which they are copied, over several blocks, to a file and back. */
+static void snapshot_pieces(void **state)
+{
+	struct kv_mem *a = kv_mem_new(), *b = kv_mem_new();
+	struct kv ka = kv_mem_kv(a), kb = kv_mem_kv(b);
+	uint8_t value[128] = {1, 2, 3}, *d, *file;
+	atomic_bool cancel = false;
+	struct snapshot_header h;
+	char dir[TEST_DIR], path[TEST_DIR + 16];
+	struct snapshot s;
+	struct err err = {0};
+	size_t len;
+	int fd;
+
+	(void)state;
+	for (int i = 0; i < 40000; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "key-%05d", i);
+		put(&ka, key, value, (size_t)i % sizeof(value));
+	}
+	assert_ok(snapshot_make(&ka, &head, &cancel, &s, NULL));
+	assert_int_equal(s.records, 40000);
+	d = snapshot_join(&s, &len);
+	assert_int_equal(len, s.bytes);
+	assert_ok(snapshot_open(d, len, &h, NULL));
+	assert_ok(snapshot_load(d, len, &kb, NULL));
+	same(&ka, &kb);
+
+	test_dir_make(dir);
+	snprintf(path, sizeof(path), "%s/snapshot", dir);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	assert_ok(snapshot_write(&s, fd, NULL));
+	file = mem_alloc(len + 1);
+	assert_int_equal(pread(fd, file, len + 1, 0), len);
+	assert_memory_equal(file, d, len);
+	close(fd);
+	/* A file that takes nothing. */
+	fd = open(path, O_RDONLY);
+	assert_true(snapshot_write(&s, fd, &err) < 0);
+	close(fd);
+	test_dir_remove(dir);
+	snapshot_done(&s);
+
+	atomic_store(&cancel, true);
+	assert_int_equal(snapshot_make(&ka, &head, &cancel, &s, NULL), ERR_CANCELLED);
+	mem_free(file);
+	mem_free(d);
+	kv_mem_free(a);
+	kv_mem_free(b);
+}
+
 static void snapshot_empty(void **state)
 {
 	struct kv_mem *a = kv_mem_new();
@@ -217,9 +259,9 @@ static void snapshot_empty(void **state)
 	struct snapshot s;
 
 	(void)state;
-	assert_ok(snapshot_make(&ka, &head, &s, NULL));
+	assert_ok(snapshot_make(&ka, &head, NULL, &s, NULL));
 	assert_int_equal(s.n, 1);
-	assert_ok(snapshot_open(s.chunk[0].data, s.chunk[0].len, &h, NULL));
+	assert_ok(snapshot_open(s.piece[0].data, s.piece[0].len, &h, NULL));
 	assert_int_equal(h.count, 0);
 	snapshot_done(&s);
 	kv_mem_free(a);
@@ -230,7 +272,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(entry_round_trip), cmocka_unit_test(entry_damage),
 		cmocka_unit_test(entry_newer),      cmocka_unit_test(snapshot_round_trip),
-		cmocka_unit_test(snapshot_damage),  cmocka_unit_test(snapshot_empty),
+		cmocka_unit_test(snapshot_damage),  cmocka_unit_test(snapshot_pieces),
+		cmocka_unit_test(snapshot_empty),
 	};
 
 	crypto_init();

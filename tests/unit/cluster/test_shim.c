@@ -19,6 +19,9 @@ static struct {
 	size_t n_sent;
 	raft_io_tick_cb tick;
 	raft_io_recv_cb recv;
+	struct raft_io_snapshot_get *get;
+	raft_io_snapshot_get_cb get_cb;
+	int closed;
 } be;
 
 static struct {
@@ -27,6 +30,10 @@ static struct {
 	int answered, status;
 	int ticks, received;
 	bool disrupt;
+	raft_index rejected;
+	int prepares, receives, prepare_rv;
+	bool receive;
+	struct raft_message taken;
 } seen;
 
 static int be_set_term(struct raft_io *io, raft_term term)
@@ -99,6 +106,20 @@ static int be_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, ra
 	return 0;
 }
 
+static int be_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+{
+	(void)io;
+	be.get = req;
+	be.get_cb = cb;
+	return be.rv;
+}
+
+static void be_close(struct raft_io *io, raft_io_close_cb cb)
+{
+	be.closed++;
+	cb(io);
+}
+
 static raft_time be_time(struct raft_io *io)
 {
 	(void)io;
@@ -124,6 +145,9 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 	seen.received++;
 	if (m->type == RAFT_REQUEST_VOTE) {
 		seen.disrupt = m->request_vote.disrupt_leader;
+	}
+	if (m->type == RAFT_APPEND_ENTRIES_RESULT) {
+		seen.rejected = m->append_entries_result.rejected;
 	}
 }
 
@@ -164,6 +188,8 @@ static int setup(void **state)
 	shim.io.truncate = be_truncate;
 	shim.io.append = be_append;
 	shim.io.snapshot_put = be_put;
+	shim.io.snapshot_get = be_get;
+	shim.io.close = be_close;
 	shim.io.send = be_send;
 	shim.io.start = be_start;
 	shim.io.time = be_time;
@@ -438,6 +464,159 @@ static void one_snapshot_per_peer(void **state)
 	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &m, on_sent), 0);
 	assert_int_equal(be.n_sent, 1);
 	fire_sent(0);
+	raft_shim_done(&shim);
+}
+
+static raft_index result_from(raft_id id, raft_term term, raft_index rejected, raft_index last)
+{
+	struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT, .server_id = id};
+
+	m.append_entries_result.term = term;
+	m.append_entries_result.rejected = rejected;
+	m.append_entries_result.last_log_index = last;
+	be.recv(&shim.io, &m);
+	return seen.rejected;
+}
+
+static void on_get(struct raft_io_snapshot_get *req, struct raft_snapshot *snapshot, int status)
+{
+	(void)req;
+	(void)snapshot;
+	(void)status;
+	seen.answered++;
+}
+
+/* What a peer rejects while a snapshot is on its way to it, and a while longer, does not reach libraft. */
+static void a_snapshot_takes_its_time(void **state)
+{
+	static struct raft_io_snapshot_get get;
+	struct raft_message m = {
+		.type = RAFT_INSTALL_SNAPSHOT, .server_id = 2, .server_address = "peer:1"};
+
+	(void)state;
+	raft.state = RAFT_LEADER;
+	raft.current_term = 5;
+	raft.trail.snapshot.index = 100;
+	m.install_snapshot.last_index = 100;
+	assert_int_equal(result_from(2, 5, 100, 3), 100);
+	/* While it is read it is not known for whom. */
+	assert_int_equal(shim.io.snapshot_get(&shim.io, &get, on_get), 0);
+	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
+	assert_int_equal(result_from(2, 5, 99, 3), 99);
+	be.get_cb(be.get, NULL, 0);
+	assert_int_equal(seen.answered, 1);
+	assert_int_equal(result_from(2, 5, 100, 3), 100);
+
+	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
+	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
+	assert_int_equal(result_from(3, 5, 100, 3), 100);
+	assert_int_equal(result_from(2, 6, 100, 3), 100); /* of a later term: it counts */
+	assert_int_equal(result_from(2, 5, 0, 100), 0);   /* of before: it is not sent yet */
+	fire_sent(0);
+	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
+	/* Not again before the peer has it, or the time is over. */
+	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
+	assert_int_equal(be.n_sent, 0);
+	test_clock_advance(&tc, SHIM_INSTALL_MS - 1);
+	be.tick(&shim.io);
+	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
+	test_clock_advance(&tc, 1);
+	be.tick(&shim.io);
+	assert_int_equal(result_from(2, 5, 100, 3), 100);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &m, on_sent), 0);
+	assert_int_equal(be.n_sent, 1);
+	fire_sent(0);
+	assert_int_equal(result_from(2, 5, 0, 100), 0);
+	assert_int_equal(result_from(2, 5, 100, 3), 100);
+	raft_shim_flush(&shim);
+}
+
+static int prepare(void *arg)
+{
+	(void)arg;
+	seen.prepares++;
+	return seen.prepare_rv;
+}
+
+static bool receive(void *arg, const struct raft_message *m)
+{
+	(void)arg;
+	seen.receives++;
+	seen.taken = *m;
+	return seen.receive;
+}
+
+static void on_closed(struct raft_io *io)
+{
+	(void)io;
+	seen.answered++;
+}
+
+/* An own snapshot is filled before the back end sees it. */
+static void prepared(void **state)
+{
+	struct raft_buffer buf = {0};
+	struct raft_snapshot s = {0};
+
+	(void)state;
+	shim.prepare = prepare;
+	seen.prepare_rv = RAFT_BUSY;
+	assert_int_equal(shim.io.snapshot_put(&shim.io, 64, &preq, &s, on_put), RAFT_BUSY);
+	assert_false(shim.putting);
+	assert_int_equal(seen.failed, 0);
+	seen.prepare_rv = 0;
+	assert_int_equal(shim.io.snapshot_put(&shim.io, 64, &preq, &s, on_put), 0);
+	assert_true(shim.putting);
+	assert_null(be.put);
+	raft_shim_prepared(&shim, 0, &buf, 1);
+	assert_non_null(be.put);
+	assert_ptr_equal(s.bufs, &buf);
+	assert_int_equal(s.n_bufs, 1);
+	be.put_cb(be.put, 0);
+	assert_false(shim.putting);
+	assert_int_equal(seen.answered, 1);
+
+	/* One that is installed is there already. */
+	be.put = NULL;
+	assert_int_equal(shim.io.snapshot_put(&shim.io, 0, &preq, &s, on_put), 0);
+	assert_non_null(be.put);
+	be.put_cb(be.put, 0);
+
+	/* The end waits for the one who fills it. */
+	assert_int_equal(shim.io.snapshot_put(&shim.io, 64, &preq, &s, on_put), 0);
+	seen.answered = 0;
+	shim.io.close(&shim.io, on_closed);
+	assert_int_equal(be.closed, 0);
+	raft_shim_prepared(&shim, RAFT_CANCELED, NULL, 0);
+	assert_int_equal(be.closed, 1);
+	assert_int_equal(seen.answered, 2);
+	assert_int_equal(seen.failed, 0);
+}
+
+/* One that comes in may be taken and handed over later; none beside it. */
+static void received_later(void **state)
+{
+	struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT};
+
+	(void)state;
+	shim.receive = receive;
+	raft_configuration_init(&m.install_snapshot.conf);
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.received, 1); /* it had no use for it */
+	seen.receive = true;
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.received, 1);
+	m.install_snapshot.data.base = raft_malloc(16);
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.receives, 2);
+	assert_int_equal(shim.installs_dropped, 1);
+	raft_shim_received(&shim, &seen.taken);
+	assert_int_equal(seen.received, 2);
+	m.install_snapshot.data.base = NULL;
+	be.recv(&shim.io, &m);
+	raft_shim_received(&shim, NULL);
+	assert_int_equal(seen.received, 2);
+	assert_int_equal(seen.receives, 3);
 }
 
 static void no_install_while_putting(void **state)
@@ -628,6 +807,9 @@ int main(void)
 		T(disrupting),
 		T(one_snapshot_per_peer),
 		T(no_install_while_putting),
+		T(a_snapshot_takes_its_time),
+		T(prepared),
+		T(received_later),
 		T(crooked_entries),
 		T(a_forced_election),
 		T(ranks),

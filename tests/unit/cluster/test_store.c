@@ -2,6 +2,8 @@
 /* LIBS: cluster */
 #include "tests/lib/test.h"
 
+#include <unistd.h>
+
 #include "base/crypto.h"
 #include "base/mem.h"
 #include "cluster/store.h"
@@ -270,6 +272,70 @@ static void marks(void **state)
 	}
 }
 
+/* ---- another state in its place ---- */
+
+static void adopt(void **state)
+{
+	struct store *s = open_store("boot", NULL), *fresh;
+	struct store_read *before, *after;
+	const struct kv *kv;
+	struct slice v;
+	char path[TEST_DIR + 16];
+
+	(void)state;
+	assert_ok(store_write(s, &kv, NULL));
+	assert_ok(kv_put(kv, text("key"), text("old")));
+	assert_ok(store_set_applied(s, 7, NULL));
+	assert_ok(store_commit(s, NULL));
+	assert_ok(store_read_begin(s, "before", &before, NULL));
+
+	/* One that is given up leaves nothing, and neither does one that a dead process left. */
+	assert_ok(store_fresh(s, &fresh, NULL));
+	store_discard(fresh);
+	store_discard(NULL);
+	assert_ok(store_fresh(s, &fresh, NULL));
+	assert_ok(store_append(fresh, text("a"), text("1"), NULL));
+	assert_ok(store_append(fresh, text("key"), text("new"), NULL));
+	assert_true(store_append(fresh, text("b"), text("not rising"), NULL) < 0);
+	store_abort(fresh);
+	store_abandon(fresh);
+	assert_ok(store_fresh(s, &fresh, NULL));
+	assert_ok(store_append(fresh, text("key"), text("new"), NULL));
+	assert_ok(store_set_applied(fresh, 9, NULL));
+	assert_ok(store_commit(fresh, NULL));
+	assert_int_equal(store_applied(s), 7);
+	assert_ok(store_adopt(s, fresh, NULL));
+	assert_int_equal(store_applied(s), 9);
+	snprintf(path, sizeof(path), "%s/s/fresh", dir);
+	assert_int_not_equal(access(path, F_OK), 0);
+
+	/* Who was reading goes on in the former state. */
+	assert_ok(store_read_begin(s, "after", &after, NULL));
+	assert_ok(kv_get(store_read_kv(before), text("key"), &v));
+	assert_slice(v, text("old"));
+	assert_int_equal(store_read_applied(before), 7);
+	assert_ok(kv_get(store_read_kv(after), text("key"), &v));
+	assert_slice(v, text("new"));
+	store_read_end(before);
+	store_read_end(after);
+	assert_ok(store_sync(s, NULL));
+	assert_true(store_used_permille(s) < 1000);
+
+	/* It is written as the former one was, and opens again under the same name. */
+	assert_ok(store_write(s, &kv, NULL));
+	assert_ok(kv_put(kv, text("more"), text("x")));
+	assert_ok(store_set_applied(s, 10, NULL));
+	assert_ok(store_commit(s, NULL));
+	store_abandon(s);
+	s = open_store("boot", NULL);
+	assert_int_equal(store_applied(s), 10);
+	assert_ok(store_read_begin(s, "again", &after, NULL));
+	assert_ok(kv_get(store_read_kv(after), text("key"), &v));
+	assert_slice(v, text("new"));
+	store_read_end(after);
+	store_close(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +343,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(readers_see_commits, setup, teardown),
 		cmocka_unit_test_setup_teardown(map_full_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(marks, setup, teardown),
+		cmocka_unit_test_setup_teardown(adopt, setup, teardown),
 	};
 
 	crypto_init();
