@@ -57,12 +57,16 @@ other=lh1
 within 10 "there is a new leader" leader_other_than "$other" "$leader"
 within 10 "d3 waits at another" waiting3
 check "under the same code" test "$(waiting3)" = "$code"
-# A new agent asks again when it is told to, and is the same request.
+# A new agent waits on by itself, and to be told so again is the same request.
 daemon_stop d3 agent || die "the agent does not end"
 agent_run d3
-in_host d3 timeout -s INT 2 skerry up --hostname d3 >"$lab/d3/log/up.log" 2>&1
-within 10 "d3 waits again" waiting3
+within 10 "d3 waits on" waiting3
 check "under the same code still" test "$(waiting3)" = "$code"
+in_host d3 timeout -s INT 2 skerry up --hostname d3 >"$lab/d3/log/up.log" 2>&1
+check "and when it is told to" test "$(waiting3)" = "$code"
+# It is approved while the agent is away.
+daemon_stop d3 agent || die "the agent does not end"
 check "approved for the other user" in_host "$other" skerry node approve "$code" --user other
+agent_run d3
 within 10 "d3 is in, of itself" sees_peers d3 2
 check "and reaches d1" on_tailnet d3 d1
