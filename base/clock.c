@@ -42,6 +42,11 @@ int64_t clock_wall_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+int64_t clock_skew_ms(void)
+{
+	return clock_wall_ms() - (int64_t)clock_mono_ms();
+}
+
 /* Proleptic Gregorian calendar by eras of 400 years that begin in March, so that the leap day is
  * the last of its year. */
 static int64_t days_from_civil(int64_t y, unsigned m, unsigned d)

@@ -14,6 +14,8 @@ uint64_t clock_mono_ns(void);
 uint64_t clock_mono_ms(void);
 /* Milliseconds since 1970 UTC. May jump. Any thread. */
 int64_t clock_wall_ms(void);
+/* The wall clock less the monotonic one: stands still until the wall clock is set. Any thread. */
+int64_t clock_skew_ms(void);
 
 /* For tests: replaces the sources until called with NULL. The struct is borrowed. */
 struct clock_source {

@@ -575,9 +575,10 @@ void consensus_state(const struct consensus *cs, struct link_state *ret)
 	}
 }
 
-void consensus_clocks_agree(struct consensus *cs, bool agree)
+void consensus_clocks_agree(struct consensus *cs, bool agree, int64_t skew_ms)
 {
 	cs->clocks_agree = agree;
+	cs->agreed_skew_ms = skew_ms;
 }
 
 void consensus_connected(struct consensus *cs, uint64_t request, int fd)

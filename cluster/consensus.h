@@ -106,7 +106,7 @@ uint64_t consensus_append_p99_us(const struct consensus *cs, size_t *ret_n);
 
 /* The events of link_int.h, on the raft thread. */
 void consensus_leader_lost(struct consensus *cs, uint64_t id);
-void consensus_clocks_agree(struct consensus *cs, bool agree);
+void consensus_clocks_agree(struct consensus *cs, bool agree, int64_t skew_ms);
 void consensus_connected(struct consensus *cs, uint64_t request, int fd);
 void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd);
 

@@ -46,8 +46,9 @@ static void done_error(struct list *l, int code, const char *reason, const char 
 /* ---- proposing ---- */
 
 /*
- * The leader's stamp. State time never falls, and moves on by no more than the monotonic time since the last
- * entry plus 10 s, unless a majority's clocks agree with ours.
+ * The leader's stamp. State time never falls. While a majority's clocks do not agree with ours, it runs on at the pace of the
+ * monotonic clock from where it stood when they last did (or when we took the lead), and is at most 10 s ahead of that
+ * however many entries there are.
  */
 static uint64_t stamp(struct consensus *cs)
 {
@@ -55,15 +56,23 @@ static uint64_t stamp(struct consensus *cs)
 	uint64_t before = cs->view.time_ms;
 	uint64_t now = clock_mono_ms();
 	unsigned voters = 0;
+	int64_t moved = clock_skew_ms() - cs->agreed_skew_ms;
+	/* The others are compared with once a second; a clock that was set since then was not. */
+	bool agreed = cs->clocks_agree && moved <= STAMP_STEP_MS && moved >= -STAMP_STEP_MS;
 
 	for (unsigned i = 0; i < cs->raft.configuration.n; i++) {
 		voters += cs->raft.configuration.servers[i].role == RAFT_VOTER;
 	}
-	if (before != 0 && voters > 1 && !cs->clocks_agree) {
-		uint64_t limit = before + (now - cs->stamp_mono_ms) + STAMP_STEP_MS;
-
-		wall = MIN(wall, limit);
+	if (before == 0 || voters < 2 || agreed) {
+		cs->pace_time_ms = MAX(wall, before);
+		cs->pace_mono_ms = now;
+		return cs->pace_time_ms;
 	}
+	if (cs->pace_mono_ms == 0) {
+		cs->pace_time_ms = before;
+		cs->pace_mono_ms = cs->stamp_mono_ms;
+	}
+	wall = MIN(wall, cs->pace_time_ms + (now - cs->pace_mono_ms) + STAMP_STEP_MS);
 	return MAX(wall, before);
 }
 
@@ -422,6 +431,7 @@ void group_leadership(struct consensus *cs, bool leads)
 	if (leads) {
 		cs->ready_index = raft_last_index(&cs->raft);
 		cs->first_group = true;
+		cs->pace_mono_ms = 0;
 		cs->leader_since_ms = clock_mono_ms();
 		return;
 	}

@@ -84,7 +84,9 @@ struct consensus {
 	uint64_t ready_index;      /* leader: proposes nothing before this is applied */
 	uint64_t pushed_commit, pushed_index; /* what followers were told of, see group_push() */
 	bool first_group;                     /* leader: the next group carries the gap flag */
+	uint64_t pace_time_ms, pace_mono_ms; /* leader: where state time runs on from; 0: not yet */
 	bool clocks_agree;
+	int64_t agreed_skew_ms; /* clock_skew_ms() that was judged so */
 	bool restored;
 
 	/* snapshots */

@@ -10,6 +10,7 @@ struct link_event {
 	uint64_t request, id;
 	int fd;
 	bool agree;
+	int64_t skew_ms;
 	char *address;
 	enum consensus_change change;
 	struct loop *loop;
@@ -67,7 +68,7 @@ static void on_event(void *arg)
 	case CONNECTED: consensus_connected(c->cs, e->request, e->fd); break;
 	case ACCEPTED: consensus_accepted(c->cs, e->id, e->address, e->fd); break;
 	case LOST: consensus_leader_lost(c->cs, e->id); break;
-	case CLOCKS: consensus_clocks_agree(c->cs, e->agree); break;
+	case CLOCKS: consensus_clocks_agree(c->cs, e->agree, e->skew_ms); break;
 	case CHANGE: consensus_change(c->cs, e->change, e->id, e->address, on_changed, e); return;
 	}
 	event_free(e);
@@ -98,9 +99,9 @@ void link_leader_lost(struct cluster *c, uint64_t id)
 	event_post(c, (struct link_event){.kind = LOST, .id = id});
 }
 
-void link_clocks_agree(struct cluster *c, bool agree)
+void link_clocks_agree(struct cluster *c, bool agree, int64_t skew_ms)
 {
-	event_post(c, (struct link_event){.kind = CLOCKS, .agree = agree});
+	event_post(c, (struct link_event){.kind = CLOCKS, .agree = agree, .skew_ms = skew_ms});
 }
 
 static void change_post(struct cluster *c, enum consensus_change change, struct loop *loop,

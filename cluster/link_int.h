@@ -66,8 +66,11 @@ void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
  */
 void link_leader_lost(struct cluster *c, uint64_t id);
 
-/* Do the clocks of a majority of voters agree with ours (10 s)? A cluster of one voter agrees with itself. */
-void link_clocks_agree(struct cluster *c, bool agree);
+/*
+ * Do the clocks of a majority of voters agree with ours (10 s)? A cluster of one voter agrees with itself. skew_ms is the
+ * clock_skew_ms() that was judged: when ours is set later, the word does not hold for it.
+ */
+void link_clocks_agree(struct cluster *c, bool agree, int64_t skew_ms);
 
 /* ---- what the peer side serves for other lighthouses; any thread, the callback fires once on `loop` ---- */
 

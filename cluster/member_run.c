@@ -182,6 +182,7 @@ static void on_transfer(void *arg, const struct err *err)
 static void judge_clocks(struct peer *p, const struct link_state *s, uint64_t now)
 {
 	struct member_clock c[LIM_MEMBERS];
+	int64_t skew = clock_skew_ms();
 	size_t n = 0;
 
 	for (size_t i = 0; i < s->n; i++) {
@@ -194,11 +195,11 @@ static void judge_clocks(struct peer *p, const struct link_state *s, uint64_t no
 		c[n] = (struct member_clock){0};
 		if (l != NULL && peer_link_connected(l)) {
 			c[n].known = true;
-			c[n].offset_ms = l->offset_ms;
+			c[n].offset_ms = l->skew_ms - skew;
 		}
 		n++;
 	}
-	link_clocks_agree(p->cluster, member_clocks_agree(c, n));
+	link_clocks_agree(p->cluster, member_clocks_agree(c, n), skew);
 	if (s->self_leads && member_clock_is_off(c, n) && now >= p->transfer_ms) {
 		p->transfer_ms = now + TRANSFER_MS;
 		LOG_WARN("the clock of this lighthouse is more than 10 s off the others': it hands "

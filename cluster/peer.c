@@ -370,7 +370,7 @@ void peer_rows_update(struct peer *p)
 		row->applied_index = l->applied_index;
 		row->revision = l->revision;
 		row->devices = l->devices;
-		row->clock_offset_ms = l->offset_ms;
+		row->clock_offset_ms = l->skew_ms - clock_skew_ms();
 		row->rtt_us = l->rtt_us;
 	}
 	gauge_set(p->metric_links, (double)connected);

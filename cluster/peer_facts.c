@@ -174,7 +174,7 @@ static void row_init(struct row *row, struct round *c, const struct member *m,
 	row->f.leader = m->id == s->leader;
 	if (l != NULL && peer_link_connected(l)) {
 		row->f.connected = true;
-		row->f.clock_offset_ms = l->offset_ms;
+		row->f.clock_offset_ms = l->skew_ms - clock_skew_ms();
 		row->f.rtt_us = l->rtt_us;
 	}
 }

@@ -69,7 +69,6 @@ struct peer_link {
 	uint64_t ask_seq, answer_seq; /* questions asked; the last one answered */
 	bool ask_again;               /* another one as soon as this is answered */
 	uint64_t asked_ns;
-	int64_t asked_wall_ms;
 
 	/* what it said; valid while heard_ms != 0 */
 	bool vetted; /* a member in its running incarnation whose log holds what it had acknowledged */
@@ -77,7 +76,7 @@ struct peer_link {
 	bool leads;
 	uint64_t vetted_incarnation;
 	uint64_t incarnation, term, last_index, applied_index, revision, devices;
-	int64_t offset_ms;
+	int64_t skew_ms; /* its wall clock less our monotonic one, which nobody sets */
 	uint64_t rtt_us;
 	uint64_t heard_ms;
 	uint64_t down_ms; /* clock_mono_ms() since when there is no vetted link; 0: there is */

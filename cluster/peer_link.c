@@ -112,7 +112,6 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 	struct peer *p = l->peer;
 	const who_response *a = (const who_response *)reply;
 	uint64_t now_ns = clock_mono_ns();
-	int64_t wall = clock_wall_ms();
 
 	l->ask = NULL;
 	if (l->channel == NULL) {
@@ -159,8 +158,8 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 	l->revision = a->revision;
 	l->devices = a->devices;
 	l->rtt_us = (now_ns - l->asked_ns) / 1000;
-	/* Its clock against the middle of ours: off by half of the round trip at most. */
-	l->offset_ms = (int64_t)a->wall_ms - (l->asked_wall_ms + (wall - l->asked_wall_ms) / 2);
+	/* Its clock against the middle of the question: off by half of the round trip at most. */
+	l->skew_ms = (int64_t)a->wall_ms - (int64_t)((l->asked_ns + now_ns) / 2 / 1000000);
 	l->heard_ms = clock_mono_ms();
 	if (l->ask_again) {
 		l->ask_again = false;
@@ -188,7 +187,6 @@ bool peer_link_ask(struct peer_link *l)
 	peer_link_fill_request(l, &q);
 	l->ask_seq++;
 	l->asked_ns = clock_mono_ns();
-	l->asked_wall_ms = clock_wall_ms();
 	l->ask = rpc_unary(l->channel, PATH_WHO, &q.base,
 			   &skerry__internal__v1__who_are_you_response__descriptor, &o, on_answer,
 			   l);

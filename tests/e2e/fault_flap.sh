@@ -10,9 +10,15 @@ mapfile -t rest < <(others "$leader")
 term=$(cluster_json "$leader" | jq -r .term)
 before=$(elections)
 began=$(boot_time)
-# 100 ms up, 100 ms down, three hundred times: the port of the bridge loses its carrier.
-in_host router bash -c "for ((i = 0; i < \${1:-300}; i++)); do
-	ip link set v-$leader down; sleep 0.1; ip link set v-$leader up; sleep 0.1; done" flap "${FLAPS:-300}"
+# 100 ms without, 100 ms with the other lighthouses.
+net_cut "$leader" both "${rest[@]}"
+in_host router bash -c 'for ((i = 0; i < $1; i++)); do
+	sleep 0.1
+	nft delete table bridge fault
+	sleep 0.1
+	nft -f "$2"
+done' flap "${FLAPS:-300}" "$lab/router/tmp/rules"
+net_heal
 figure "while it flapped: $(acked_since "$began") writes, $(($(elections) - before)) elections"
 check "no election" test "$(elections)" -eq "$before"
 check "the same leader in the same term" test "$(leader_of "${rest[0]}") $(cluster_json "${rest[0]}" | jq -r .term)" = "$leader $term"

@@ -14,7 +14,7 @@ for way in out in; do
 	figure "longest time without an acknowledged write, way $way: $(faults_gap "$cut") ms"
 	within 5 "${rest[0]} knows the new leader" leader_other_than "${rest[0]}" "$leader"
 	within 5 "$leader says that it has no quorum" says_no_quorum "$leader"
-	net_heal "$leader"
+	net_heal
 	within 10 "the old leader follows" leader_other_than "$leader" "$leader"
 	within 10 "three voters" voters lh1 3
 done

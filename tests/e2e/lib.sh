@@ -360,10 +360,12 @@ join_token()
 	in_host "$1" skerry cluster token 2>/dev/null | grep -oE 'sk-join-[A-Za-z0-9_-]+' | head -1
 }
 
+declare -a lh_with=() # what every lighthouse is started with: env NAME=VALUE ...
+
 # lh_run HOST: starts the daemon and waits until it answers on its socket.
 lh_run()
 {
-	daemon_start "$1" skerryd skerryd run
+	daemon_start "$1" skerryd "${lh_with[@]}" skerryd run
 	wait_until $((10 * SKERRY_SLOW)) cluster_json "$1" || {
 		tail -30 "$lab/$1/log/skerryd.log"
 		die "skerryd on $1 does not answer"

@@ -10,7 +10,6 @@ faults_n=3
 faults_urls=''
 declare -a faults_writers=()    # "PID PREFIX" of each that runs
 declare -a faults_prefixes=()   # of all that were started
-declare -a faults_extra=()      # what every lighthouse is started with: env NAME=VALUE ...
 
 # faults_begin [N]: a cluster of N (3) lighthouses, an API key in $lab/api-key, one recorded writer.
 faults_begin()
@@ -162,7 +161,7 @@ lh_kill()
 lh_start()
 {
 	local host
-	for host in "$@"; do daemon_start "$host" skerryd "${faults_extra[@]}" skerryd run; done
+	for host in "$@"; do daemon_start "$host" skerryd "${lh_with[@]}" skerryd run; done
 }
 
 # lh_log HOST PATTERN: its log has such a line.
@@ -173,41 +172,37 @@ lh_log()
 
 # --- the network --------------------------------------------------------------------------------
 
-# net_rules HOST RULE...: nft rules of the chains `input` and `output` of the host, as "input RULE"; they replace earlier ones.
+# The lighthouses hang on one bridge of the router; what passes between two of them is dropped there, as by a switch. A
+# client on the router still reaches each.
+
+# net_rules RULE...: these rules of nft for what passes between lighthouses, in the place of earlier ones.
 net_rules()
 {
-	local host=$1 rule
-	shift
+	local rule
 	{
-		echo "table inet fault"
-		echo "delete table inet fault"
-		echo "table inet fault {"
-		echo "	chain input { type filter hook input priority 0; }"
-		echo "	chain output { type filter hook output priority 0; }"
-		echo "}"
-		for rule in "$@"; do echo "add rule inet fault $rule"; done
-	} | sed 's/{ type/{\n\t\ttype/; s/; }/;\n\t}/' >"$lab/$host/tmp/rules"
-	in_host "$host" nft -f "$lab/$host/tmp/rules" || die "nft on $host failed"
+		printf 'table bridge fault\ndelete table bridge fault\n'
+		printf 'table bridge fault {\n\tchain between {\n\t\ttype filter hook forward priority 0;\n'
+		for rule in "$@"; do printf '\t\t%s\n' "$rule"; done
+		printf '\t}\n}\n'
+	} >"$lab/router/tmp/rules"
+	in_host router nft -f "$lab/router/tmp/rules" || die "nft on the router failed"
 }
 
-# net_cut HOST in|out|both OTHER...: drops what comes from, goes to, or both, these other hosts.
+# net_cut HOST in|out|both OTHER...: drops what comes from, goes to, or both, these other hosts; heals what was cut before.
 net_cut()
 {
 	local host=$1 way=$2 other rules=()
 	shift 2
 	for other in "$@"; do
-		[ "$way" = out ] || rules+=("input ip saddr ${host_ip[$other]} drop")
-		[ "$way" = in ] || rules+=("output ip daddr ${host_ip[$other]} drop")
+		[ "$way" = out ] || rules+=("iifname v-$other oifname v-$host drop")
+		[ "$way" = in ] || rules+=("iifname v-$host oifname v-$other drop")
 	done
-	net_rules "$host" "${rules[@]}"
+	net_rules "${rules[@]}"
 }
 
-# net_heal HOST...
 net_heal()
 {
-	local host
-	for host in "$@"; do in_host "$host" nft delete table inet fault 2>/dev/null; done
-	return 0
+	in_host router nft delete table bridge fault
 }
 
 # --- what must hold -----------------------------------------------------------------------------
