@@ -2,6 +2,7 @@
 #include "cluster/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -23,6 +24,11 @@ enum {
 	VALUE_MAX = 4 << 20, /* above any record */
 	READERS_MAX = 254,
 	DAMAGE_TEXT = 256,
+	/* Space of the file ahead of a write, so much more at a time, and how often it is looked at. */
+	ROOM_LOW = 4 << 20,
+	ROOM_STEP = 8 << 20,
+	ROOM_PUTS = 512,
+	PUT_PAGES = 2, /* that a put may take, or more with a long value */
 };
 #define MAP_DEFAULT (16ull << 30)
 
@@ -38,6 +44,7 @@ struct txn {
 	const void *at;
 	size_t at_len;
 	bool read_only;
+	size_t puts, pages; /* put so far; taken by them at most */
 };
 
 /* An environment, held by the store that has it and by each read in it: the store may get another one meanwhile. */
@@ -45,6 +52,8 @@ struct env {
 	MDB_env *mdb;
 	MDB_dbi state, local;
 	struct store_guard *guard;
+	uint64_t
+		room; /* the file has its blocks up to here; UINT64_MAX: not to be had. Of the writer */
 	unsigned refs; /* guarded by the store's lock */
 };
 
@@ -159,6 +168,53 @@ static int op_get(void *impl, struct slice key, struct slice *ret)
 	return code(t, rc);
 }
 
+/*
+ * LMDB writes into its map: a page without a block on a full disk would be a SIGBUS. The file gets its blocks first, for
+ * what the open transaction takes at most: no page is taken twice, so never more than the tree has.
+ */
+static int room_make(struct txn *t)
+{
+	struct env *e = t->env;
+	MDB_envinfo info;
+	uint64_t from, to, most, page;
+	MDB_stat st;
+	int rc, fd;
+
+	if (e->room == UINT64_MAX) {
+		return MDB_SUCCESS;
+	}
+	rc = mdb_env_info(e->mdb, &info);
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_stat(t->txn, t->dbi, &st);
+	}
+	if (rc == MDB_SUCCESS) {
+		rc = mdb_env_get_fd(e->mdb, &fd);
+	}
+	if (rc != MDB_SUCCESS) {
+		return rc;
+	}
+	page = st.ms_psize;
+	from = (info.me_last_pgno + 1) * page;
+	to = from + ROOM_LOW +
+	     MIN(t->pages, st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) * page;
+	to = MIN(to, info.me_mapsize);
+	if (to <= e->room) {
+		return MDB_SUCCESS;
+	}
+	from = MAX(from, e->room);
+	most = MIN(to + ROOM_STEP, info.me_mapsize);
+	if (fallocate(fd, 0, (off_t)from, (off_t)(most - from)) == 0) {
+		e->room = most;
+	} else if (errno == EOPNOTSUPP) {
+		e->room = UINT64_MAX;
+	} else if (fallocate(fd, 0, (off_t)from, (off_t)(to - from)) == 0) {
+		e->room = to;
+	} else {
+		return errno;
+	}
+	return MDB_SUCCESS;
+}
+
 static int op_put(void *impl, struct slice key, struct slice value)
 {
 	struct txn *t = impl;
@@ -166,6 +222,14 @@ static int op_put(void *impl, struct slice key, struct slice value)
 
 	PRE(!t->read_only && key.len >= 1 && key.len <= KEY_MAX);
 	t->at = NULL;
+	t->pages += PUT_PAGES + value.len / 1024;
+	if (++t->puts % ROOM_PUTS == 0 || value.len > ROOM_LOW / 16) {
+		int rc = room_make(t);
+
+		if (rc != MDB_SUCCESS) {
+			return ERR_STORE;
+		}
+	}
 	return code(t, GUARDED(t->env, mdb_put(t->txn, t->dbi, &k, &v, 0)));
 }
 
@@ -343,7 +407,7 @@ static void on_assert(MDB_env *mdb, const char *msg)
 
 static int env_open(struct store *s, struct err *err)
 {
-	unsigned flags = MDB_NOTLS | MDB_NOSYNC | (s->read_only ? MDB_RDONLY : 0);
+	unsigned flags = MDB_NOTLS | MDB_NOSYNC | MDB_WRITEMAP | (s->read_only ? MDB_RDONLY : 0);
 	unsigned create = s->read_only ? 0 : MDB_CREATE;
 	struct env *e = MEM_NEW(struct env);
 	MDB_txn *txn = NULL;
@@ -471,12 +535,27 @@ void store_abandon(struct store *s)
 	mem_free(s);
 }
 
+/* The file of a store that is closed is no longer than what it holds; opened again it is. */
+static void shorten(struct store *s)
+{
+	MDB_envinfo info;
+	MDB_stat st;
+	int fd;
+
+	if (!s->read_only && mdb_env_info(s->env->mdb, &info) == MDB_SUCCESS &&
+	    mdb_env_stat(s->env->mdb, &st) == MDB_SUCCESS &&
+	    mdb_env_get_fd(s->env->mdb, &fd) == MDB_SUCCESS) {
+		IGNORE(ftruncate(fd, (off_t)((info.me_last_pgno + 1) * st.ms_psize)));
+	}
+}
+
 void store_close(struct store *s)
 {
 	if (s == NULL) {
 		return;
 	}
 	store_abort(s);
+	shorten(s);
 	if (!s->read_only && store_sync(s, NULL) == 0) {
 		/* Without the mark the next start rebuilds, should the system have restarted: safe. */
 		IGNORE(store_marks_clean(s->dir, NULL));
@@ -529,6 +608,11 @@ int store_write(struct store *s, const struct kv **ret, struct err *err)
 			return fail(err, rc, "begin");
 		}
 		txn_init(&s->write, s, s->env, txn, false);
+		rc = room_make(&s->write);
+		if (rc != MDB_SUCCESS) {
+			store_abort(s);
+			return fail(err, rc, "space for the next write");
+		}
 	}
 	*ret = &s->write.kv;
 	return 0;

@@ -4,6 +4,7 @@ a run has shown, a line each in the file SHOWN, and with --keys for the private 
 DIR. A secret is looked for as text and as its bytes: raw, hex, base64. A key file may hold its own key, and each
 `cluster.key` that of the cluster. Prints where it found what; fails if anything is found."""
 import base64
+import errno
 import os
 import re
 import sys
@@ -75,6 +76,22 @@ def files_below(tops):
                     yield path
 
 
+def content(path):
+    """What a file holds, without its holes: a store's file is as long as its map."""
+    parts, at = [], 0
+    with open(path, "rb") as file:
+        while True:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return b"".join(parts)
+                raise
+            end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            parts.append(os.pread(file.fileno(), end - at, at))
+            at = end
+
+
 def main():
     args, keys = sys.argv[1:], []
     while args and args[0] == "--keys":
@@ -88,7 +105,7 @@ def main():
     found = files = 0
     for path in files_below(args[1:]):
         files += 1
-        data = open(path, "rb").read()
+        data = content(path)
         lower = data.lower()
         # Broken by hyphens or spaces, as the recovery string is.
         joined = re.sub(rb"[-\s]", b"", lower) if len(lower) < 1 << 20 else lower
