@@ -466,6 +466,18 @@ static int run(struct state *st, const struct command_row *row)
 	return verdict;
 }
 
+/* Of its own, so that no local of the caller changes between setjmp() and its second return. */
+static void run_or_judge(struct state *st, const struct command_row *row)
+{
+	if (!st->ctx->judge_only) {
+		IGNORE(run(st, row));
+	} else if (setjmp(st->judged) == 0) {
+		IGNORE(run(st, row));
+	} else {
+		st->n_changes = 0;
+	}
+}
+
 int tailnet_apply(const struct kv *kv, const Command *cmd, const struct apply_context *ctx,
 		  struct arena *arena, struct apply_result *ret, struct err *err)
 {
@@ -478,7 +490,7 @@ int tailnet_apply(const struct kv *kv, const Command *cmd, const struct apply_co
 	}
 	st_init(&st, kv, cmd, ctx, arena, err, &ret->reply);
 	if (st.fail == 0) {
-		IGNORE(run(&st, find_row(cmd)));
+		run_or_judge(&st, find_row(cmd));
 	}
 	ret->changes = st.changes;
 	ret->n_changes = st.n_changes;

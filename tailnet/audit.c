@@ -66,7 +66,7 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 	struct skey k;
 	va_list ap;
 
-	st->writing = true;
+	st_write_begin(st);
 	skerry__internal__v1__audit_record__init(&r);
 	va_start(ap, detail_fmt);
 	r.detail = st_vprintf(st, detail_fmt, ap);

@@ -1,6 +1,7 @@
 /* One command at work on the state: reads, the only writes, refusals, and what every write keeps up to date. */
 #pragma once
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,6 +29,7 @@ struct state {
 	struct err *err;
 	int fail;
 	bool writing;      /* a record was put */
+	jmp_buf judged;    /* ctx.judge_only: where the first write leads to */
 	bool meta_missing; /* before the bootstrap */
 	Meta *meta;
 	uint64_t now;      /* state time in ms */
@@ -65,6 +67,9 @@ enum {
 	CODE_UNIMPLEMENTED = 12,
 	CODE_UNAUTHENTICATED = 16,
 };
+
+/* What every write does first. */
+void st_write_begin(struct state *st);
 
 /* What handlers return. */
 enum { ACCEPT = 0, REFUSE = 1 };

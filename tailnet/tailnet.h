@@ -55,6 +55,11 @@ struct apply_context {
 	uint64_t time_ms;    /* the leader's stamp of the group */
 	uint64_t raft_index; /* of the entry */
 	bool offline;        /* not from a log: EpochBegin is taken from here alone */
+	/*
+	 * Only the verdict is wanted: nothing is written, the reply has code, reason, field and message, and no changes.
+	 * All is checked before the first put, so that the rest need not be done.
+	 */
+	bool judge_only;
 	bool leader_gap; /* there was no leader before this group: presence and ephemeral deadlines start anew */
 };
 

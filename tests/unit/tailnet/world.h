@@ -133,17 +133,25 @@ static inline int world_apply(struct world *w, Command *c)
 				    .offline = w->offline};
 	struct kv_overlay *o = kv_overlay_new(&w->kv[0]);
 	struct kv okv = kv_overlay_kv(o);
-	struct apply_result pre, b;
+	struct apply_context judge = ctx;
+	struct apply_result pre, b, verdict;
 	struct err e = {0};
 
 	arena_reset(&w->query);
 	memset(&w->r, 0, sizeof(w->r));
-	if (tailnet_apply(&okv, c, &ctx, &w->query, &pre, &e) < 0 ||
+	judge.judge_only = true;
+	memset(&verdict, 0, sizeof(verdict));
+	if (tailnet_apply(&w->kv[0], c, &judge, &w->query, &verdict, &e) < 0 ||
+	    tailnet_apply(&okv, c, &ctx, &w->query, &pre, &e) < 0 ||
 	    tailnet_apply(&w->kv[0], c, &ctx, &w->arena, &w->r, &e) < 0 ||
 	    tailnet_apply(&w->kv[1], c, &ctx, &w->query, &b, &e) < 0) {
 		TEST_FAIL("apply failed: %s", e.msg);
 	}
 	kv_overlay_free(o);
+	assert_int_equal(verdict.reply.code, w->r.reply.code);
+	assert_int_equal(verdict.n_changes, 0);
+	assert_string_equal(verdict.reply.reason, w->r.reply.reason);
+	assert_string_equal(verdict.reply.message, w->r.reply.message);
 	assert_int_equal(pre.reply.code, w->r.reply.code);
 	assert_int_equal(b.reply.code, w->r.reply.code);
 	assert_int_equal(b.n_changes, w->r.n_changes);
