@@ -21,7 +21,9 @@ enum {
 	LOCK_TRIES = 150,
 	LOCK_PAUSE_US = 20000,
 	PUBLISH_MS = 100,
-	SYNC_MS = 30000, /* what the end has to write stays small; nothing depends on it */
+	LOOK_MS = 1000, /* at disk and store */
+	SYNC_MS =
+		30000, /* the store: what the end has to write stays small, nothing else depends on it */
 	QUORUM_MS = 5000,
 	HANDOVER_MS = 2000,
 	META_BUDGET = 64 << 10,
@@ -219,7 +221,7 @@ static void sync_work(void *arg)
 	struct store_usage u;
 	struct err err = {0};
 
-	if (store_sync(c->store, &err) != 0) {
+	if (c->sync_due && store_sync(c->store, &err) != 0) {
 		cluster_fail("the store in %s cannot be written to the disk: %s", c->dir, err.msg);
 	}
 	if (store_usage(c->store, &u, NULL) == 0) {
@@ -394,10 +396,14 @@ static void on_publish(void *arg)
 	if (damage != NULL) {
 		cluster_damage(c, "%s", damage);
 	}
-	if (!c->syncing && now >= c->synced_ms + SYNC_MS) {
+	if (!c->syncing && now >= c->looked_ms + LOOK_MS) {
 		health_judge(c);
+		c->sync_due = now >= c->synced_ms + SYNC_MS;
 		c->syncing = loop_work(c->loop, sync_work, sync_done, c) == 0;
-		c->synced_ms = now;
+		c->looked_ms = now;
+		if (c->sync_due && c->syncing) {
+			c->synced_ms = now;
+		}
 	}
 	loop_timer_start(&c->publish_timer, c->loop, PUBLISH_MS, on_publish, c);
 }

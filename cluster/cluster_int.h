@@ -119,9 +119,9 @@ struct cluster {
 	unsigned tick_vain;
 	bool announced; /* LighthouseStart was answered: commands of this incarnation count */
 	bool stopping, handing_over;
-	bool disk_low; /* the file system of the directory is nearly full */
-	bool syncing;
-	uint64_t synced_ms;
+	bool disk_low;          /* the file system of the directory is nearly full */
+	bool syncing, sync_due; /* a worker looks at the store; it syncs, too */
+	uint64_t looked_ms, synced_ms;
 	uint64_t refused_told; /* of prop.refused_full */
 	const char *role_told;
 	/* What the doctor asks; guarded by seen_lock. */

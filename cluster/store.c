@@ -53,7 +53,7 @@ struct env {
 	MDB_dbi state, local;
 	struct store_guard *guard;
 	uint64_t
-		room; /* the file has its blocks up to here; UINT64_MAX: not to be had. Of the writer */
+		room; /* of the writer: the file has its blocks up to here; UINT64_MAX: none to be had */
 	unsigned refs; /* guarded by the store's lock */
 };
 
