@@ -212,11 +212,11 @@ static int header_check(const struct consensus *cs, const struct snapshot_header
 			       (unsigned long long)cs->cluster_id);
 	}
 	if (h->feature_level > FEATURE_LEVEL_MAX) {
-		return err_set(
-			err, ERR_UNIMPLEMENTED,
-			"snapshot has feature level %u, this build knows up to %d: install a newer "
-			"build",
-			h->feature_level, FEATURE_LEVEL_MAX);
+		return err_reason(
+			err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+			"snapshot has feature level %u, this build knows %d to %d: install "
+			"the build that the other lighthouses run",
+			h->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
 	}
 	return 0;
 }
@@ -263,6 +263,13 @@ static void message_drop(struct raft_message *m)
 	raft_configuration_close(&m->install_snapshot.conf);
 }
 
+static void restore_fail(int code, const struct err *err)
+{
+	cluster_fail_as(code == ERR_FEATURE_LEVEL ? CLUSTER_EXIT_OLD_BUILD
+						  : CLUSTER_EXIT_FAIL_STOP,
+			"snapshot cannot be restored: %s", err_msg(err, code));
+}
+
 static void receive_done(void *arg)
 {
 	struct receiving *rc = arg;
@@ -283,7 +290,7 @@ static void receive_done(void *arg)
 	} else if (rc->err.code != 0) {
 		message_drop(&rc->message);
 		raft_shim_received(&cs->shim, NULL);
-		cluster_fail("snapshot cannot be restored: %s", rc->err.msg);
+		restore_fail(rc->err.code, &rc->err);
 	} else {
 		cs->fresh = rc->fresh;
 		raft_shim_received(&cs->shim, &rc->message);
@@ -389,8 +396,9 @@ int snapshot_op_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 
 	if (r != 0) {
 		if (cs->started) {
-			cluster_fail("snapshot cannot be restored: %s", err_msg(&err, r));
+			restore_fail(r, &err);
 		}
+		cs->open_code = r == ERR_FEATURE_LEVEL ? r : 0;
 		memcpy(cs->raft.errmsg, err.msg, MIN(sizeof(cs->raft.errmsg), sizeof(err.msg)) - 1);
 		return RAFT_CORRUPT;
 	}
