@@ -29,6 +29,7 @@ struct h2_server {
 	struct h2_server_opts opts;
 	bool got_settings;
 	bool failed;
+	bool output_failed;  /* the sink took nothing more: no drain any more */
 	bool abused;         /* GOAWAY ENHANCE_YOUR_CALM is on its way */
 	bool shutting, shut; /* notice sent; final GOAWAY sent */
 	uint64_t started, headers_since, last_in, ping_sent, shut_at;
@@ -632,7 +633,8 @@ static void h2_drain(struct http_engine *engine)
 {
 	struct h2_server *s = h2_of(engine);
 
-	for (;;) {
+	/* After a failed output nghttp2 would send the same data again, which is out of the queue. */
+	while (!s->output_failed) {
 		const uint8_t *data;
 
 		if (http_conn_is_full(s->conn)) {
@@ -641,7 +643,7 @@ static void h2_drain(struct http_engine *engine)
 		s->progress = false;
 		ssize_t n = nghttp2_session_mem_send(s->session, &data);
 		if (n < 0) {
-			s->failed = true;
+			s->failed = s->output_failed = true;
 			break;
 		}
 		if (n == 0) {
@@ -651,7 +653,7 @@ static void h2_drain(struct http_engine *engine)
 			continue;
 		}
 		if (http_conn_send(s->conn, data, (size_t)n) != 0) {
-			s->failed = true;
+			s->failed = s->output_failed = true;
 			break;
 		}
 	}
