@@ -821,8 +821,11 @@ void cluster_read_end(struct cluster_read *r)
 int cluster_precheck(struct cluster *c, const Command *cmd, struct arena *arena, struct err *err)
 {
 	static const uint8_t random[32];
-	struct apply_context ctx = {.time_ms = (uint64_t)MAX(clock_wall_ms(), 0),
-				    .judge_only = true};
+	/*
+	 * The state's time, not our clock: by a clock that is ahead a request id would be forgotten, and its repeat refused
+	 * without the log. What has expired since the last entry is for the log to say.
+	 */
+	struct apply_context ctx = {.judge_only = true};
 	struct apply_result result;
 	struct store_read *read;
 	Command copy = *cmd;

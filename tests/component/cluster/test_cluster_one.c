@@ -1,5 +1,6 @@
 /* A cluster of one: init, open, write, read at each level, restart, limits, rebuild. */
 /* LIBS: cluster */
+#include "base/clock.h"
 #include "base/fileio.h"
 #include "tests/component/cluster/nodes.h"
 
@@ -275,6 +276,59 @@ static void precheck(void **state)
 	assert_memory_equal(before.digest, nodes_view(&t, 0).digest, 32);
 }
 
+static pthread_t ahead;
+
+static uint64_t real_mono_ns(void *arg)
+{
+	struct timespec ts;
+
+	(void)arg;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* A day ahead on the thread that asks, so that the log's time stays what it is. */
+static int64_t wall_ahead(void *arg)
+{
+	struct timespec ts;
+
+	(void)arg;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 +
+	       (pthread_equal(pthread_self(), ahead) ? 24ll * 3600 * 1000 : 0);
+}
+
+/* By a lighthouse whose clock is ahead, a request that is repeated is not taken for a new one. */
+static void precheck_clock(void **state)
+{
+	static const struct clock_source source = {real_mono_ns, wall_ahead, NULL};
+	Skerry__Internal__V1__TailnetCreate body = SKERRY__INTERNAL__V1__TAILNET_CREATE__INIT;
+	Command cmd = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	uint8_t hash[32] = {1};
+	struct nodes_result r = {0};
+	struct arena arena;
+	struct err err = {0};
+
+	(void)state;
+	nodes_start(&t, 0);
+	body.name = (char *)"once";
+	body.user_name = (char *)"admin";
+	cmd.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_TAILNET_CREATE;
+	cmd.tailnet_create = &body;
+	cmd.caller = (char *)"api-key:1";
+	cmd.request_id = (char *)"r1";
+	cmd.request_hash = (ProtobufCBinaryData){.data = hash, .len = sizeof(hash)};
+	assert_ok(cluster_propose(t.node[0].c, t.front, &cmd, NULL, nodes_on_result, &r, &err));
+	NODES_WAIT(&t, r.done);
+	assert_true(nodes_has_tailnet(&t, 0, "once"));
+	arena_init(&arena, 16 << 20);
+	ahead = pthread_self();
+	clock_override(&source);
+	assert_int_equal(cluster_precheck(t.node[0].c, &cmd, &arena, &err), 0);
+	clock_override(NULL);
+	arena_done(&arena);
+}
+
 static int seen_changes;
 static uint64_t seen_revision;
 
@@ -468,6 +522,7 @@ int main(void)
 		T(queue_limits),
 		T(too_long),
 		T(precheck),
+		T(precheck_clock),
 		T(changes),
 		T(full),
 		T(sessions),
