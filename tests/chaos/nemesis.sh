@@ -22,9 +22,11 @@ declare -A fault_text=(
 	[clock]='one lighthouse is restarted with a clock a day off, and later with the right one'
 	[power]='power cut of one: what its disk had not confirmed is gone'
 	[power_all]='power cut of all three'
+	[disk_full]='no byte is free on the disk of one for 1 to 5 s'
+	[disk_error]='every write to the disk of one fails: it has to end by itself, and is restarted'
 )
 faults_known=(kill kill_leader kill_two kill_all stop stop_leader cut_leader cut_follower one_way split_all loss flap transfer
-	rolling clock power power_all)
+	rolling clock power power_all disk_full disk_error)
 lighthouses=(lh1 lh2 lh3)
 declare -A faults_done=()
 own_disks='' # each lighthouse's state is on a file system of its own
@@ -47,7 +49,7 @@ fault_possible()
 		echo "needs the package libfaketime"
 		return 1
 	} ;;
-	power*) [ -n "$own_disks" ] || {
+	power* | disk_*) [ -n "$own_disks" ] || {
 		echo "needs loop devices and mkfs.ext4"
 		return 1
 	} ;;
@@ -66,7 +68,7 @@ disks_make()
 	local lh
 	have mkfs.ext4 || return 1
 	for lh in "${lighthouses[@]}"; do
-		truncate -s 1G "$lab/$lh/disk" && mkfs.ext4 -q -F "$lab/$lh/disk" && disk_mount "$lh" || return 1
+		truncate -s 1G "$lab/$lh/disk" && mkfs.ext4 -q -F -m 0 "$lab/$lh/disk" && disk_mount "$lh" || return 1
 		in_host "$lh" chmod 700 /var/lib/skerry
 	done
 	own_disks=1
@@ -77,17 +79,22 @@ disk_mount()
 	in_host "$1" mount -o loop,errors=continue "$lab/$1/disk" /var/lib/skerry
 }
 
-# power_cut HOST: the file system takes nothing from now on, what was not written out is lost; the next start sees
-# another boot.
-power_cut()
+# disk_dies HOST: the file system takes nothing from now on, and what was not written out is lost.
+disk_dies()
 {
 	in_host "$1" /usr/bin/python3 -c '
 import fcntl, os, struct, sys
 EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
 fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))' /var/lib/skerry
+}
+
+power_cut()
+{
+	disk_dies "$1"
 	daemon_kill "$1" skerryd KILL 2>/dev/null # it may have noticed and ended
 }
 
+# power_return HOST: the file system is mounted anew, and the start sees another boot.
 power_return()
 {
 	local boot=$lab/$1/boot_id
@@ -367,6 +374,31 @@ fault_power_all()
 	for lh in "${lighthouses[@]}"; do power_cut "$lh"; done
 	pause 0 1000
 	for lh in "${lighthouses[@]}"; do power_return "$lh" || return 1; done
+}
+
+fault_disk_full()
+{
+	local lh
+	pick_half
+	in_host "$lh" bash -c '
+		cd /var/lib/skerry && fallocate -l "$(df --output=avail -B1 . | tail -1)" fill
+		dd if=/dev/zero of=fill bs=4k oflag=append conv=notrunc' 2>/dev/null
+	pause 1000 5000
+	in_host "$lh" rm -f /var/lib/skerry/fill
+	# To end is one of the answers to a full disk.
+	daemon_alive "$lh" skerryd || start_again "$lh"
+}
+
+fault_disk_error()
+{
+	local lh
+	pick_half
+	disk_dies "$lh"
+	wait_until 20 daemon_gone "$lh" skerryd || {
+		say "NOT OK: skerryd on $lh goes on with a disk that refuses every write"
+		return 1
+	}
+	power_return "$lh"
 }
 
 # --- the run ------------------------------------------------------------------------------------
