@@ -198,10 +198,14 @@ daemon_start()
 {
 	local host=$1 name=$2
 	shift 2
+	rm -f "$lab/$host/log/$name.code"
+	# The pid is that of a shell which lives as long as the daemon, and then writes down how it ended.
 	# shellcheck disable=SC2016
-	PATH=$SKERRY_BIN:$PATH nsenter -t "${holder[$host]}" -n -m -u -i -p -- \
-		bash -c 'echo $$ >"$1"; shift; exec "$@"' daemon "/run/$name.pid" "$@" \
-		</dev/null >>"$lab/$host/log/$name.log" 2>&1 7>&- 8>&- 9>&- &
+	{
+		PATH=$SKERRY_BIN:$PATH nsenter -t "${holder[$host]}" -n -m -u -i -p -- \
+			bash -c 'echo $$ >"$1"; shift; exec "$@"' daemon "/run/$name.pid" "$@"
+		echo $? >"$lab/$host/log/$name.code"
+	} </dev/null >>"$lab/$host/log/$name.log" 2>&1 7>&- 8>&- 9>&- &
 	running["$host $name"]=$!
 	disown $!
 	wait_until 5 in_host "$host" test -s "/run/$name.pid" || die "$name on $host did not start"
@@ -219,6 +223,12 @@ daemon_kill()
 daemon_alive()
 {
 	[ -n "${running["$1 $2"]:-}" ] && kill -0 "${running["$1 $2"]}" 2>/dev/null
+}
+
+# daemon_code HOST NAME: the exit status of a daemon that has ended.
+daemon_code()
+{
+	cat "$lab/$1/log/$2.code" 2>/dev/null
 }
 
 daemon_gone()
