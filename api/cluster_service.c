@@ -61,6 +61,7 @@ static Skerry__V1__Member *to_message(struct admin_call *c, const MemberRecord *
 	m->feature_max = r->feature_max;
 	m->start_time = admin_time(c, r->start_ms);
 	m->devices = live ? live->devices : 0;
+	m->disk_low = live && live->disk_low;
 	if (self) {
 		m->digest = digest_text(c, s->digest);
 		m->digest_revision = s->revision;

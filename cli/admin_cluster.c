@@ -66,6 +66,15 @@ int cmd_cluster_status(struct cli *cx)
 		c->quorum ? "has a quorum" : "NO QUORUM: reads only", c->term, c->revision,
 		print_safe(cx, c->digest), print_safe(cx, c->ca_pin));
 	print_members(cx, c);
+	for (size_t i = 0; i < c->n_members; i++) {
+		if (c->members[i]->disk_low) {
+			fprintf(cx->io->out,
+				"\n%s: its disk is nearly full; free space in the file system of "
+				"its "
+				"state directory\n",
+				print_safe(cx, c->members[i]->display_name));
+		}
+	}
 	return CLI_OK;
 }
 

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 #include "base/clock.h"
 #include "base/fileio.h"
@@ -351,25 +350,6 @@ static void gauges_make(struct cluster *c)
 					     "Pages of the used part that are free again.", NULL);
 }
 
-/* The log is written before anything else, in segments of 8 MiB: without room the lighthouse ends. */
-static void disk_judge(struct cluster *c)
-{
-	struct statvfs v;
-
-	if (statvfs(c->dir, &v) == 0) {
-		uint64_t available = (uint64_t)v.f_bavail * v.f_frsize;
-		uint64_t size = (uint64_t)v.f_blocks * v.f_frsize;
-
-		c->disk_low = available < LIM_DISK_FREE_BYTES;
-		gauge_set(c->metric.disk_free, (double)available);
-		gauge_set(c->metric.disk_bytes, (double)size);
-		pthread_mutex_lock(&c->seen_lock);
-		c->health.disk_free = available;
-		c->health.disk_bytes = size;
-		pthread_mutex_unlock(&c->seen_lock);
-	}
-}
-
 /* Once a second: sorting a thousand times is not for every turn. */
 static void health_judge(struct cluster *c)
 {
@@ -396,6 +376,7 @@ static void on_publish(void *arg)
 	if (damage != NULL) {
 		cluster_damage(c, "%s", damage);
 	}
+	disk_watch(c);
 	if (!c->syncing && now >= c->looked_ms + LOOK_MS) {
 		health_judge(c);
 		c->sync_due = now >= c->synced_ms + SYNC_MS;
@@ -641,6 +622,7 @@ static void shut(struct cluster *c)
 {
 	c->stopping = true;
 	scrub_stop(c);
+	loop_timer_stop(&c->disk.timer);
 	ticker_stop(c);
 	loop_timer_stop(&c->publish_timer);
 	loop_timer_stop(&c->handover_timer);

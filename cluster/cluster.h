@@ -213,6 +213,7 @@ enum { CLUSTER_MEMBERS_MAX = 16 };
 struct cluster_member_status {
 	uint64_t id;
 	bool self, leader, connected, voter;
+	bool disk_low; /* less than LIM_DISK_FREE_BYTES free below its state directory */
 	uint64_t applied_index, revision, devices, incarnation;
 	int64_t clock_offset_ms;
 	uint64_t rtt_us;

@@ -72,6 +72,16 @@ struct scrub {
 	atomic_int_fast64_t passed_ms; /* unix time; 0: not yet */
 };
 
+/* ---- disk.c ---- */
+
+struct disk {
+	bool probing, failed;
+	uint64_t asked_ms;
+	int error;     /* of the probe: errno, 0: none */
+	char what[16]; /* which step of it */
+	struct loop_timer timer;
+};
+
 struct cluster {
 	/* Set at the start, constant from then on. */
 	char *dir, *version, *peer_address, *api_url;
@@ -119,7 +129,7 @@ struct cluster {
 	unsigned tick_vain;
 	bool announced; /* LighthouseStart was answered: commands of this incarnation count */
 	bool stopping, handing_over;
-	bool disk_low;          /* the file system of the directory is nearly full */
+	atomic_bool disk_low;   /* the file system of the directory is nearly full */
 	bool syncing, sync_due; /* a worker looks at the store; it syncs, too */
 	uint64_t looked_ms, synced_ms;
 	uint64_t refused_told; /* of prop.refused_full */
@@ -131,6 +141,8 @@ struct cluster {
 		unsigned map_permille;
 	} health;
 	atomic_int_fast64_t backup_ms;
+
+	struct disk disk; /* raft thread; the probe's result is a worker's while it runs */
 
 	/* damage.c, raft thread */
 	struct scrub scrub;
@@ -206,6 +218,14 @@ void cluster_damage(struct cluster *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* every_ms 0: 6 h. */
 void scrub_start(struct cluster *c, uint64_t every_ms);
 void scrub_stop(struct cluster *c);
+
+/* disk.c */
+/* Once a second: how much room there is. */
+void disk_judge(struct cluster *c);
+/* When a write to the log does not end: asks the disk why. */
+void disk_watch(struct cluster *c);
+/* Any thread. */
+bool cluster_disk_low(const struct cluster *c);
 
 /* cluster_status without what peers tell. Any thread. */
 void cluster_status_self(struct cluster *c, struct cluster_status *ret);

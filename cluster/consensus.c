@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "cluster/consensus_int.h"
+#include "cluster/raft_log.h"
 #include "cluster/raft_metrics.h"
 
 enum {
@@ -30,9 +31,10 @@ int consensus_error(struct err *err, int rv, const char *what, const char *detai
 		   : rv == RAFT_CANTBOOTSTRAP                 ? ERR_EXISTS
 							      : ERR_STORE;
 
-	return err_set(err, code, "raft log: %s: %s%s%s", what, raft_strerror(rv),
+	return err_set(err, code, "raft log: %s: %s%s%s%s", what, raft_strerror(rv),
 		       detail != NULL && detail[0] != '\0' ? ": " : "",
-		       detail != NULL ? detail : "");
+		       detail != NULL ? detail : "",
+		       code == ERR_CORRUPT ? "; " RAFT_LOG_REMEDY : "");
 }
 
 /* ---- the state machine as libraft sees it ---- */
@@ -368,14 +370,15 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 		r = consensus_error(err, rv, o->dir,
 				    cs->raft.errmsg[0] != '\0' ? cs->raft.errmsg
 							       : cs->shim.io.errmsg);
-		r = cs->open_code != 0 ? cs->open_code : r;
+		if (cs->open_code != 0) { /* of the state machine's: not for its files */
+			r = err_set(err, cs->open_code, "%s", cs->raft.errmsg);
+		}
 		goto fail_raft;
 	}
 	if (store_applied(cs->store) > raft_last_index(&cs->raft)) {
 		r = err_set(err, ERR_CORRUPT,
 			    "the store holds entry %llu, the log in %s ends at %llu: it is an "
-			    "older copy; "
-			    "remove this lighthouse from the cluster and join it anew",
+			    "older copy or damaged; " RAFT_LOG_REMEDY,
 			    (unsigned long long)store_applied(cs->store), o->dir,
 			    (unsigned long long)raft_last_index(&cs->raft));
 		goto fail_raft;
@@ -538,6 +541,11 @@ void consensus_stats(const struct consensus *cs, struct consensus_stats *ret)
 	ret->log_bytes = cs->log_bytes;
 	ret->snapshot_bytes = cs->made_bytes;
 	ret->snapshot_wall_ms = cs->made_wall_ms;
+}
+
+uint64_t consensus_append_open_ms(const struct consensus *cs)
+{
+	return raft_shim_append_open_ms(&cs->shim);
 }
 
 uint64_t consensus_append_p99_us(const struct consensus *cs, size_t *ret_n)

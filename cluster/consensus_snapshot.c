@@ -265,8 +265,7 @@ static void message_drop(struct raft_message *m)
 
 static void restore_fail(int code, const struct err *err)
 {
-	cluster_fail_as(code == ERR_FEATURE_LEVEL ? CLUSTER_EXIT_OLD_BUILD
-						  : CLUSTER_EXIT_FAIL_STOP,
+	cluster_fail_as(code == ERR_FEATURE_LEVEL ? CLUSTER_EXIT_OLD_BUILD : CLUSTER_EXIT_FAIL_STOP,
 			"snapshot cannot be restored: %s", err_msg(err, code));
 }
 

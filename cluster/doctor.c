@@ -174,8 +174,8 @@ static void digests(struct judge *j)
 	for (size_t i = 0; i < j->in->n_digests; i++) {
 		if (d[i].error[0] == '\0' && memcmp(d[i].digest, most->digest, 32) != 0) {
 			find(j, DOCTOR_ERROR, "DIGEST_DIFFERS", d[i].id,
-			     "remove this lighthouse (`skerry cluster remove`), keep a copy of its "
-			     "state directory, empty it and join anew",
+			     "the leader has it rebuild its store within 10 min; if it ends with "
+			     "status 65 then, remove it (`skerry cluster remove`) and join anew",
 			     "its state differs from that of %zu others", votes);
 		}
 	}

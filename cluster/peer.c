@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "cluster/cluster_int.h"
 #include "net/http.h"
 #include "net/listen.h"
 #include "net/tls.h"
@@ -361,6 +362,7 @@ void peer_rows_update(struct peer *p)
 			.leader = m->id == p->leader,
 			.voter = m->voter,
 			.incarnation = m->incarnation,
+			.disk_low = m->id == p->self && cluster_disk_low(p->cluster),
 		};
 		if (l == NULL) {
 			continue;
@@ -370,6 +372,7 @@ void peer_rows_update(struct peer *p)
 		row->applied_index = l->applied_index;
 		row->revision = l->revision;
 		row->devices = l->devices;
+		row->disk_low = l->disk_low;
 		row->clock_offset_ms = l->skew_ms - clock_skew_ms();
 		row->rtt_us = l->rtt_us;
 	}
@@ -454,6 +457,7 @@ static void on_tick(void *arg)
 	rotate_run(p);
 	peer_ack_tick(p, now);
 	peer_digest_run(p, now);
+	peer_disk_run(p, now);
 	peer_rows_update(p);
 	if (now >= p->renew_ms) {
 		p->renew_ms = now + (peer_tls_renew(p) < 0 ? PEER_RENEW_AGAIN_MS : PEER_RENEW_MS);

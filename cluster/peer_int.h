@@ -77,6 +77,7 @@ struct peer_link {
 	uint64_t vetted_incarnation;
 	uint64_t incarnation, term, last_index, applied_index, revision, devices;
 	int64_t skew_ms; /* its wall clock less our monotonic one, which nobody sets */
+	bool disk_low;
 	uint64_t rtt_us;
 	uint64_t heard_ms;
 	uint64_t down_ms; /* clock_mono_ms() since when there is no vetted link; 0: there is */
@@ -158,6 +159,7 @@ struct peer {
 	bool comparing;      /* one of our own accord is under way */
 	uint64_t compare_ms; /* how often; the next one: */
 	uint64_t compare_due_ms, compare_due_index;
+	uint64_t disk_hold_ms;    /* no hand-over for the disk's sake before this */
 	struct list digest_waits; /* calls of others that wait for a marker */
 
 	/* for other threads */
@@ -259,6 +261,10 @@ void peer_facts_fill(struct peer *p, Skerry__Internal__V1__GetFactsResponse *r);
 void peer_change_here(struct peer *p, enum peer_change kind, uint64_t id, link_change_cb cb,
 		      void *arg);
 void peer_change_stop(struct peer *p);
+
+/* peer_disk.c */
+/* Leader: hands over when its disk is nearly full and another voter's is not. */
+void peer_disk_run(struct peer *p, uint64_t now_ms);
 
 /* peer_digest.c */
 /* Leader: compares the states once in a while, and tells each member what was found. */

@@ -157,6 +157,7 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 	l->applied_index = a->applied_index;
 	l->revision = a->revision;
 	l->devices = a->devices;
+	l->disk_low = a->disk_low;
 	l->rtt_us = (now_ns - l->asked_ns) / 1000;
 	/* Its clock against the middle of the question: off by half of the round trip at most. */
 	l->skew_ms = (int64_t)a->wall_ms - (int64_t)((l->asked_ns + now_ns) / 2 / 1000000);

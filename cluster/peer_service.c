@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/prefix.h"
+#include "cluster/cluster_int.h"
 #include "net/stream.h"
 #include "proto/pb_util.h"
 #include "tailnet/query.h"
@@ -161,6 +162,7 @@ void peer_service_who(struct peer *p, who_response *r)
 	r->mono_ms = clock_mono_ms();
 	r->revision = revision;
 	r->devices = atomic_load(&p->devices);
+	r->disk_low = cluster_disk_low(p->cluster);
 	r->version = p->version;
 }
 

@@ -254,7 +254,7 @@ int propose_admit(struct cluster *c, bool grows, struct err *err)
 			"tailnets",
 			(unsigned long long)consensus_state_bytes(c->cs), LIM_STATE_BYTES);
 	}
-	if (c->disk_low) {
+	if (atomic_load(&c->disk_low)) {
 		return err_reason(
 			err, ERR_LIMIT, "DISK_FULL",
 			"the file system of %s on the leader has less than %llu MiB free: free "

@@ -802,6 +802,14 @@ int raft_shim_propose(struct raft_shim *s, struct raft_apply *req, const struct 
 	return rv;
 }
 
+uint64_t raft_shim_append_open_ms(const struct raft_shim *s)
+{
+	return list_empty(&s->appends)
+		       ? 0
+		       : clock_mono_ms() -
+				 LIST_ENTRY(s->appends.next, struct shim_append, node)->since_ms;
+}
+
 void raft_shim_done(struct raft_shim *s)
 {
 	raft_shim_flush(s);

@@ -101,5 +101,7 @@ void raft_shim_repeat(struct raft_shim *s, const struct raft_message *m);
 void raft_shim_prepared(struct raft_shim *s, int status, struct raft_buffer *bufs, unsigned n);
 /* Hands libraft a message that `receive` had taken, contents included; NULL: it was of no use and is freed. */
 void raft_shim_received(struct raft_shim *s, struct raft_message *m);
+/* How long the oldest append has been under way; 0: there is none. */
+uint64_t raft_shim_append_open_ms(const struct raft_shim *s);
 /* After raft's close callback: frees what is left. */
 void raft_shim_done(struct raft_shim *s);
