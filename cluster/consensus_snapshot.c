@@ -318,10 +318,10 @@ bool snapshot_receive(void *arg, const struct raft_message *m)
 	if (cs->closing || cs->receiving != NULL) {
 		return false;
 	}
-	/* What will not be restored needs no store; libraft says so to the sender. */
+	/* What will not be restored needs no store; libraft says so to the sender. What makes no sense is refused below. */
 	if (i->term < cs->raft.current_term || i->last_index <= cs->raft.trail.snapshot.index ||
-	    snapshot_peek(i->data.base, i->data.len, &h, NULL) != 0 ||
-	    h.applied_index <= store_applied(cs->store)) {
+	    (snapshot_peek(i->data.base, i->data.len, &h, NULL) == 0 &&
+	     h.applied_index <= store_applied(cs->store))) {
 		return false;
 	}
 	snapshot_forget(cs);

@@ -86,16 +86,31 @@ static struct raft_link *raft_link_new(struct peer_link *l, bool outbound)
 	return rl;
 }
 
+/* A snapshot travels on a connection of its own, whose end says nothing while others live. */
+static bool another_lives(const struct peer_link *l, bool outbound)
+{
+	LIST_FOREACH(&l->raft, it)
+	{
+		const struct raft_link *rl = LIST_ENTRY(it, struct raft_link, node);
+
+		if (rl->pump != NULL && rl->outbound == outbound) {
+			return true;
+		}
+	}
+	return false;
+}
+
 static void on_pump_end(void *arg, bool remote, const struct err *why)
 {
 	struct raft_link *rl = arg;
 	struct peer_link *l = rl->link;
+	bool outbound = rl->outbound;
 
 	LOG_DEBUG("peer: raft link %s %" PRIu64 " ended by %s: %s", rl->outbound ? "to" : "from",
 		  l->id, remote ? "the member" : "libraft", why != NULL ? why->msg : "");
 	rl->pump = NULL;
 	drop(rl);
-	if (remote && l->id == l->peer->leader) {
+	if (remote && l->id == l->peer->leader && !another_lives(l, outbound)) {
 		probe_leader(l->peer);
 	}
 }

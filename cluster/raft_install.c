@@ -71,6 +71,7 @@ static void on_closed(uv_handle_t *h)
 static void end(struct raft_install *i, int status)
 {
 	void (*cb)(void *arg, int status) = i->cb;
+	void *arg = i->arg;
 
 	i->cb = NULL;
 	if (i->starting) {
@@ -86,7 +87,7 @@ static void end(struct raft_install *i, int status)
 		mem_free(i);
 	}
 	if (cb != NULL) {
-		cb(i->arg, status);
+		cb(arg, status);
 	}
 }
 

@@ -59,6 +59,8 @@ struct env {
 
 struct store {
 	struct env *env; /* other threads look at it with the lock held */
+	struct env *
+		former; /* after store_adopt(), until a worker comes by: closing it takes its time */
 	char *dir;
 	uint64_t map_bytes;
 	bool read_only;
@@ -457,8 +459,23 @@ static int env_open(struct store *s, struct err *err)
 	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "commit");
 }
 
+/* A file of some hundred megabytes without a name goes with its last user, which takes as many milliseconds. */
+static void former_close(struct store *s)
+{
+	struct env *e;
+
+	pthread_mutex_lock(&s->lock);
+	e = s->former;
+	s->former = NULL;
+	pthread_mutex_unlock(&s->lock);
+	if (e != NULL) {
+		env_unref(s, e, NULL);
+	}
+}
+
 static void env_close(struct store *s)
 {
+	former_close(s);
 	if (s->env != NULL) {
 		env_unref(s, s->env, NULL);
 		s->env = NULL;
@@ -774,7 +791,6 @@ static int fresh_move(const struct store *s, const struct store *fresh, struct e
 
 int store_adopt(struct store *s, struct store *fresh, struct err *err)
 {
-	struct env *former;
 	int r;
 
 	PRE(s->write.txn == NULL && fresh->write.txn == NULL && list_empty(&fresh->readers));
@@ -786,12 +802,12 @@ int store_adopt(struct store *s, struct store *fresh, struct err *err)
 	store_guard_free(fresh->env->guard);
 	fresh->env->guard = store_guard_new(s->dir, s->found.why != NULL);
 	atomic_store(&s->free_pages, 0);
+	former_close(s);
 	pthread_mutex_lock(&s->lock);
-	former = s->env;
+	s->former = s->env;
 	s->env = fresh->env;
 	s->applied = s->committed = fresh->applied;
 	pthread_mutex_unlock(&s->lock);
-	env_unref(s, former, NULL);
 	fresh->env = NULL;
 	store_discard(fresh);
 	return 0;
@@ -802,7 +818,10 @@ int store_adopt(struct store *s, struct store *fresh, struct err *err)
 int store_sync(struct store *s, struct err *err)
 {
 	struct env *e = env_ref(s);
-	int rc = mdb_env_sync(e->mdb, 1);
+	int rc;
+
+	former_close(s);
+	rc = mdb_env_sync(e->mdb, 1);
 
 	env_unref(s, e, NULL);
 	return rc == MDB_SUCCESS ? 0 : fail(err, rc, "sync");
@@ -836,6 +855,7 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 	MDB_stat st;
 	int rc, r = store_read_begin(s, "free pages", &read, err);
 
+	former_close(s);
 	if (r != 0) {
 		return r;
 	}

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,6 +237,8 @@ int main(int argc, char **argv)
 	int words = 1;
 	int rc;
 
+	/* Whole states come and go in one piece: back to the system with them, whatever was freed before. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	if (argc < 2) {
 		usage(stderr);
 		return EXIT_USAGE_ERROR;
