@@ -283,8 +283,8 @@ static void promote(struct link *l)
 	}
 	c->problem[0] = '\0';
 	c->unknown = false;
-	LOG_INFO("attached to %s (%s), session %llu", l->url,
-		 stream_peer_text(rpc_channel_stream(l->channel)), (unsigned long long)l->session);
+	LOG_INFO("attached to %s (%s), session %llu", l->url, l->peer_text,
+		 (unsigned long long)l->session);
 	control_set_phase(c, CONTROL_ATTACHED, NULL);
 	if (c->report_due) {
 		report_send(c);
@@ -616,7 +616,7 @@ void control_info(const struct control *c, struct control_info *ret)
 	*ret = (struct control_info){
 		.phase = c->phase,
 		.url = l != NULL ? l->url : "",
-		.peer_text = l != NULL ? stream_peer_text(rpc_channel_stream(l->channel)) : "",
+		.peer_text = l != NULL ? l->peer_text : "",
 		.registering = c->login.active,
 		.unknown = c->unknown,
 		.netmap_due = c->want_full || !netmap_held(c->netmap),
@@ -632,7 +632,7 @@ void control_info(const struct control *c, struct control_info *ret)
 		.session = c->identity->session,
 	};
 	if (l != NULL) {
-		ret->peer_addr = stream_peer(rpc_channel_stream(l->channel))->addr;
+		ret->peer_addr = l->peer_addr;
 		ret->lighthouse_id = l->lighthouse_id;
 		ret->session = l->session;
 		ret->quorum_age_ms = l->quorum_age_ms;

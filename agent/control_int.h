@@ -54,6 +54,9 @@ struct link {
 	const char *targets[CONTROL_URLS]; /* order of the race; borrowed from control->urls_now */
 	size_t n_targets;
 	char *url;
+	/* Of the connection, kept: its stream may be gone while the link still is there to hear what came before. */
+	struct ipport peer_addr;
+	char peer_text[64];
 	uint64_t cluster_id; /* from the certificate */
 	uint64_t lighthouse_id;
 	uint8_t exporter[32];

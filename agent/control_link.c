@@ -387,8 +387,9 @@ static void link_up(struct link *l, struct stream *stream)
 		learn(l, stream);
 		return;
 	}
-	control_step(c, CONTROL_STEP_DIALLED, false, "dialled %s (%s)", l->url,
-		     stream_peer_text(stream));
+	l->peer_addr = stream_peer(stream)->addr;
+	snprintf(l->peer_text, sizeof(l->peer_text), "%s", stream_peer_text(stream));
+	control_step(c, CONTROL_STEP_DIALLED, false, "dialled %s (%s)", l->url, l->peer_text);
 	if (tls == NULL || !peer_ids(tls->peer, &l->cluster_id, &l->lighthouse_id)) {
 		err_set(&e, ERR_UNAUTHENTICATED, "%s: the certificate names no lighthouse", l->url);
 	} else if (l->cluster_id != en->cluster_id) {
