@@ -26,6 +26,8 @@ struct backup_call {
 	struct backup *backup;
 	uint64_t at, size;
 	bool waiting; /* a callback of the cluster will come */
+	struct caller caller;
+	uint64_t revision;
 	struct loop_timer stall;
 };
 
@@ -78,6 +80,35 @@ static void stalled(void *arg)
 	finish(arg, &err);
 }
 
+static void on_noted(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
+{
+	(void)arg;
+	if (err->code && strcmp(err->reason, "FEATURE_LEVEL") != 0)
+		LOG_WARN("a backup that was taken is not in the audit log: %s", err->msg);
+	else if (!err->code && r->code)
+		LOG_WARN("a backup that was taken is not in the audit log: %s", r->message);
+}
+
+/* Into the audit chain: who has taken what of the state. Without a quorum the backup is good all the same. */
+static void note(struct backup_call *b)
+{
+	Skerry__Internal__V1__BackupNote body = SKERRY__INTERNAL__V1__BACKUP_NOTE__INIT;
+	Skerry__Internal__V1__Command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	Skerry__Internal__V1__Actor actor;
+	char name[64];
+	struct propose_options o = {.class = PROPOSE_INTERNAL};
+	struct err err = {0};
+
+	caller_fill_command(&b->caller, &c, &actor, name);
+	body.lighthouse = cluster_lighthouse_id(b->api->cluster);
+	body.revision = b->revision;
+	body.bytes = b->size;
+	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_BACKUP_NOTE;
+	c.backup_note = &body;
+	if (cluster_propose(b->api->cluster, b->api->loop, &c, &o, on_noted, NULL, &err) < 0)
+		LOG_WARN("a backup that was taken is not in the audit log: %s", err.msg);
+}
+
 static void pump(struct backup_call *b)
 {
 	Skerry__V1__BackupChunk m = SKERRY__V1__BACKUP_CHUNK__INIT;
@@ -102,6 +133,7 @@ static void pump(struct backup_call *b)
 		finish(b, &err);
 	} else if (b->at == b->size) {
 		cluster_note_backup(b->api->cluster, clock_wall_ms());
+		note(b);
 		finish(b, NULL);
 	} else {
 		loop_timer_start(&b->stall, b->api->loop, STALL_MS, stalled, b);
@@ -129,7 +161,7 @@ static void send_info(struct backup_call *b)
 	info.cluster_id = f.cluster_id;
 	info.lighthouse_id = f.lighthouse_id;
 	info.epoch = f.epoch;
-	info.revision = f.revision;
+	info.revision = b->revision = f.revision;
 	info.create_time = pb_timestamp_set(&time, (int64_t)f.time_ms);
 	info.size = b->size = f.bytes;
 	info.records = f.records;
@@ -199,6 +231,7 @@ static void on_call(void *arg, struct rpc_call *call, const ProtobufCMessage *re
 	api->backup_running = true;
 	b->api = api;
 	b->call = call;
+	b->caller = *caller_of(call);
 	rpc_call_set_cancel_cb(call, cancelled, b);
 	rpc_call_set_writable_cb(call, writable, b);
 	want.deadline_ms = api_call_deadline(call, READ_MS);

@@ -908,10 +908,27 @@ void cluster_facts_self(struct cluster *c, struct cluster_facts *ret)
 	ret->applied_index = c->state.applied_index;
 	ret->term = c->state.term;
 	ret->leader_id = c->state.leader;
+	memcpy(ret->backup_error, c->health.backup_error, sizeof(ret->backup_error));
 	pthread_mutex_unlock(&c->seen_lock);
+	ret->backup_every_ms = atomic_load(&c->backup_every_ms);
 }
 
 void cluster_note_backup(struct cluster *c, int64_t wall_ms)
 {
 	atomic_store(&c->backup_ms, wall_ms);
+	pthread_mutex_lock(&c->seen_lock);
+	c->health.backup_error[0] = '\0';
+	pthread_mutex_unlock(&c->seen_lock);
+}
+
+void cluster_note_backup_schedule(struct cluster *c, int64_t every_ms)
+{
+	atomic_store(&c->backup_every_ms, every_ms);
+}
+
+void cluster_note_backup_failed(struct cluster *c, const char *why)
+{
+	pthread_mutex_lock(&c->seen_lock);
+	snprintf(c->health.backup_error, sizeof(c->health.backup_error), "%s", why);
+	pthread_mutex_unlock(&c->seen_lock);
 }

@@ -312,6 +312,8 @@ struct cluster_facts {
 	uint64_t commit_index, applied_index, term, leader_id;
 	uint64_t digest_mismatches; /* comparisons that differed, since its start */
 	int64_t backup_ms;          /* of the last backup that it made; 0: none */
+	int64_t backup_every_ms;    /* of its schedule; 0: it has none */
+	char backup_error[128];     /* why the last backup by schedule failed; empty: it did not */
 };
 typedef void (*facts_cb)(void *arg, const struct err *err, size_t n, const struct cluster_facts *f);
 /* Asks every member for its facts; fires once on `loop`, borrows f. Needs no quorum. */
@@ -319,6 +321,9 @@ MUST_CHECK int cluster_ask_facts(struct cluster *c, struct loop *loop, uint64_t 
 				 facts_cb cb, void *arg, struct err *err);
 /* A backup of the state was completed at wall_ms; for the facts. Any thread. */
 void cluster_note_backup(struct cluster *c, int64_t wall_ms);
+/* This lighthouse has a schedule; and its last backup failed (until the next one is noted). Any thread. */
+void cluster_note_backup_schedule(struct cluster *c, int64_t every_ms);
+void cluster_note_backup_failed(struct cluster *c, const char *why);
 
 struct cluster_digest {
 	uint64_t id;

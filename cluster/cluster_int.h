@@ -139,7 +139,9 @@ struct cluster {
 		uint64_t append_p99_us, append_n;
 		uint64_t disk_free, disk_bytes;
 		unsigned map_permille;
+		char backup_error[128];
 	} health;
+	atomic_int_fast64_t backup_every_ms;
 	atomic_int_fast64_t backup_ms;
 
 	struct disk disk; /* raft thread; the probe's result is a worker's while it runs */

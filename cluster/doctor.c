@@ -119,19 +119,35 @@ static void versions(struct judge *j)
 
 static void backups(struct judge *j)
 {
-	int64_t last = 0;
+	int64_t last = 0, every = 0, late;
 
 	for (size_t i = 0; i < j->in->n; i++) {
-		last = MAX(last, j->in->facts[i].backup_ms);
+		const struct cluster_facts *f = &j->in->facts[i];
+
+		last = MAX(last, f->backup_ms);
+		if (f->backup_every_ms > 0) {
+			every = every == 0 ? f->backup_every_ms : MIN(every, f->backup_every_ms);
+		}
+		if (f->backup_error[0] != '\0') {
+			find(j, DOCTOR_ERROR, "BACKUP_FAILED", f->id,
+			     "repair it: it is tried again by itself",
+			     "its last backup by schedule failed: %s", f->backup_error);
+		}
+	}
+	/* Twice the period, and an hour: a hand-over of leadership at the wrong moment is none of a fault. */
+	late = every > 0 ? 2 * every + 3600 * 1000 : DOCTOR_BACKUP_DAYS * DAY_MS;
+	if (last == 0 && every > 0) {
+		return; /* the first one is under way, or has failed */
 	}
 	if (last == 0) {
 		find(j, DOCTOR_NOTE, "NO_BACKUP", 0,
 		     "make one regularly: `skerry backup create FILE`, and keep it on another host",
 		     "no backup is known: no schedule is configured");
-	} else if (j->in->now_ms - last > DOCTOR_BACKUP_DAYS * DAY_MS) {
+	} else if (j->in->now_ms - last > late) {
 		find(j, DOCTOR_WARNING, "BACKUP_AGE", 0,
 		     "make a backup, and see why the last failed",
-		     "the last backup is %" PRId64 " days old", (j->in->now_ms - last) / DAY_MS);
+		     "the last backup is %" PRId64 " hours old",
+		     (j->in->now_ms - last) / (3600 * 1000));
 	}
 }
 

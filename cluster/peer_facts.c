@@ -4,10 +4,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/arena.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cluster/cluster_int.h"
 #include "net/rpc_client.h"
+#include "tailnet/query.h"
 
 #define PATH_FACTS "/skerry.internal.v1.PeerService/GetFacts"
 
@@ -48,6 +50,26 @@ static int64_t end_of(const char *pem)
 	return ms;
 }
 
+/* Of our last backup, as the state has it: it outlives a start. */
+static int64_t backup_noted(struct peer *p)
+{
+	struct cluster_read *read;
+	MemberRecord *m;
+	struct arena a;
+	int64_t ms = 0;
+
+	if (cluster_read_begin(p->cluster, "facts", &read, NULL) < 0) {
+		return 0;
+	}
+	arena_init(&a, 64 << 10);
+	if (query_member(cluster_read_kv(read), p->self, &a, &m) >= 0) {
+		ms = (int64_t)m->backup_ms;
+	}
+	arena_done(&a);
+	cluster_read_end(read);
+	return ms;
+}
+
 static void own_facts(struct peer *p, struct cluster_facts *f)
 {
 	cluster_facts_self(p->cluster, f);
@@ -57,9 +79,10 @@ static void own_facts(struct peer *p, struct cluster_facts *f)
 	f->ca_cert_ms = end_of(p->keys->ca_cert_pem);
 	pthread_mutex_unlock(&p->lock);
 	f->digest_mismatches = p->digest_mismatches;
+	f->backup_ms = MAX(f->backup_ms, backup_noted(p));
 }
 
-void peer_facts_fill(struct peer *p, facts_response *r)
+void peer_facts_fill(struct peer *p, facts_response *r, char backup_error[128])
 {
 	struct cluster_facts f;
 
@@ -83,6 +106,9 @@ void peer_facts_fill(struct peer *p, facts_response *r)
 	r->leader_id = f.leader_id;
 	r->digest_mismatches = f.digest_mismatches;
 	r->backup_ms = f.backup_ms;
+	r->backup_every_ms = f.backup_every_ms;
+	snprintf(backup_error, sizeof(f.backup_error), "%s", f.backup_error);
+	r->backup_error = backup_error;
 }
 
 static void take(struct cluster_facts *f, const facts_response *r)
@@ -106,6 +132,8 @@ static void take(struct cluster_facts *f, const facts_response *r)
 	f->leader_id = r->leader_id;
 	f->digest_mismatches = r->digest_mismatches;
 	f->backup_ms = r->backup_ms;
+	f->backup_every_ms = r->backup_every_ms;
+	snprintf(f->backup_error, sizeof(f->backup_error), "%s", r->backup_error);
 }
 
 static void deliver(void *arg)

@@ -254,7 +254,9 @@ void member_run(struct peer *p);
 
 /* peer_facts.c */
 void peer_facts_stop(struct peer *p);
-void peer_facts_fill(struct peer *p, Skerry__Internal__V1__GetFactsResponse *r);
+/* backup_error holds a text of the answer. */
+void peer_facts_fill(struct peer *p, Skerry__Internal__V1__GetFactsResponse *r,
+		     char backup_error[128]);
 
 /* peer_change.c */
 /* Leader only: judges and begins the change; cb fires once on the peer loop, later. */

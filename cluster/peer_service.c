@@ -276,9 +276,10 @@ static void on_verdict(void *arg, struct rpc_call *call, const ProtobufCMessage 
 static void on_facts(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 {
 	Skerry__Internal__V1__GetFactsResponse out = SKERRY__INTERNAL__V1__GET_FACTS_RESPONSE__INIT;
+	char backup_error[128];
 
 	(void)req;
-	peer_facts_fill(arg, &out);
+	peer_facts_fill(arg, &out, backup_error);
 	rpc_call_reply(call, &out.base);
 }
 

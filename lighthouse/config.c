@@ -12,6 +12,7 @@
 static const char *const tls_choices[] = {"cluster", "file", "none", NULL};
 static const char *const serve_choices[] = {"agent", "admin",   "web", "relay",
 					    "dns",   "metrics", NULL};
+static const char *const backup_choices[] = {"leader", "each", NULL}; /* enum schedule_by */
 static const char *const level_choices[] = {"error", "warn", "info", "debug", NULL};
 
 static int check_prefixes(const void *value, struct err *e)
@@ -176,6 +177,27 @@ static const struct config_key keys[] = {
 	 .def = "6h",
 	 .min = 100,
 	 .max = INT64_C(86400000) * 30},
+	{.path = "backup.directory",
+	 .type = CONFIG_STRING,
+	 .offset = C(backup.directory),
+	 .check = check_path},
+	{.path = "backup.every",
+	 .type = CONFIG_DURATION,
+	 .offset = C(backup.every_ms),
+	 .def = "24h",
+	 .min = 1000,
+	 .max = 366ll * 86400 * 1000},
+	{.path = "backup.keep",
+	 .type = CONFIG_INT,
+	 .offset = C(backup.keep),
+	 .def = "14",
+	 .min = 1,
+	 .max = 5000},
+	{.path = "backup.by",
+	 .type = CONFIG_ENUM,
+	 .offset = C(backup.by),
+	 .def = "leader",
+	 .choices = backup_choices},
 	{.path = "listeners", .type = CONFIG_LIST, .offset = C(listeners), .sub = &listener_schema},
 };
 #undef C

@@ -36,6 +36,11 @@ struct lighthouse_config {
 	int64_t snapshot_bytes;       /* of log between two snapshots */
 	int64_t store_bytes;          /* of the store's map: its limit */
 	int64_t compare_ms, scrub_ms; /* between two of each */
+	struct {
+		char *directory; /* NULL: no schedule */
+		int64_t every_ms, keep;
+		int by; /* enum schedule_by */
+	} backup;
 	struct config_list listeners; /* of struct lighthouse_listener */
 };
 

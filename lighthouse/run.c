@@ -27,6 +27,7 @@
 #include "cluster/cluster.h"
 #include "lighthouse/commands.h"
 #include "lighthouse/config.h"
+#include "lighthouse/schedule.h"
 #include "net/listen.h"
 #include "net/loop.h"
 #include "net/poll.h"
@@ -61,6 +62,7 @@ struct daemon {
 	bool stopping;
 	uint64_t last_leader;
 	unsigned certificate_count; /* of what is served */
+	struct schedule *schedule;  /* NULL: none */
 };
 
 /* Tells systemd (sd_notify(3)): a datagram to the socket that it named. */
@@ -365,6 +367,21 @@ static int open_fronts(struct daemon *d, struct err *err)
 	return rc;
 }
 
+static void schedule_begin(struct daemon *d)
+{
+	struct schedule_options o = {
+		.cluster = d->cluster,
+		.loop = d->loop,
+		.directory = d->config.backup.directory,
+		.every_ms = d->config.backup.every_ms,
+		.keep = d->config.backup.keep,
+		.by = d->config.backup.by,
+	};
+
+	if (o.directory)
+		d->schedule = schedule_new(&o);
+}
+
 static int serve(struct daemon *d, const char *dir, struct err *err)
 {
 	struct cluster_options o = {
@@ -408,6 +425,7 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 	d->interrupt = loop_signal_new(d->loop, SIGINT, on_signal, d);
 	loop_timer_start(&d->certificates, d->loop, CERTIFICATE_CHECK_MS, renew, d);
 	watch_status(d);
+	schedule_begin(d);
 	notify("READY=1");
 	loop_run(d->loop);
 	return 0;
@@ -415,6 +433,7 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 
 static void daemon_done(struct daemon *d)
 {
+	schedule_free(d->schedule);
 	loop_timer_stop(&d->certificates);
 	loop_timer_stop(&d->status);
 	loop_signal_free(d->term);

@@ -185,7 +185,8 @@ class Json:
 class Lighthouse:
     """The first of a cluster, or with a token one that joins."""
 
-    def __init__(self, name="lh1", token=None):
+    def __init__(self, name="lh1", token=None, more=""):
+        """`more`: further lines of the configuration; {dir} in them is the lighthouse's own directory."""
         global schema
         schema = schema or Schema()
         if not os.path.exists(SKERRYD):
@@ -208,7 +209,7 @@ listeners:
   - address: 127.0.0.1:{self.metrics}
     tls: none
     serve: [metrics]
-""")
+{more.format(dir=self.dir)}""")
         how = ["join", "-"] if token else ["init"]
         subprocess.run([SKERRYD, *how, "--config", self.config, "--name", name, "--api-address",
                         f"127.0.0.1:{self.api}", "--peer-address", f"127.0.0.1:{self.peer}"],

@@ -197,6 +197,29 @@ static void behind_much(struct set *s)
 	s->f[1].commit_index = s->f[1].applied_index = 205000;
 	s->f[0].applied_index = 205000;
 }
+static void backup_failed(struct set *s)
+{
+	s->f[1].backup_every_ms = DAYS(1) - NOW;
+	strcpy(s->f[1].backup_error, "/backup: No space left on device");
+}
+/* A schedule is judged by its own period. */
+static void backup_late(struct set *s)
+{
+	s->f[0].backup_ms = NOW - 5 * 3600 * 1000;
+	s->f[1].backup_ms = s->f[2].backup_ms = 0;
+	s->f[1].backup_every_ms = 3600 * 1000;
+}
+static void backup_due(struct set *s)
+{
+	s->f[0].backup_ms = NOW - 2 * 3600 * 1000;
+	s->f[1].backup_ms = s->f[2].backup_ms = 0;
+	s->f[1].backup_every_ms = 3600 * 1000;
+}
+static void backup_first(struct set *s)
+{
+	s->f[0].backup_ms = s->f[1].backup_ms = s->f[2].backup_ms = 0;
+	s->f[1].backup_every_ms = 3600 * 1000;
+}
 static void backup_none(struct set *s)
 {
 	s->f[2].backup_ms = 0;
@@ -256,6 +279,10 @@ static const struct {
 	{"feature level", feature, DOCTOR_ERROR, 1, "FEATURE_SKEW:3 "},
 	{"behind", behind, DOCTOR_WARNING, 1, "MEMBER_BEHIND:3 "},
 	{"far behind", behind_much, DOCTOR_ERROR, 1, "MEMBER_BEHIND:3 "},
+	{"a backup failed", backup_failed, DOCTOR_ERROR, 1, "BACKUP_FAILED:2 "},
+	{"a schedule is late", backup_late, DOCTOR_WARNING, 1, "BACKUP_AGE:0 "},
+	{"a schedule is about due", backup_due, DOCTOR_NOTE, 1, ""},
+	{"a schedule begins", backup_first, DOCTOR_NOTE, 1, ""},
 	{"no backup", backup_none, DOCTOR_NOTE, 1, "NO_BACKUP:0 "},
 	{"old backup", backup_old, DOCTOR_WARNING, 1, "BACKUP_AGE:0 "},
 	{"one digest", digest, DOCTOR_ERROR, 1, "DIGEST_DIFFERS:3 "},

@@ -62,6 +62,10 @@ static void wrong_values_have_their_place(void **state)
 		{"snapshot_after: 1KiB\n", 1, "snapshot_after"},
 		{"snapshot_after: much\n", 1, "size"},
 		{"reflection_public: maybe\n", 1, "true"},
+		{"backup:\n  directory: here\n", 2, "absolute"},
+		{"backup:\n  every: 10ms\n", 2, "every"},
+		{"backup:\n  keep: 0\n", 2, "keep"},
+		{"backup:\n  by: all\n", 2, "all"},
 		{"listeners:\n  - address: 1.2.3.4:99999\n    serve: [web]\n", 2, "port"},
 		{"listeners:\n  - address: 1.2.3.4:1\n    serve: [wab]\n", 3, "wab"},
 		{"listeners:\n  - address: 1.2.3.4:1\n", 2, "serve"},
@@ -102,6 +106,7 @@ static void right_values_are_taken(void **state)
 	load("peer_address: 192.0.2.1:8444\napi_url: https://lh.example\n", 0, NULL);
 	load("peer_address: '[2001:db8::1]:8444'\napi_url: https://[2001:db8::1]:8443\n", 0, NULL);
 	load("listeners:\n  - address: :8443\n    serve: [agent, admin]\n", 0, NULL);
+	load("backup:\n  directory: /backup\n  every: 12h\n  keep: 5\n  by: each\n", 0, NULL);
 }
 
 int main(void)
