@@ -272,7 +272,7 @@ static bool majority_matched(struct consensus *cs)
 }
 
 /*
- * Followers apply an entry when they are told that it is committed, which rides in the next entry or, up to 100 ms
+ * Followers apply an entry when they are told that it is committed, which rides in the next entry or, up to some 40 ms
  * later, in a heartbeat. Who waits for an answer on a follower shall not wait for that: told at once, unless an entry has
  * just gone. The same for the first entries of a term, which libraft sends with heartbeats alone.
  */

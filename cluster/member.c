@@ -346,7 +346,8 @@ static int cmp_offset(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-bool member_clock_is_off(const struct member_clock *c, size_t n)
+/* The median of the known offsets and our own, which is 0. Returns how many there are. */
+static size_t median(const struct member_clock *c, size_t n, int64_t *ret)
 {
 	int64_t known[LIM_MEMBERS + 1];
 	size_t k = 0;
@@ -357,9 +358,31 @@ bool member_clock_is_off(const struct member_clock *c, size_t n)
 			known[k++] = c[i].offset_ms;
 		}
 	}
-	if (k <= (n + 1) / 2 || k < 3) {
-		return false; /* two clocks that differ do not say which one is wrong */
-	}
 	qsort(known, k, sizeof(known[0]), cmp_offset);
-	return !within(known[k / 2], 0);
+	*ret = known[k / 2];
+	return k;
+}
+
+bool member_clock_is_off(const struct member_clock *c, size_t n)
+{
+	int64_t middle;
+	size_t k = median(c, n, &middle);
+
+	/* Two clocks that differ do not say which one is wrong. */
+	return k > (n + 1) / 2 && k >= 3 && !within(middle, 0);
+}
+
+size_t member_clock_best(const struct member_clock *c, size_t n)
+{
+	int64_t middle;
+	size_t best = n;
+
+	median(c, n, &middle);
+	for (size_t i = 0; i < n; i++) {
+		if (c[i].known && (best == n || llabs(c[i].offset_ms - middle) <
+							llabs(c[best].offset_ms - middle))) {
+			best = i;
+		}
+	}
+	return best;
 }

@@ -116,3 +116,5 @@ enum { MEMBER_CLOCK_MS = 10000 };
 bool member_clocks_agree(const struct member_clock *c, size_t n);
 /* Is our clock more than 10 s off the median of the known ones? False when fewer than a majority are known. */
 bool member_clock_is_off(const struct member_clock *c, size_t n);
+/* The index of the other voter whose clock is nearest to that median; n when none is known. */
+size_t member_clock_best(const struct member_clock *c, size_t n);

@@ -9,7 +9,13 @@
 #include "base/rand.h"
 
 /* After a step that failed, and between two attempts to hand over for the clock's sake. */
-enum { HOLD_MS = 1000, REFUSED_HOLD_MS = 30000, TRANSFER_MS = 30000, CLOCKS_MS = 1000 };
+enum {
+	TRANSFER_AGAIN_MS = 3000,
+	HOLD_MS = 1000,
+	REFUSED_HOLD_MS = 30000,
+	TRANSFER_MS = 30000,
+	CLOCKS_MS = 1000
+};
 
 typedef Skerry__Internal__V1__Command command;
 typedef Skerry__Internal__V1__CommandResult command_result;
@@ -173,8 +179,10 @@ static void find_lost(struct peer *p, const struct link_state *s, uint64_t now)
 
 static void on_transfer(void *arg, const struct err *err)
 {
-	(void)arg;
+	struct peer *p = arg;
+
 	if (err->code != 0) {
+		p->transfer_ms = MIN(p->transfer_ms, clock_mono_ms() + TRANSFER_AGAIN_MS);
 		LOG_DEBUG("peer: hand over: %s", err->msg);
 	}
 }
@@ -182,6 +190,7 @@ static void on_transfer(void *arg, const struct err *err)
 static void judge_clocks(struct peer *p, const struct link_state *s, uint64_t now)
 {
 	struct member_clock c[LIM_MEMBERS];
+	uint64_t ids[LIM_MEMBERS];
 	int64_t skew = clock_skew_ms();
 	size_t n = 0;
 
@@ -192,6 +201,7 @@ static void judge_clocks(struct peer *p, const struct link_state *s, uint64_t no
 			continue;
 		}
 		l = peer_link_find(p, s->server[i].id);
+		ids[n] = s->server[i].id;
 		c[n] = (struct member_clock){0};
 		if (l != NULL && peer_link_connected(l)) {
 			c[n].known = true;
@@ -204,7 +214,7 @@ static void judge_clocks(struct peer *p, const struct link_state *s, uint64_t no
 		p->transfer_ms = now + TRANSFER_MS;
 		LOG_WARN("the clock of this lighthouse is more than 10 s off the others': it hands "
 			 "leadership over; set the clock");
-		link_transfer(p->cluster, p->loop, 0, on_transfer, p);
+		link_transfer(p->cluster, p->loop, ids[member_clock_best(c, n)], on_transfer, p);
 	}
 }
 

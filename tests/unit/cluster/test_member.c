@@ -219,13 +219,38 @@ static void test_clocks(void **state)
 	}
 }
 
+/* Who hands over because of its clock hands over to somebody whose clock is right. */
+static void test_best_clock(void **state)
+{
+	static const struct {
+		struct member_clock c[4];
+		size_t n, best;
+	} cases[] = {
+		{{{0}, {0}}, 2, 2},
+		{{{true, -86400000}, {true, 86400000}}, 2, 0}, /* ours is the middle: either */
+		{{{true, -86400000}, {true, -172800000}}, 2, 0},
+		{{{true, -172800000}, {true, -86400000}}, 2, 1},
+		{{{true, 5}, {false, -86400000}, {true, -86400000}, {true, -86400010}}, 4, 0},
+		{{{true, -9}, {true, -86400000}, {true, -86400005}, {true, -86400010}}, 4, 1},
+	};
+
+	(void)state;
+	TEST_TABLE(c, cases)
+	{
+		size_t best = member_clock_best(c->c, c->n);
+
+		if (best != c->best) {
+			TEST_FAIL("case %d: %zu", (int)(c - cases), best);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_next),
-		cmocka_unit_test(test_next_converges),
-		cmocka_unit_test(test_table_file),
-		cmocka_unit_test(test_clocks),
+		cmocka_unit_test(test_next),       cmocka_unit_test(test_next_converges),
+		cmocka_unit_test(test_table_file), cmocka_unit_test(test_clocks),
+		cmocka_unit_test(test_best_clock),
 	};
 
 	crypto_init();
