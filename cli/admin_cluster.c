@@ -13,8 +13,8 @@ static void print_members(struct cli *cx, const Skerry__V1__Cluster *c)
 	char text[TIME_TEXT], role[64];
 	struct table t;
 
-	table_init(&t, "LIGHTHOUSE", "ROLE", "STATE", "API", "PEER", "DEVICES", "UP", "VERSION",
-		   NULL);
+	table_init(&t, "LIGHTHOUSE", "ROLE", "STATE", "API", "PEER", "DEVICES", "STARTED",
+		   "VERSION", NULL);
 	for (size_t i = 0; i < c->n_members; i++) {
 		const Skerry__V1__Member *m = c->members[i];
 
