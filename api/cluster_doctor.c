@@ -5,6 +5,7 @@
 #include "api/cluster_int.h"
 #include "base/clock.h"
 #include "cluster/doctor.h"
+#include "tailnet/query.h"
 
 enum { FACTS_MS = 4000, DIGESTS_MS = 4000 };
 
@@ -80,6 +81,8 @@ static void judge(struct diagnosis *d, const struct err *why, size_t n_digests,
 {
 	Skerry__V1__Diagnosis m = SKERRY__V1__DIAGNOSIS__INIT;
 	struct admin_call *c = d->c;
+	struct cluster_read *read;
+	MembershipChange *change;
 	struct cluster_status s;
 	struct doctor_input in = {
 		.n = d->n,
@@ -90,6 +93,18 @@ static void judge(struct diagnosis *d, const struct err *why, size_t n_digests,
 		.no_digests = why && why->code ? why->msg : NULL,
 	};
 
+	if (cluster_read_begin(c->api->cluster, c->method->path, &read, NULL) >= 0) {
+		if (query_membership(cluster_read_kv(read), false, &c->records, &change) >= 0) {
+			const Skerry__V1__MemberChange *m =
+				cluster_change_message(c, cluster_read_kv(read), change);
+
+			in.change = admin_printf(c, "%s: %s", m->kind, m->text);
+			in.change_ms = in.now_ms - (int64_t)change->step_ms;
+			in.change_waits = change->step ==
+					  SKERRY__INTERNAL__V1__CHANGE_STEP__CHANGE_STEP_JOIN;
+		}
+		cluster_read_end(read);
+	}
 	cluster_status(c->api->cluster, &s);
 	in.self = s.lighthouse_id;
 	in.quorum = s.quorum;

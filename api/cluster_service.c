@@ -62,6 +62,7 @@ static Skerry__V1__Member *to_message(struct admin_call *c, const MemberRecord *
 	m->start_time = admin_time(c, r->start_ms);
 	m->devices = live ? live->devices : 0;
 	m->disk_low = live && live->disk_low;
+	m->note = cluster_member_note(c, r);
 	if (self) {
 		m->digest = digest_text(c, s->digest);
 		m->digest_revision = s->revision;
@@ -118,6 +119,7 @@ static int get_cluster(struct admin_call *c, ProtobufCMessage **ret, struct err 
 {
 	Skerry__V1__Cluster *m = admin_alloc(c, sizeof(*m));
 	struct cluster_status s;
+	MembershipChange *change;
 	MemberRecord *r;
 	uint64_t pos = 0;
 	Meta *meta;
@@ -146,6 +148,10 @@ static int get_cluster(struct admin_call *c, ProtobufCMessage **ret, struct err 
 		m->members[m->n_members++] = to_message(c, r, &s);
 	if (rc < 0 && rc != ERR_NOT_FOUND)
 		return err_set(err, rc, "the members cannot be read: %s", err_text(rc));
+	if (query_membership(c->kv, false, &c->records, &change) >= 0)
+		m->change = cluster_change_message(c, c->kv, change);
+	if (query_membership(c->kv, true, &c->records, &change) >= 0)
+		m->last_change = cluster_change_message(c, c->kv, change);
 	*ret = &m->base;
 	return 0;
 }
@@ -200,6 +206,15 @@ static int add_addresses(struct admin_call *c, struct err *err)
 	return 0;
 }
 
+int cluster_token_fill(struct admin_call *c, struct err *err)
+{
+	c->key.has_pin = true;
+	c->key.pin.cluster_id = cluster_id(c->api->cluster);
+	cluster_ca_pin(c->api->cluster, c->key.pin.spki_sha256);
+	c->key.role = KEY_ROLE_LIGHTHOUSE;
+	return add_addresses(c, err);
+}
+
 static int create_token(struct admin_call *c, struct err *err)
 {
 	const Skerry__V1__CreateJoinTokenRequest *req = (const void *)c->req;
@@ -208,11 +223,7 @@ static int create_token(struct admin_call *c, struct err *err)
 
 	skerry__internal__v1__join_token_create__init(b);
 	b->credential = admin_new_key(c, KEY_JOIN);
-	c->key.has_pin = true;
-	c->key.pin.cluster_id = cluster_id(c->api->cluster);
-	cluster_ca_pin(c->api->cluster, c->key.pin.spki_sha256);
-	c->key.role = KEY_ROLE_LIGHTHOUSE;
-	rc = add_addresses(c, err);
+	rc = cluster_token_fill(c, err);
 	if (rc >= 0)
 		rc = admin_lifetime(req->lifetime, &b->lifetime_ms, err);
 	c->cmd.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_JOIN_TOKEN_CREATE;
@@ -224,37 +235,6 @@ static void token_secret(struct admin_call *c, void *msg, char *text)
 {
 	(void)c;
 	((Skerry__V1__JoinToken *)msg)->secret = text;
-}
-
-/* ---- removal ---- */
-
-static void on_removed(void *arg, const struct err *why,
-		       const Skerry__Internal__V1__CommandResult *r)
-{
-	Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
-	struct admin_call *c = arg;
-	struct err err = *why;
-
-	if (!admin_back(c))
-		return;
-	if (!err.code && r && r->code) {
-		err_reason(&err, err_from_grpc(r->code), r->reason, "%s", r->message);
-		strncpy(err.field, r->field, sizeof(err.field) - 1);
-	}
-	if (err.code)
-		admin_fail(c, &err);
-	else
-		admin_reply(c, &empty.base);
-}
-
-static void delete_member(struct admin_call *c)
-{
-	struct err err = {0};
-
-	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	if (cluster_member_remove(c->api->cluster, c->api->loop, &c->actor, c->target.id,
-				  on_removed, c, &err) < 0)
-		admin_fail(c, &err);
 }
 
 /* ---- digests ---- */
@@ -328,7 +308,7 @@ static const struct admin_method methods[] = {
 	{.path = PATH("DeleteMember"),
 	 .kind = RESOURCE_MEMBER,
 	 .target = "name",
-	 .run = delete_member},
+	 .run = cluster_delete_member},
 	{.path = PATH("CreateJoinToken"),
 	 .kind = RESOURCE_JOIN_TOKEN,
 	 .command = create_token,
@@ -345,6 +325,15 @@ static const struct admin_method methods[] = {
 	 .kind = RESOURCE_MEMBER,
 	 .target = "name",
 	 .run = cluster_promote_member},
+	{.path = PATH("DemoteMember"),
+	 .kind = RESOURCE_MEMBER,
+	 .target = "name",
+	 .run = cluster_demote_member},
+	{.path = PATH("ReplaceMember"),
+	 .kind = RESOURCE_MEMBER,
+	 .target = "name",
+	 .run = cluster_replace_member},
+	{.path = PATH("CancelChange"), .run = cluster_cancel_change},
 };
 
 void cluster_service_register(struct api *api, struct rpc_server *server)

@@ -18,6 +18,9 @@
 #define LIM_COMMAND_BYTES (1u << 20)
 /* Members of a cluster, voters and others. */
 #define LIM_MEMBERS 16
+/* Of them with and without a vote. */
+#define LIM_VOTERS   5
+#define LIM_STANDBYS 9
 /* Whole replicated state. */
 #define LIM_STATE_BYTES (1ull << 30)
 /* With less than that free below its state directory a leader takes no command that makes the state grow. */

@@ -39,6 +39,12 @@ static void print_members(struct cli *cx, const Skerry__V1__Cluster *c)
 	}
 	table_print(&t, "", cx->io->out);
 	table_done(&t);
+	for (size_t i = 0; i < c->n_members; i++) {
+		if (c->members[i]->note[0] != '\0')
+			fprintf(cx->io->out, "%s: %s\n",
+				print_safe(cx, c->members[i]->display_name),
+				print_safe(cx, c->members[i]->note));
+	}
 }
 
 int cmd_cluster_status(struct cli *cx)
@@ -75,6 +81,10 @@ int cmd_cluster_status(struct cli *cx)
 				print_safe(cx, c->members[i]->display_name));
 		}
 	}
+	if (c->change) {
+		fprintf(cx->io->out, "\n");
+		print_change(cx, c->change);
+	}
 	return CLI_OK;
 }
 
@@ -110,28 +120,6 @@ int cmd_cluster_token(struct cli *cx)
 		       : cli_fail(cx, CLI_FAILED,
 				  "it was made, but its secret was lost on the way: "
 				  "make another");
-}
-
-int cmd_cluster_remove(struct cli *cx)
-{
-	Skerry__V1__DeleteMemberRequest req = SKERRY__V1__DELETE_MEMBER_REQUEST__INIT;
-	void *reply;
-	int rc = client_to_lighthouse(cx);
-
-	if (rc == CLI_OK) {
-		rc = admin_resolve(cx, &noun_member, cx->args[0], &req.name);
-	}
-	if (rc != CLI_OK) {
-		return rc;
-	}
-	req.request_id = client_request_id(cx);
-	rc = client_call(cx, "/skerry.v1.ClusterService/DeleteMember", &req, &reply);
-	if (rc == CLI_OK && cli_json(cx)) {
-		print_json(cx, reply);
-	} else if (rc == CLI_OK) {
-		fprintf(cx->io->out, "removed %s\n", print_safe(cx, cx->args[0]));
-	}
-	return rc;
 }
 
 int cmd_cluster_digest(struct cli *cx)

@@ -1,4 +1,4 @@
-/* skerry cluster doctor, transfer, promote: what is wrong, and leadership and votes moved. */
+/* skerry cluster doctor, transfer: what is wrong, and leadership moved. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -133,30 +133,6 @@ int cmd_cluster_transfer(struct cli *cx)
 	} else {
 		fprintf(cx->io->out, "%s leads\n",
 			r->leader[0] != '\0' ? print_safe(cx, r->leader) : "another lighthouse");
-	}
-	return CLI_OK;
-}
-
-int cmd_cluster_promote(struct cli *cx)
-{
-	Skerry__V1__PromoteMemberRequest req = SKERRY__V1__PROMOTE_MEMBER_REQUEST__INIT;
-	Skerry__V1__PromoteMemberResponse *r;
-	int rc = client_to_lighthouse(cx);
-
-	if (rc == CLI_OK) {
-		rc = admin_resolve(cx, &noun_member, cx->args[0], &req.name);
-	}
-	if (rc == CLI_OK) {
-		rc = client_call(cx, "/skerry.v1.ClusterService/PromoteMember", &req, &r);
-	}
-	if (rc != CLI_OK) {
-		return rc;
-	}
-	if (cli_json(cx)) {
-		print_json(cx, r);
-	} else {
-		fprintf(cx->io->out, "%s is a voter, one of %u\n", print_safe(cx, cx->args[0]),
-			r->voters);
 	}
 	return CLI_OK;
 }

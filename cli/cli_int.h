@@ -14,6 +14,7 @@
 #include "base/macros.h"
 #include "cli/cli.h"
 #include "google/protobuf/timestamp.pb-c.h"
+#include "skerry/v1/admin.pb-c.h"
 
 #define CLI_AGENT_SOCKET      "/run/skerry/agent.sock"
 #define CLI_LIGHTHOUSE_SOCKET "/run/skerry/skerryd.sock"
@@ -83,6 +84,8 @@ enum opt_id {
 	OPT_LOCAL,
 	OPT_RETIRE,
 	OPT_RETIRE_FORCE,
+	OPT_NO_FILL,
+	OPT_WITH,
 	OPT_N,
 };
 
@@ -320,7 +323,6 @@ int cmd_auth_key_create(struct cli *cx);
 int cmd_api_key_create(struct cli *cx);
 int cmd_cluster_status(struct cli *cx);
 int cmd_cluster_token(struct cli *cx);
-int cmd_cluster_remove(struct cli *cx);
 int cmd_cluster_digest(struct cli *cx);
 int cmd_backup_create(struct cli *cx);
 int cmd_cluster_finalize(struct cli *cx);
@@ -328,4 +330,11 @@ int cmd_cluster_ca(struct cli *cx);
 int cmd_cluster_seal(struct cli *cx);
 int cmd_cluster_doctor(struct cli *cx);
 int cmd_cluster_transfer(struct cli *cx);
+/* admin_members.c */
 int cmd_cluster_promote(struct cli *cx);
+int cmd_cluster_demote(struct cli *cx);
+int cmd_cluster_remove(struct cli *cx);
+int cmd_cluster_replace(struct cli *cx);
+int cmd_cluster_cancel(struct cli *cx);
+/* A change of the members that is under way, in a line or two. */
+void print_change(struct cli *cx, const Skerry__V1__MemberChange *c);

@@ -193,6 +193,11 @@ const struct opt_def cli_opts[OPT_N] = {
 			      .help = "with --retire: although devices were not seen since"},
 	[OPT_LOCAL] = {.name = "local",
 		       .help = "what this lighthouse has, also without a quorum; may lag behind"},
+	[OPT_NO_FILL] = {.name = "no-fill", .help = "no standby takes the place"},
+	[OPT_WITH] = {.name = "with",
+		      .type = OPT_TEXT,
+		      .value = "STANDBY",
+		      .help = "this standby takes its place, at once"},
 };
 
 #define OPTS(...) ((const uint8_t[]){__VA_ARGS__, OPT_NONE})
@@ -290,8 +295,17 @@ const struct command cli_commands[] = {
 	 OPTS(OPT_EXPIRY), true,
 	 "The token is printed once, alone on standard output. Default: good for 1 h.\n",
 	 cmd_cluster_token},
-	{"cluster", "remove", "LIGHTHOUSE", "remove a lighthouse from the cluster", NO_OPTS, true,
-	 NULL, cmd_cluster_remove},
+	{"cluster", "remove", "LIGHTHOUSE...", "remove lighthouses from the cluster for good",
+	 OPTS(OPT_NO_FILL), true,
+	 "A standby takes the place of a voter. The removed one is told, and stops; its directory "
+	 "is worth nothing\nfrom then on. Any of them may be removed, the leader too.\n",
+	 cmd_cluster_remove},
+	{"cluster", "replace", "LIGHTHOUSE", "put another lighthouse into the place of one",
+	 OPTS(OPT_WITH, OPT_EXPIRY), true,
+	 "Without --with prints a token for the new host, alone on standard output: when it has "
+	 "joined (skerryd join\nTOKEN) and caught up, the old one is removed and the new one gets "
+	 "its vote, without a further command.\n",
+	 cmd_cluster_replace},
 	{"cluster", "digest", "", "compare the state of all lighthouses", NO_OPTS, true,
 	 "Ends with status 1 when they differ or one did not report.\n", cmd_cluster_digest},
 	{"cluster", "doctor", "",
@@ -323,11 +337,21 @@ const struct command cli_commands[] = {
 	 "need "
 	 "the old one.\n",
 	 cmd_cluster_seal},
-	{"cluster", "promote", "LIGHTHOUSE", "make a standby that has caught up a voter", NO_OPTS,
+	{"cluster", "promote", "LIGHTHOUSE...", "make standbys that have caught up voters", NO_OPTS,
 	 true,
 	 "Standbys become voters by themselves when that makes 3 or 5 of them. Refused when the "
 	 "cluster would be the worse for it.\n",
 	 cmd_cluster_promote},
+	{"cluster", "demote", "LIGHTHOUSE...", "take the vote of lighthouses; they stay standbys",
+	 OPTS(OPT_NO_FILL), true,
+	 "A standby takes the place, if there is one; else name two, so that 3 of 5 or 1 of 3 "
+	 "voters are left.\n",
+	 cmd_cluster_demote},
+	{"cluster", "cancel", "", "give up the change of the members that is under way", NO_OPTS,
+	 true,
+	 "What was done stays, but an even number of voters is not left behind if that can be "
+	 "helped.\n",
+	 cmd_cluster_cancel},
 
 	{"backup", "create", "FILE", "save the state of the whole cluster into a file",
 	 OPTS(OPT_OVERWRITE, OPT_LOCAL), true,

@@ -248,10 +248,42 @@ MUST_CHECK int cluster_token_create(struct cluster *c, struct loop *loop,
 				    const Skerry__Internal__V1__Actor *actor, uint64_t lifetime_ms,
 				    token_cb cb, void *arg, struct err *err);
 
-/* Removes a member: out of raft's configuration and the table; its links are cut. Not itself, not the last. */
-MUST_CHECK int cluster_member_remove(struct cluster *c, struct loop *loop,
-				     const Skerry__Internal__V1__Actor *actor, uint64_t id,
-				     propose_cb cb, void *arg, struct err *err);
+enum cluster_members_kind {
+	CLUSTER_PROMOTE, /* standbys become voters */
+	CLUSTER_DEMOTE,  /* voters become standbys; standbys take their places */
+	CLUSTER_REMOVE,  /* members leave for good; standbys take the places of voters */
+	CLUSTER_REPLACE, /* one leaves, another takes its place */
+	CLUSTER_CANCEL,  /* the change that runs is given up */
+};
+
+enum { CLUSTER_WISH_MAX = 5 };
+
+struct cluster_wish {
+	enum cluster_members_kind kind;
+	size_t n;
+	uint64_t id[CLUSTER_WISH_MAX];
+	bool no_fill; /* DEMOTE, REMOVE: no standby takes the place */
+	uint64_t
+		with; /* REPLACE: this standby; 0: a host that joins with the token of `credential` */
+	const Skerry__Internal__V1__Credential *credential;
+	uint64_t lifetime_ms;
+	const Skerry__Internal__V1__Actor *actor;
+	const char *reason;
+};
+
+/* change: its id, of the record that runs or ended last (query_membership); 0: it was done without one. */
+typedef void (*members_cb)(void *arg, const struct err *err, uint64_t change);
+/*
+ * Changes who votes and who is a member: the leader judges, and drives the change from a record in the state, so that it
+ * outlives this call and any leader. `w` is copied. Fires once on `loop`: when the change has ended, waits for a new host, or
+ * the deadline has passed and it goes on by itself. Refused with ERR_PRECONDITION and a reason: CHANGE_IN_FLIGHT,
+ * WOULD_LOSE_QUORUM, LAST_VOTER, EVEN_VOTERS, VOTERS_FULL, ALREADY_VOTER, ALREADY_STANDBY, NOT_A_VOTER, NO_CHANGE,
+ * MEMBER_NOT_CONNECTED, MEMBER_BEHIND, NO_OTHER_VOTER, FEATURE_LEVEL; ERR_LIMIT (TOO_MANY_STANDBYS), ERR_NOT_FOUND
+ * (MEMBER_NOT_FOUND), ERR_NO_QUORUM (no leader). Nothing has changed then.
+ */
+MUST_CHECK int cluster_change_members(struct cluster *c, struct loop *loop,
+				      const struct cluster_wish *w, uint64_t deadline_ms,
+				      members_cb cb, void *arg, struct err *err);
 
 /* Hands leadership over to a voter, or with 0 to the one that is best prepared; any lighthouse passes it to the leader. */
 typedef void (*transfer_cb)(void *arg, const struct err *err, uint64_t leader_id);
@@ -261,13 +293,6 @@ typedef void (*transfer_cb)(void *arg, const struct err *err, uint64_t leader_id
  */
 MUST_CHECK int cluster_transfer(struct cluster *c, struct loop *loop, uint64_t id,
 				uint64_t deadline_ms, transfer_cb cb, void *arg, struct err *err);
-/*
- * Makes a standby a voter, by way of the leader. Refusals as above, ALREADY_VOTER, VOTERS_FULL and EVEN_VOTERS. leader_id of the
- * callback is the leader that did it.
- */
-MUST_CHECK int cluster_promote(struct cluster *c, struct loop *loop, uint64_t id,
-			       uint64_t deadline_ms, transfer_cb cb, void *arg, struct err *err);
-
 /* ---- rotation of what the cluster trusts ---- */
 
 struct cluster_rotated {

@@ -111,7 +111,13 @@ void consensus_clocks_agree(struct consensus *cs, bool agree, int64_t skew_ms);
 void consensus_connected(struct consensus *cs, uint64_t request, int fd);
 void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd);
 
-enum consensus_change { CONSENSUS_ADD, CONSENSUS_PROMOTE, CONSENSUS_REMOVE, CONSENSUS_TRANSFER };
+enum consensus_change {
+	CONSENSUS_ADD,
+	CONSENSUS_PROMOTE,
+	CONSENSUS_DEMOTE,
+	CONSENSUS_REMOVE,
+	CONSENSUS_TRANSFER
+};
 /* As link_add and the others; cb on the raft thread, never inside the call. */
 void consensus_change(struct consensus *cs, enum consensus_change kind, uint64_t id,
 		      const char *address, link_change_cb cb, void *arg);

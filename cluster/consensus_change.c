@@ -116,6 +116,9 @@ void consensus_change(struct consensus *cs, enum consensus_change kind, uint64_t
 	case CONSENSUS_PROMOTE:
 		rv = raft_assign(&cs->raft, &q->change, id, RAFT_VOTER, on_change);
 		break;
+	case CONSENSUS_DEMOTE:
+		rv = raft_assign(&cs->raft, &q->change, id, RAFT_STANDBY, on_change);
+		break;
 	case CONSENSUS_REMOVE: rv = raft_remove(&cs->raft, &q->change, id, on_change); break;
 	case CONSENSUS_TRANSFER:
 		/* libraft would take the last of the list, dead or not, while an entry is on its way. */

@@ -342,7 +342,7 @@ static void members(struct judge *j)
 			find(j, DOCTOR_ERROR, "NOT_CONNECTED", f->id,
 			     "see that skerryd runs there and that its peer port is reached; a "
 			     "host "
-			     "that is gone for good leaves by `skerry cluster remove`",
+			     "that is gone for good is replaced by `skerry cluster replace`",
 			     "this %s is not reached", f->voter ? "voter" : "standby");
 			continue;
 		}
@@ -355,6 +355,20 @@ static void members(struct judge *j)
 			     "it did not say how it is: %s", f->error);
 		}
 	}
+}
+
+static void change(struct judge *j)
+{
+	bool stuck = !j->in->change_waits && j->in->change_ms >= DOCTOR_CHANGE_MS;
+
+	if (j->in->change == NULL) {
+		return;
+	}
+	find(j, stuck ? DOCTOR_WARNING : DOCTOR_NOTE, stuck ? "CHANGE_STUCK" : "CHANGE_RUNS", 0,
+	     stuck ? "bring back what it waits for, or give it up: `skerry cluster cancel`"
+		   : "see `skerry cluster status`; `skerry cluster cancel` gives it up",
+	     "a change of the members is under way: %s, for %" PRId64 " s", j->in->change,
+	     MAX(j->in->change_ms, 0) / 1000);
 }
 
 static int worst_first(const void *a, const void *b)
@@ -381,6 +395,7 @@ void doctor_judge(const struct doctor_input *in, struct doctor_result *ret)
 	versions(&j);
 	digests(&j);
 	backups(&j);
+	change(&j);
 	qsort(ret->finding, ret->n, sizeof(ret->finding[0]), worst_first);
 	if (ret->n > 0) {
 		ret->severity = ret->finding[0].severity;

@@ -27,6 +27,10 @@ struct doctor_input {
 	size_t n_digests;
 	const struct cluster_digest *digests;
 	const char *no_digests;
+	/* The change of the members that is under way, in words; NULL: none. How long it is at its step. */
+	const char *change;
+	int64_t change_ms;
+	bool change_waits; /* for a new host to join: that takes a person */
 };
 
 enum {
@@ -44,6 +48,7 @@ enum {
 	DOCTOR_PEER_CERT_DAYS = 90, /* with 182 */
 	DOCTOR_CA_CERT_DAYS = 365,
 	DOCTOR_BACKUP_DAYS = 7,
+	DOCTOR_CHANGE_MS = 60 * 1000, /* a step of a change of the members takes no longer */
 };
 #define DOCTOR_DISK_WARN (1ull << 30)
 

@@ -126,6 +126,9 @@ static int apply_one(const struct kv *kv, const struct entry_header *h, uint64_t
 		.sequence = cmd->sequence,
 		.result = reply,
 	};
+	/* A change of the members is the leader's to go on with at once. */
+	a->members_changed |= cmd->body_case >= SKERRY__INTERNAL__V1__COMMAND__BODY_CHANGE_BEGIN &&
+			      cmd->body_case <= SKERRY__INTERNAL__V1__COMMAND__BODY_CHANGE_END;
 	if (cmd->body_case == SKERRY__INTERNAL__V1__COMMAND__BODY_DIGEST_MARKER) {
 		struct state_view v;
 

@@ -122,6 +122,11 @@ void link_add(struct cluster *c, struct loop *loop, uint64_t id, const char *add
 	change_post(c, CONSENSUS_ADD, loop, id, address, cb, arg);
 }
 
+void link_demote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
+{
+	change_post(c, CONSENSUS_DEMOTE, loop, id, NULL, cb, arg);
+}
+
 void link_promote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg)
 {
 	change_post(c, CONSENSUS_PROMOTE, loop, id, NULL, cb, arg);

@@ -121,6 +121,8 @@ void link_add(struct cluster *c, struct loop *loop, uint64_t id, const char *add
 	      link_change_cb cb, void *arg); /* as standby */
 void link_promote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb,
 		  void *arg); /* standby to voter, once it has caught up */
+void link_demote(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb,
+		 void *arg); /* voter to standby; not the leader itself */
 void link_remove(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg);
 /* To a voter, or 0: to any. Done when it leads or the election timeout has passed (ERR_ABORTED). */
 void link_transfer(struct cluster *c, struct loop *loop, uint64_t id, link_change_cb cb, void *arg);

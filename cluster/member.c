@@ -118,6 +118,7 @@ int member_table_read(const struct kv *kv, struct member_table *ret, struct err 
 		if (r < 0) {
 			break;
 		}
+		t.m[place(&t, after)].keep_standby = m->keep_standby;
 		arena_reset(&a);
 	}
 	arena_done(&a);
@@ -242,7 +243,7 @@ out:
 
 /* ---- raft's configuration ---- */
 
-static const struct link_server *server_find(const struct link_state *s, uint64_t id)
+const struct link_server *member_server(const struct link_state *s, uint64_t id)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		if (s->server[i].id == id) {
@@ -252,15 +253,47 @@ static const struct link_server *server_find(const struct link_state *s, uint64_
 	return NULL;
 }
 
-static bool caught_up(const struct link_server *server, const struct link_state *s)
+bool member_caught_up(const struct link_server *server, const struct link_state *s)
 {
 	return server->match_index > 0 && server->match_index + MEMBER_LAG >= s->commit_index;
 }
 
 static void todo(struct member_todo *ret, enum member_action action, uint64_t id)
 {
-	ret->action = action;
-	ret->id = id;
+	*ret = (struct member_todo){.action = action, .id = id};
+}
+
+bool member_next_place(const struct member_table *t, const struct link_state *s, uint64_t self,
+		       struct member_todo *ret)
+{
+	bool us = false;
+
+	for (size_t i = 0; i < s->n; i++) {
+		const struct member *m = member_find(t, s->server[i].id);
+
+		if (m != NULL && !m->removed) {
+			continue;
+		}
+		if (s->server[i].id != self) {
+			todo(ret, MEMBER_REMOVE, s->server[i].id);
+			return true;
+		}
+		us = true;
+	}
+	if (us) {
+		todo(ret, MEMBER_HAND_OVER, 0);
+		return true;
+	}
+	for (size_t i = 0; i < t->n; i++) {
+		const struct link_server *server = member_server(s, t->m[i].id);
+
+		/* A spare is what a leader that ended between the two steps of an addition has left. */
+		if (!t->m[i].removed && (server == NULL || server->role == LINK_SPARE)) {
+			todo(ret, MEMBER_ADD, t->m[i].id);
+			return true;
+		}
+	}
+	return false;
 }
 
 void member_next(const struct member_table *t, const struct link_state *s, uint64_t self,
@@ -270,38 +303,19 @@ void member_next(const struct member_table *t, const struct link_state *s, uint6
 	uint64_t first = 0;
 
 	todo(ret, MEMBER_NOTHING, 0);
-	if (!s->self_leads || s->changing || t->n == 0) {
-		return;
-	}
-	for (size_t i = 0; i < s->n; i++) {
-		const struct member *m = member_find(t, s->server[i].id);
-
-		if (m == NULL || m->removed) {
-			bool us = s->server[i].id == self;
-
-			todo(ret, us ? MEMBER_HAND_OVER : MEMBER_REMOVE, s->server[i].id);
-			if (!us) {
-				return;
-			}
-		}
-	}
-	if (ret->action != MEMBER_NOTHING) {
+	if (!s->self_leads || s->changing || t->n == 0 || member_next_place(t, s, self, ret)) {
 		return;
 	}
 	for (size_t i = 0; i < t->n; i++) {
 		const struct member *m = &t->m[i];
-		const struct link_server *server = server_find(s, m->id);
+		const struct link_server *server = member_server(s, m->id);
 
 		if (m->removed) {
 			continue;
 		}
-		if (server == NULL) {
-			todo(ret, MEMBER_ADD, m->id);
-			return;
-		}
 		if (server->role == LINK_VOTER) {
 			voters++;
-		} else if (caught_up(server, s) && connected(arg, m->id)) {
+		} else if (member_caught_up(server, s) && connected(arg, m->id)) {
 			first = ready++ == 0 ? m->id : first;
 		}
 	}
@@ -313,7 +327,7 @@ void member_next(const struct member_table *t, const struct link_state *s, uint6
 	}
 	for (size_t i = 0; i < t->n; i++) {
 		const struct member *m = &t->m[i];
-		const struct link_server *server = server_find(s, m->id);
+		const struct link_server *server = member_server(s, m->id);
 
 		if (!m->removed && (server->role == LINK_VOTER) != m->voter) {
 			todo(ret, m->voter ? MEMBER_SET_STANDBY : MEMBER_SET_VOTER, m->id);

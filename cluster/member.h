@@ -16,7 +16,8 @@ struct kv;
 struct member {
 	uint64_t id;
 	bool removed;
-	bool voter;           /* the table's kind; raft's configuration is made to follow */
+	bool voter;           /* the table's kind */
+	bool keep_standby;    /* an operator took its vote */
 	uint64_t incarnation; /* 0: lost or never started */
 	char name[LIM_LABEL + 1];
 	char address[LIM_HOST_PORT + 1];
@@ -61,18 +62,36 @@ enum member_action {
 	MEMBER_PROMOTE,   /* to voter */
 	MEMBER_SET_VOTER, /* say in the table what raft has done */
 	MEMBER_SET_STANDBY,
+	/* membership_next alone */
+	MEMBER_DEMOTE,        /* to standby, in raft */
+	MEMBER_SET_REMOVED,   /* out of the table; raft follows */
+	MEMBER_GROW,          /* begin a change by which standbys become voters */
+	MEMBER_END,           /* the change is done */
+	MEMBER_END_CANCELLED, /* ... is given up and undone as far as that goes */
+	MEMBER_END_EXPIRED,   /* ... waited for a host that did not come */
 };
 
 struct member_todo {
 	enum member_action action;
 	uint64_t id;
+	int step; /* ChangeStep that is shown meanwhile, also with MEMBER_NOTHING; 0: as it is */
+	uint64_t about; /* the member of the step */
+	size_t n_grow;
+	uint64_t grow[LIM_VOTERS];
 };
 
 /* A standby is caught up when it lacks fewer entries than this. */
 enum { MEMBER_LAG = 256 };
 
+/* NULL: not in raft's configuration. */
+const struct link_server *member_server(const struct link_state *s, uint64_t id);
+bool member_caught_up(const struct link_server *server, const struct link_state *s);
+/* Removed members out of raft's configuration, new ones in as standbys. False: there is nothing to do. */
+bool member_next_place(const struct member_table *t, const struct link_state *s, uint64_t self,
+		       struct member_todo *ret);
+
 /*
- * The next step, one at a time; pure, so that a new leader resumes where the last one stopped. `connected` says
+ * For a state of feature level 1: the next step, one at a time; pure, so that a new leader resumes where the last one stopped. `connected` says
  * whether the member has a link now.
  *
  * Removed members leave first. New ones enter as standbys, which costs no availability. Standbys that have caught

@@ -2,6 +2,7 @@
 #include "cluster/peer_int.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -12,9 +13,10 @@
 enum {
 	TRANSFER_AGAIN_MS = 3000,
 	HOLD_MS = 1000,
-	REFUSED_HOLD_MS = 30000,
+	REFUSED_HOLD_MS = 5000,
 	TRANSFER_MS = 30000,
-	CLOCKS_MS = 1000
+	CLOCKS_MS = 1000,
+	GROWTH_STALL_MS = 15000
 };
 
 typedef Skerry__Internal__V1__Command command;
@@ -31,7 +33,25 @@ static void own_command(struct peer *p, command *c, Skerry__Internal__V1__Actor 
 	c->random.len = 32;
 }
 
-/* ---- raft's configuration ---- */
+/* ---- tests ---- */
+
+static member_step_fn step_hook;
+static void *step_hook_arg;
+
+void member_step_hook(member_step_fn fn, void *arg)
+{
+	step_hook = fn;
+	step_hook_arg = arg;
+}
+
+static void say_step(const struct member_todo *todo, bool begun)
+{
+	if (step_hook != NULL) {
+		step_hook(step_hook_arg, (int)todo->action, begun);
+	}
+}
+
+/* ---- raft's configuration, and the change of the members that runs ---- */
 
 static void changed(struct peer *p, const struct err *err, uint64_t hold_ms)
 {
@@ -41,6 +61,8 @@ static void changed(struct peer *p, const struct err *err, uint64_t hold_ms)
 		p->change_hold_ms = clock_mono_ms() + hold_ms;
 		return;
 	}
+	/* What was applied just now is to be seen before the next step is chosen. */
+	peer_table_refresh(p);
 	member_run(p);
 }
 
@@ -49,7 +71,7 @@ static void on_change(void *arg, const struct err *err)
 	changed(arg, err, HOLD_MS);
 }
 
-static void on_kind(void *arg, const struct err *err, const command_result *r)
+static void on_command(void *arg, const struct err *err, const command_result *r)
 {
 	struct err e = *err;
 
@@ -59,23 +81,68 @@ static void on_kind(void *arg, const struct err *err, const command_result *r)
 	changed(arg, &e, e.code == ERR_PRECONDITION ? REFUSED_HOLD_MS : HOLD_MS);
 }
 
-static void set_kind(struct peer *p, uint64_t id, Skerry__Internal__V1__MemberKind kind)
+static void propose(struct peer *p, command *c)
 {
-	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
 	Skerry__Internal__V1__Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
-	Skerry__Internal__V1__MemberSetKind body = SKERRY__INTERNAL__V1__MEMBER_SET_KIND__INIT;
 	struct propose_options o = {.class = PROPOSE_INTERNAL};
 	struct err e = {0};
 	uint8_t random[32];
 
-	own_command(p, &c, &actor, random);
+	own_command(p, c, &actor, random);
+	if (cluster_propose(p->cluster, p->loop, c, &o, on_command, p, &e) < 0) {
+		changed(p, &e, HOLD_MS);
+	}
+}
+
+static void set_kind(struct peer *p, uint64_t id, Skerry__Internal__V1__MemberKind kind)
+{
+	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	Skerry__Internal__V1__MemberSetKind body = SKERRY__INTERNAL__V1__MEMBER_SET_KIND__INIT;
+
 	body.id = id;
 	body.kind = kind;
 	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_MEMBER_SET_KIND;
 	c.member_set_kind = &body;
-	if (cluster_propose(p->cluster, p->loop, &c, &o, on_kind, p, &e) < 0) {
-		changed(p, &e, HOLD_MS);
-	}
+	propose(p, &c);
+}
+
+static void say_progress(struct peer *p, int step, uint64_t about, bool cancel)
+{
+	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	Skerry__Internal__V1__ChangeProgress body = SKERRY__INTERNAL__V1__CHANGE_PROGRESS__INIT;
+
+	body.id = p->change.id;
+	body.step = (Skerry__Internal__V1__ChangeStep)step;
+	body.about = about;
+	body.cancel = cancel;
+	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_CHANGE_PROGRESS;
+	c.change_progress = &body;
+	propose(p, &c);
+}
+
+static void end_change(struct peer *p, Skerry__Internal__V1__ChangeOutcome outcome)
+{
+	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	Skerry__Internal__V1__ChangeEnd body = SKERRY__INTERNAL__V1__CHANGE_END__INIT;
+
+	body.id = p->change.id;
+	body.outcome = outcome;
+	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_CHANGE_END;
+	c.change_end = &body;
+	propose(p, &c);
+}
+
+static void begin_growth(struct peer *p, struct member_todo *todo)
+{
+	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
+	Skerry__Internal__V1__ChangeBegin body = SKERRY__INTERNAL__V1__CHANGE_BEGIN__INIT;
+
+	body.kind = SKERRY__INTERNAL__V1__CHANGE_KIND__CHANGE_KIND_GROW;
+	body.n_enter = todo->n_grow;
+	body.enter = todo->grow;
+	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_CHANGE_BEGIN;
+	c.change_begin = &body;
+	propose(p, &c);
 }
 
 static bool is_connected(void *arg, uint64_t id)
@@ -85,34 +152,110 @@ static bool is_connected(void *arg, uint64_t id)
 	return l != NULL && peer_link_connected(l);
 }
 
+void peer_membership_view(struct peer *p, const struct link_state *s, struct membership_view *ret)
+{
+	*ret = (struct membership_view){
+		.table = &p->table,
+		.change = &p->change,
+		.s = s,
+		.self = p->self,
+		.now_ms = MAX(p->state_ms, (uint64_t)MAX(clock_wall_ms(), 0)),
+		.connected = is_connected,
+		.arg = p,
+	};
+}
+
+static void choose(struct peer *p, const struct link_state *s, struct member_todo *todo)
+{
+	struct membership_view v;
+
+	if (p->level < 2) {
+		member_next(&p->table, s, p->self, is_connected, p, todo);
+		return;
+	}
+	peer_membership_view(p, s, &v);
+	membership_next(&v, todo);
+}
+
+static void act(struct peer *p, struct member_todo *todo)
+{
+	char raft_address[24];
+
+	switch (todo->action) {
+	case MEMBER_NOTHING: break;
+	case MEMBER_REMOVE: link_remove(p->cluster, p->loop, todo->id, on_change, p); break;
+	case MEMBER_HAND_OVER: link_transfer(p->cluster, p->loop, todo->id, on_change, p); break;
+	case MEMBER_ADD:
+		/* Raft wants addresses that differ, and a host may come back at the address of the one it replaces. */
+		snprintf(raft_address, sizeof(raft_address), "%" PRIu64, todo->id);
+		link_add(p->cluster, p->loop, todo->id, raft_address, on_change, p);
+		break;
+	case MEMBER_PROMOTE: link_promote(p->cluster, p->loop, todo->id, on_change, p); break;
+	case MEMBER_DEMOTE: link_demote(p->cluster, p->loop, todo->id, on_change, p); break;
+	case MEMBER_SET_VOTER:
+		set_kind(p, todo->id, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER);
+		break;
+	case MEMBER_SET_STANDBY:
+		set_kind(p, todo->id, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_STANDBY);
+		break;
+	case MEMBER_SET_REMOVED:
+		set_kind(p, todo->id, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED);
+		break;
+	case MEMBER_GROW: begin_growth(p, todo); break;
+	case MEMBER_END:
+		end_change(p, SKERRY__INTERNAL__V1__CHANGE_OUTCOME__CHANGE_OUTCOME_DONE);
+		break;
+	case MEMBER_END_CANCELLED:
+		end_change(p, SKERRY__INTERNAL__V1__CHANGE_OUTCOME__CHANGE_OUTCOME_CANCELLED);
+		break;
+	case MEMBER_END_EXPIRED:
+		end_change(p, SKERRY__INTERNAL__V1__CHANGE_OUTCOME__CHANGE_OUTCOME_EXPIRED);
+		break;
+	}
+}
+
+/* Growth is nobody's wish: when one that was to vote goes away, it is given up, so that it bars nothing else. */
+static bool growth_stalls(struct peer *p, const struct member_todo *todo, uint64_t now)
+{
+	if (p->change.kind != SKERRY__INTERNAL__V1__CHANGE_KIND__CHANGE_KIND_GROW ||
+	    p->change.cancelled || todo->action != MEMBER_NOTHING) {
+		p->stall_ms = 0;
+		return false;
+	}
+	if (p->stall_ms == 0) {
+		p->stall_ms = now;
+	}
+	return now - p->stall_ms >= GROWTH_STALL_MS;
+}
+
 static void follow_table(struct peer *p, const struct link_state *s, uint64_t now)
 {
 	struct member_todo todo;
-	const struct member *m;
 
 	if (p->changing || now < p->change_hold_ms) {
 		return;
 	}
-	member_next(&p->table, s, p->self, is_connected, p, &todo);
+	choose(p, s, &todo);
+	if (p->change.id != 0 && !s->changing && growth_stalls(p, &todo, now)) {
+		p->stall_ms = 0;
+		p->changing = true;
+		say_progress(p, 0, 0, true);
+		return;
+	}
+	if (p->change.id != 0 && todo.step != 0 &&
+	    (todo.step != p->change.step || todo.about != p->change.about)) {
+		p->changing = true;
+		say_progress(p, todo.step, todo.about, false);
+		return;
+	}
 	if (todo.action == MEMBER_NOTHING) {
 		return;
 	}
-	m = member_find(&p->table, todo.id);
-	LOG_DEBUG("peer: membership step %d of %" PRIu64, todo.action, todo.id);
+	LOG_DEBUG("peer: membership step %d of %" PRIu64, (int)todo.action, todo.id);
 	p->changing = true;
-	switch (todo.action) {
-	case MEMBER_NOTHING: break;
-	case MEMBER_REMOVE: link_remove(p->cluster, p->loop, todo.id, on_change, p); break;
-	case MEMBER_HAND_OVER: link_transfer(p->cluster, p->loop, 0, on_change, p); break;
-	case MEMBER_ADD: link_add(p->cluster, p->loop, todo.id, m->address, on_change, p); break;
-	case MEMBER_PROMOTE: link_promote(p->cluster, p->loop, todo.id, on_change, p); break;
-	case MEMBER_SET_VOTER:
-		set_kind(p, todo.id, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_VOTER);
-		break;
-	case MEMBER_SET_STANDBY:
-		set_kind(p, todo.id, SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_STANDBY);
-		break;
-	}
+	say_step(&todo, false);
+	act(p, &todo);
+	say_step(&todo, true);
 }
 
 /* ---- lost lighthouses ---- */

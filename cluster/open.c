@@ -151,24 +151,16 @@ int cluster_token_create(struct cluster *c, struct loop *loop, const Actor *acto
 	return peer_token_create(c->peer, loop, actor, lifetime_ms, cb, arg, err);
 }
 
-int cluster_member_remove(struct cluster *c, struct loop *loop, const Actor *actor, uint64_t id,
-			  propose_cb cb, void *arg, struct err *err)
-{
-	return peer_member_remove(c->peer, loop, actor, id, cb, arg, err);
-}
-
 int cluster_transfer(struct cluster *c, struct loop *loop, uint64_t id, uint64_t deadline_ms,
 		     transfer_cb cb, void *arg, struct err *err)
 {
-	return peer_change_member(c->peer, loop, PEER_CHANGE_TRANSFER, id, deadline_ms, cb, arg,
-				  err);
+	return peer_transfer(c->peer, loop, id, deadline_ms, cb, arg, err);
 }
 
-int cluster_promote(struct cluster *c, struct loop *loop, uint64_t id, uint64_t deadline_ms,
-		    transfer_cb cb, void *arg, struct err *err)
+int cluster_change_members(struct cluster *c, struct loop *loop, const struct cluster_wish *w,
+			   uint64_t deadline_ms, members_cb cb, void *arg, struct err *err)
 {
-	return peer_change_member(c->peer, loop, PEER_CHANGE_PROMOTE, id, deadline_ms, cb, arg,
-				  err);
+	return peer_change_members(c->peer, loop, w, deadline_ms, cb, arg, err);
 }
 
 int cluster_ask_facts(struct cluster *c, struct loop *loop, uint64_t deadline_ms, facts_cb cb,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -18,6 +19,9 @@
 #include "net/http.h"
 #include "net/listen.h"
 #include "net/tls.h"
+#include "tailnet/query.h"
+
+enum { META_BUDGET = 64 << 10, REMOVED_MS = 300 };
 
 /* ---- what the raft side asks: copied and posted ---- */
 
@@ -237,7 +241,13 @@ struct peer_link *peer_link_find(struct peer *p, uint64_t id)
 	return NULL;
 }
 
-void peer_refuse(struct peer *p, const char *fmt, ...)
+static void on_removed_end(void *arg)
+{
+	(void)arg;
+	_exit(PEER_EXIT_REMOVED);
+}
+
+void peer_refuse(struct peer *p, int exit_code, const char *fmt, ...)
 {
 	char message[512];
 	va_list ap;
@@ -250,11 +260,15 @@ void peer_refuse(struct peer *p, const char *fmt, ...)
 	vsnprintf(message, sizeof(message), fmt, ap);
 	va_end(ap);
 	if (p->refused != NULL) {
-		p->refused(p->refused_arg, PEER_EXIT_REFUSED, message);
-	} else {
-		LOG_ERROR("%s", message);
-		_exit(PEER_EXIT_REFUSED);
+		p->refused(p->refused_arg, exit_code, message);
+		return;
 	}
+	LOG_ERROR("%s", message);
+	if (exit_code != PEER_EXIT_REMOVED) {
+		_exit(exit_code);
+	}
+	/* Answers that are on their way still leave: one of them may be that to the removal. */
+	loop_timer_start(&p->removed, p->loop, REMOVED_MS, on_removed_end, p);
 }
 
 /* Links follow the table: removed members lose theirs at once. */
@@ -299,6 +313,27 @@ static bool lacks_somebody(const struct member_table *t, const struct member_tab
 	return false;
 }
 
+/* What the peer side keeps of the state beside the table. */
+static int state_facts(struct peer *p, const struct kv *kv, struct err *err)
+{
+	struct arena a;
+	Meta *m;
+	int r = membership_read(kv, &p->change, err);
+
+	arena_init(&a, META_BUDGET);
+	if (r >= 0) {
+		r = query_meta(kv, &a, &m);
+	}
+	if (r >= 0) {
+		p->level = m->feature_level;
+		p->state_ms = m->time_ms;
+		p->revision = m->revision;
+		p->epoch = m->epoch;
+	}
+	arena_done(&a);
+	return r;
+}
+
 void peer_table_refresh(struct peer *p)
 {
 	struct member_table t = {0};
@@ -308,10 +343,16 @@ void peer_table_refresh(struct peer *p)
 	int r = cluster_read_begin(p->cluster, "members", &read, &e);
 
 	if (r >= 0) {
-		r = member_table_read(cluster_read_kv(read), &t, &e);
+		const struct kv *kv = cluster_read_kv(read);
+
+		r = member_table_read(kv, &t, &e);
+		if (r >= 0) {
+			r = state_facts(p, kv, &e);
+		}
 		cluster_read_end(read);
 	}
 	if (r < 0) {
+		member_table_done(&t);
 		/* No state yet: members.json holds until there is one. */
 		if (r != ERR_NOT_FOUND) {
 			LOG_DEBUG("peer: members: %s", err_msg(&e, r));
@@ -331,7 +372,7 @@ void peer_table_refresh(struct peer *p)
 	links_follow(p);
 	us = member_find(&p->table, p->self);
 	if (us != NULL && us->removed) {
-		peer_refuse(p,
+		peer_refuse(p, PEER_EXIT_REMOVED,
 			    "this lighthouse (%" PRIu64
 			    ") was removed from the cluster: empty %s and join "
 			    "anew with a new token to bring this host back",
@@ -541,6 +582,7 @@ static void on_stop(void *arg)
 	struct peer *p = arg;
 
 	loop_timer_stop(&p->tick);
+	loop_timer_stop(&p->removed);
 	probe_stop(p);
 	forward_stop(p);
 	peer_digest_stop(p);

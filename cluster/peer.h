@@ -15,8 +15,8 @@ struct loop;
 struct peer;
 struct peer_ops; /* cluster/link_int.h */
 
-/* Exit codes for the supervisor when this directory may not go on (sysexits: EX_CONFIG). */
-enum { PEER_EXIT_REFUSED = 78 };
+/* Exit codes for the supervisor when this directory may not go on (sysexits: EX_PROTOCOL, EX_CONFIG). */
+enum { PEER_EXIT_REMOVED = 76, PEER_EXIT_REFUSED = 78 };
 
 struct peer_options {
 	struct cluster *cluster; /* whose link_* calls and reads it uses; outlives the peer */
@@ -73,14 +73,11 @@ MUST_CHECK int peer_rotate(struct peer *p, struct loop *loop, bool seal,
 MUST_CHECK int peer_token_create(struct peer *p, struct loop *loop,
 				 const Skerry__Internal__V1__Actor *actor, uint64_t lifetime_ms,
 				 token_cb cb, void *arg, struct err *err);
-MUST_CHECK int peer_member_remove(struct peer *p, struct loop *loop,
-				  const Skerry__Internal__V1__Actor *actor, uint64_t id,
-				  propose_cb cb, void *arg, struct err *err);
 MUST_CHECK int peer_compare_digests(struct peer *p, struct loop *loop, uint64_t deadline_ms,
 				    digest_cb cb, void *arg, struct err *err);
-enum peer_change { PEER_CHANGE_TRANSFER, PEER_CHANGE_PROMOTE };
-MUST_CHECK int peer_change_member(struct peer *p, struct loop *loop, enum peer_change kind,
-				  uint64_t id, uint64_t deadline_ms, transfer_cb cb, void *arg,
-				  struct err *err);
+MUST_CHECK int peer_transfer(struct peer *p, struct loop *loop, uint64_t id, uint64_t deadline_ms,
+			     transfer_cb cb, void *arg, struct err *err);
+MUST_CHECK int peer_change_members(struct peer *p, struct loop *loop, const struct cluster_wish *w,
+				   uint64_t deadline_ms, members_cb cb, void *arg, struct err *err);
 MUST_CHECK int peer_ask_facts(struct peer *p, struct loop *loop, uint64_t deadline_ms, facts_cb cb,
 			      void *arg, struct err *err);

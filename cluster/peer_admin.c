@@ -1,4 +1,4 @@
-/* Join tokens and removal of members: commands that any thread proposes for the façade. */
+/* Join tokens: commands that any thread proposes for the façade. */
 #include "cluster/peer_int.h"
 
 #include <inttypes.h>
@@ -121,54 +121,4 @@ int peer_token_create(struct peer *p, struct loop *loop, const Skerry__Internal_
 		token_free(t);
 	}
 	return r;
-}
-
-static int may_remove(struct peer *p, uint64_t id, struct err *err)
-{
-	struct cluster_read *read = NULL;
-	MemberRecord *m;
-	struct arena a;
-	int r;
-
-	if (id == p->self) {
-		return err_reason(err, ERR_PRECONDITION, "MEMBER_SELF",
-				  "a lighthouse does not remove itself: call another one");
-	}
-	r = cluster_read_begin(p->cluster, "member-remove", &read, err);
-	if (r < 0) {
-		return r;
-	}
-	arena_init(&a, ARENA);
-	r = query_member(cluster_read_kv(read), id, &a, &m);
-	cluster_read_end(read);
-	if (r == ERR_NOT_FOUND ||
-	    (r >= 0 && m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED)) {
-		r = err_reason(err, ERR_NOT_FOUND, "MEMBER_NOT_FOUND",
-			       "lighthouse %" PRIu64 " is not a member of this cluster", id);
-	}
-	arena_done(&a);
-	return r;
-}
-
-int peer_member_remove(struct peer *p, struct loop *loop, const Skerry__Internal__V1__Actor *actor,
-		       uint64_t id, propose_cb cb, void *arg, struct err *err)
-{
-	command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
-	Skerry__Internal__V1__MemberSetKind body = SKERRY__INTERNAL__V1__MEMBER_SET_KIND__INIT;
-	struct propose_options o = {.class = PROPOSE_INTERNAL};
-	uint8_t random[32];
-	int r = may_remove(p, id, err);
-
-	if (r < 0) {
-		return r;
-	}
-	rand_bytes(random, sizeof(random));
-	body.id = id;
-	body.kind = SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED;
-	c.actor = (Skerry__Internal__V1__Actor *)actor; /* copied by the proposal */
-	c.random.data = random;
-	c.random.len = sizeof(random);
-	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_MEMBER_SET_KIND;
-	c.member_set_kind = &body;
-	return cluster_propose(p->cluster, loop, &c, &o, cb, arg, err);
 }

@@ -13,6 +13,7 @@
 #include "base/macros.h"
 #include "cluster/link_int.h"
 #include "cluster/member.h"
+#include "cluster/membership.h"
 #include "cluster/peer.h"
 #include "cluster/probe.h"
 #include "net/loop.h"
@@ -108,9 +109,14 @@ struct peer {
 	bool started;
 	atomic_bool stopping;
 	bool refusing; /* `refused` was called */
+	struct loop_timer removed;
 	struct loop_timer tick;
 
 	struct member_table table;
+	struct membership change; /* that runs */
+	uint32_t level;           /* feature level of the state; 0: no state yet */
+	uint64_t state_ms;        /* its time, as of the last look at the table */
+	uint64_t epoch, revision; /* of then */
 	struct list links;
 
 	/* listening */
@@ -137,6 +143,7 @@ struct peer {
 	/* member.run */
 	bool changing;           /* a step of member_next runs */
 	uint64_t change_hold_ms; /* not before this, after a failure */
+	uint64_t stall_ms;       /* growth waits since then; 0: it does not */
 	uint64_t clocks_ms, transfer_ms;
 
 	/* acknowledged.json, as it was at the start; the links hold what is known since */
@@ -175,8 +182,8 @@ struct peer {
 /* peer.c */
 struct peer_link *peer_link_find(struct peer *p, uint64_t id);
 void peer_rows_update(struct peer *p);
-/* Says `refused` once. */
-void peer_refuse(struct peer *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Says `refused` once, with PEER_EXIT_REFUSED or PEER_EXIT_REMOVED. */
+void peer_refuse(struct peer *p, int exit_code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void peer_table_refresh(struct peer *p);
 
 /* peer_tls.c */
@@ -251,6 +258,11 @@ void probe_stop(struct peer *p);
 
 /* member_run.c */
 void member_run(struct peer *p);
+/* Borrows s. */
+void peer_membership_view(struct peer *p, const struct link_state *s, struct membership_view *ret);
+/* For tests: before and after each step (enum member_action) that the leader takes. NULL: none. */
+typedef void (*member_step_fn)(void *arg, int action, bool begun);
+void member_step_hook(member_step_fn fn, void *arg);
 
 /* peer_facts.c */
 void peer_facts_stop(struct peer *p);
@@ -259,9 +271,12 @@ void peer_facts_fill(struct peer *p, Skerry__Internal__V1__GetFactsResponse *r,
 		     char backup_error[128]);
 
 /* peer_change.c */
-/* Leader only: judges and begins the change; cb fires once on the peer loop, later. */
-void peer_change_here(struct peer *p, enum peer_change kind, uint64_t id, link_change_cb cb,
-		      void *arg);
+/*
+ * Leader only: judges and begins what was asked (copied); cb fires once on the peer loop, later, with the change that was begun
+ * (0: it is done already).
+ */
+void peer_change_here(struct peer *p, const Skerry__Internal__V1__ChangeMemberRequest *q,
+		      members_cb cb, void *arg);
 void peer_change_stop(struct peer *p);
 
 /* peer_disk.c */

@@ -122,7 +122,7 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 		LOG_DEBUG("peer: WhoAreYou to %" PRIu64 ": %s", l->id, status->msg);
 		if (strcmp(status->reason, "MEMBER_REMOVED") == 0) {
 			peer_refuse(
-				p,
+				p, PEER_EXIT_REMOVED,
 				"lighthouse %" PRIu64 " says that this lighthouse (%" PRIu64
 				") was removed from the "
 				"cluster: empty %s and join anew with a new token to bring this "

@@ -196,7 +196,7 @@ static void check_own_log(struct peer *p, uint64_t from, uint64_t acknowledged, 
 		return;
 	}
 	if (now - p->behind_ms >= PEER_ASK_MS / 2 && last < p->behind_ack) {
-		peer_refuse(p,
+		peer_refuse(p, PEER_EXIT_REFUSED,
 			    "the log in %s ends at %" PRIu64 ", but lighthouse %" PRIu64
 			    " has seen this lighthouse acknowledge %" PRIu64
 			    ": the directory was put back from a copy or wiped. Remove this member "
@@ -283,7 +283,7 @@ static void on_facts(void *arg, struct rpc_call *call, const ProtobufCMessage *r
 	rpc_call_reply(call, &out.base);
 }
 
-static void on_changed(void *arg, const struct err *err)
+static void on_changed(void *arg, const struct err *err, uint64_t change)
 {
 	struct waiting *w = arg;
 	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
@@ -292,6 +292,7 @@ static void on_changed(void *arg, const struct err *err)
 	if (call != NULL && (err->code == 0 || err->code == ERR_NOT_LEADER)) {
 		out.not_leader = err->code != 0;
 		out.leader_hint = w->peer->leader;
+		out.change_id = change;
 		rpc_call_reply(call, &out.base);
 	} else if (call != NULL) {
 		rpc_call_finish(call, err);
@@ -301,22 +302,7 @@ static void on_changed(void *arg, const struct err *err)
 
 static void on_change(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 {
-	const change_request *q = (const change_request *)req;
-	struct peer *p = arg;
-	enum peer_change kind;
-
-	switch (q->change) {
-	case SKERRY__INTERNAL__V1__MEMBER_CHANGE__MEMBER_CHANGE_TRANSFER:
-		kind = PEER_CHANGE_TRANSFER;
-		break;
-	case SKERRY__INTERNAL__V1__MEMBER_CHANGE__MEMBER_CHANGE_PROMOTE:
-		kind = PEER_CHANGE_PROMOTE;
-		break;
-	default:
-		rpc_call_fail(call, ERR_UNIMPLEMENTED, "this build does not know this change");
-		return;
-	}
-	peer_change_here(p, kind, q->id, on_changed, waiting_new(p, call));
+	peer_change_here(arg, (const change_request *)req, on_changed, waiting_new(arg, call));
 }
 
 void peer_service_stop(struct peer *p)

@@ -6,7 +6,7 @@
 #include "base/crypto.h"
 #include "base/limits.h"
 
-static char *actor_text(struct state *st)
+char *st_actor(struct state *st)
 {
 	const Actor *a = st->cmd->actor;
 
@@ -74,7 +74,7 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 	r.tailnet = tailnet;
 	r.sequence = h->audit_last + 1;
 	r.time_ms = st->now;
-	r.actor = actor_text(st);
+	r.actor = st_actor(st);
 	r.action = (char *)action;
 	r.target = (char *)target;
 	r.reason = st->cmd->reason;

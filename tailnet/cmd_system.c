@@ -7,6 +7,7 @@
 #include "base/name.h"
 
 #define MEMBER_KIND(x) SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_##x
+#define STEP(x)        SKERRY__INTERNAL__V1__CHANGE_STEP__CHANGE_STEP_##x
 
 int cmd_digest_marker(struct state *st)
 {
@@ -254,34 +255,51 @@ int cmd_lighthouse_lost(struct state *st)
 	return ACCEPT;
 }
 
-int cmd_join_token_create(struct state *st)
+int valid_join_token(struct state *st, const Skerry__Internal__V1__Credential *c,
+		     uint64_t lifetime_ms)
 {
-	const Skerry__Internal__V1__JoinTokenCreate *c = st->cmd->join_token_create;
-	uint64_t lifetime = c->lifetime_ms != 0 ? c->lifetime_ms : LIM_JOIN_TOKEN_MS;
+	struct skey k;
+
+	if (valid_credential(st, c) == REFUSE) {
+		return REFUSE;
+	}
+	if (lifetime_ms > 24 * LIM_JOIN_TOKEN_MS) {
+		return refuse(st, CODE_INVALID, "", "lifetime", "a join token lives at most 24 h");
+	}
+	if (st_has(st, skey_id(&k, TABLE_JOIN_TOKEN, c->id))) {
+		return refuse(st, CODE_EXISTS, "KEY_ID_TAKEN", "credential",
+			      "the id %llu is taken: draw another one", (unsigned long long)c->id);
+	}
+	return ACCEPT;
+}
+
+void join_token_put(struct state *st, const Skerry__Internal__V1__Credential *c,
+		    uint64_t lifetime_ms, uint64_t change)
+{
 	JoinTokenRecord r;
 	struct skey k;
 
-	if (valid_credential(st, c->credential) == REFUSE) {
-		return REFUSE;
-	}
-	if (lifetime > 24 * LIM_JOIN_TOKEN_MS) {
-		return refuse(st, CODE_INVALID, "", "lifetime", "a join token lives at most 24 h");
-	}
-	if (st_has(st, skey_id(&k, TABLE_JOIN_TOKEN, c->credential->id))) {
-		return refuse(st, CODE_EXISTS, "KEY_ID_TAKEN", "credential",
-			      "the id %llu is taken: draw another one",
-			      (unsigned long long)c->credential->id);
-	}
 	skerry__internal__v1__join_token_record__init(&r);
-	r.id = c->credential->id;
-	r.credential = c->credential;
+	r.id = c->id;
+	r.credential = (Skerry__Internal__V1__Credential *)c;
 	r.create_ms = st->now;
-	r.expire_ms = st->now + lifetime;
-	state_put(st, skey_slice(&k), &r, NULL);
+	r.expire_ms = st->now + (lifetime_ms != 0 ? lifetime_ms : LIM_JOIN_TOKEN_MS);
+	r.change_id = change;
+	state_put(st, skey_id(&k, TABLE_JOIN_TOKEN, r.id), &r, NULL);
 	/* Kept a day longer, so that a join whose answer was lost is still answered alike. */
 	st_deadline_put(st, r.expire_ms + 24 * LIM_JOIN_TOKEN_MS, DEADLINE_JOIN_TOKEN, 0, r.id);
 	st_audit(st, 0, "join_token.create", st_name(st, RESOURCE_JOIN_TOKEN, 0, r.id), "%s", "");
-	st_answer(st, RESOURCE_JOIN_TOKEN, 0, r.id);
+}
+
+int cmd_join_token_create(struct state *st)
+{
+	const Skerry__Internal__V1__JoinTokenCreate *c = st->cmd->join_token_create;
+
+	if (valid_join_token(st, c->credential, c->lifetime_ms) == REFUSE) {
+		return REFUSE;
+	}
+	join_token_put(st, c->credential, c->lifetime_ms, 0);
+	st_answer(st, RESOURCE_JOIN_TOKEN, 0, c->credential->id);
 	return ACCEPT;
 }
 
@@ -305,11 +323,12 @@ void *record_next(struct state *st, enum table table, struct skey *k,
 	return st_get(st, skey_slice(k), desc);
 }
 
-static int join_conflicts(struct state *st, const MemberRecord *m)
+/* `replaced`: whose place it takes; it may have that one's name, as a host that was set up anew does. */
+static int join_conflicts(struct state *st, const MemberRecord *m, uint64_t replaced)
 {
 	struct skey k = {0};
 	MemberRecord *other;
-	size_t n = 0;
+	size_t n = 0, standbys = 0;
 
 	while ((other = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
 		if (other->id == m->id || bytes_equal(other->public_key, m->public_key)) {
@@ -321,13 +340,19 @@ static int join_conflicts(struct state *st, const MemberRecord *m)
 		if (other->kind == MEMBER_KIND(REMOVED)) {
 			continue;
 		}
-		if (strcmp(other->name, m->name) == 0) {
+		if (strcmp(other->name, m->name) == 0 && other->id != replaced) {
 			return refuse(
 				st, CODE_EXISTS, "MEMBER_NAME_TAKEN", "member.name",
 				"another lighthouse is called \"%s\": give this one another name",
 				m->name);
 		}
 		n++;
+		standbys += other->kind == MEMBER_KIND(STANDBY);
+	}
+	if (st->meta->feature_level >= 2 && standbys >= LIM_STANDBYS && replaced == 0) {
+		return refuse(st, CODE_EXHAUSTED, "TOO_MANY_STANDBYS", "",
+			      "the cluster has %d standbys, which is the limit: remove one first",
+			      LIM_STANDBYS);
 	}
 	if (n >= LIM_MEMBERS) {
 		return refuse(st, CODE_EXHAUSTED, "TOO_MANY_MEMBERS", "",
@@ -339,6 +364,7 @@ static int join_conflicts(struct state *st, const MemberRecord *m)
 int cmd_member_join(struct state *st)
 {
 	const Skerry__Internal__V1__MemberJoin *j = st->cmd->member_join;
+	MembershipChange *change = NULL;
 	JoinTokenRecord *t;
 	MemberRecord m;
 	struct skey k;
@@ -369,8 +395,17 @@ int cmd_member_join(struct state *st)
 		return refuse(st, CODE_DENIED, "TOKEN_EXPIRED", "token",
 			      "the join token has expired: make a new one");
 	}
+	if (t->change_id != 0) {
+		change = membership_running(st);
+		if (change == NULL || change->id != t->change_id || change->cancelled ||
+		    change->n_leave != 1) {
+			return refuse(st, CODE_DENIED, "TOKEN_REVOKED", "token",
+				      "the replacement that the join token was made for has ended: "
+				      "begin another one, or make a plain token");
+		}
+	}
 	if (valid_features(st, j->member->feature_min, j->member->feature_max) == REFUSE ||
-	    join_conflicts(st, j->member) == REFUSE) {
+	    join_conflicts(st, j->member, change != NULL ? change->leave[0] : 0) == REFUSE) {
 		return REFUSE;
 	}
 
@@ -385,6 +420,11 @@ int cmd_member_join(struct state *st)
 	t->used_request_hash = m.join_request_hash;
 	state_put(st, skey_id(&k, TABLE_JOIN_TOKEN, t->id), t, NULL);
 	st_put_member(st, &m);
+	if (change != NULL) {
+		change->n_enter = 1;
+		change->enter = &m.id;
+		membership_step(st, change, STEP(CATCH_UP), m.id);
+	}
 	st_audit(st, 0, "member.join", st_name(st, RESOURCE_MEMBER, 0, m.id), "%s at %s", m.name,
 		 m.peer_address);
 	st_answer(st, RESOURCE_MEMBER, 0, m.id);
@@ -424,6 +464,9 @@ int cmd_member_set_kind(struct state *st)
 			      (unsigned long long)c->id);
 	}
 	m->kind = c->kind;
+	if (c->kind == MEMBER_KIND(VOTER)) {
+		m->keep_standby = false;
+	}
 	if (c->kind == MEMBER_KIND(REMOVED)) {
 		m->incarnation = 0;
 		sessions_end(st, m->id);
@@ -531,6 +574,7 @@ static void members_bar(struct state *st, uint64_t id)
 int cmd_epoch_begin(struct state *st)
 {
 	const Skerry__Internal__V1__EpochBegin *c = st->cmd->epoch_begin;
+	MembershipChange *change;
 	const MemberRecord *old;
 	MemberRecord m;
 
@@ -564,6 +608,11 @@ int cmd_epoch_begin(struct state *st)
 	st->meta->leader_since_ms = st->now;
 	join_tokens_revoke(st);
 	members_bar(st, c->member->id);
+	change = membership_running(st);
+	if (change != NULL) {
+		membership_close(st, change,
+				 SKERRY__INTERNAL__V1__CHANGE_OUTCOME__CHANGE_OUTCOME_CANCELLED);
+	}
 	m = *c->member;
 	m.kind = MEMBER_KIND(VOTER);
 	m.create_ms = old != NULL ? old->create_ms : st->now;

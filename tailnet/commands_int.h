@@ -20,6 +20,9 @@ int cmd_ca_retire(struct state *st);
 int cmd_seal_rotate(struct state *st);
 int cmd_member_confirm(struct state *st);
 int cmd_backup_note(struct state *st);
+int cmd_change_begin(struct state *st);
+int cmd_change_progress(struct state *st);
+int cmd_change_end(struct state *st);
 int cmd_tailnet_create(struct state *st);
 int cmd_tailnet_update(struct state *st);
 int cmd_tailnet_delete(struct state *st);
@@ -67,14 +70,29 @@ void ca_put(struct state *st, const CaRecord *ca);
 void secret_put(struct state *st, const SealedSecret *s);
 /* Which cluster.key the secrets are sealed under, from 1. All change together. */
 uint32_t seal_now(struct state *st);
-/* A member that was not removed; else refuses, and NULL. */
-MemberRecord *member_alive(struct state *st, uint64_t id);
 /*
  * The records of a table in the order of their keys; k starts zeroed and holds the key of the one returned. NULL: there are
  * no more, or the store failed, which ends the command.
  */
 void *record_next(struct state *st, enum table table, struct skey *k,
 		  const ProtobufCMessageDescriptor *desc);
+
+/* ---- shared: members ---- */
+/* Neither unknown nor removed; else refuses and returns NULL. */
+MemberRecord *member_alive(struct state *st, uint64_t id);
+/* A new token whose values were checked; change: the replacement that it is for, 0: none. */
+void join_token_put(struct state *st, const Skerry__Internal__V1__Credential *c,
+		    uint64_t lifetime_ms, uint64_t change);
+/* Checks those values. */
+int valid_join_token(struct state *st, const Skerry__Internal__V1__Credential *c,
+		     uint64_t lifetime_ms);
+/* The change of the members that runs; NULL: none. */
+MembershipChange *membership_running(struct state *st);
+void membership_put(struct state *st, MembershipChange *c);
+/* It ends so, whatever has come of it. */
+void membership_close(struct state *st, MembershipChange *c, int outcome);
+/* Goes to another step. */
+void membership_step(struct state *st, MembershipChange *c, int step, uint64_t about);
 
 /* ---- shared: objects ---- */
 /* A new tailnet with its first user; checked before. */

@@ -167,6 +167,7 @@ static const struct {
 	{TABLE_AUDIT, false, "audit"},
 	{TABLE_RESTING, false, "resting"},
 	{TABLE_PURGE, false, "purge"},
+	{TABLE_MEMBERSHIP, false, "membership"},
 	{TABLE_BY_TAILNET_NAME, false, "by_tailnet_name"},
 	{TABLE_BY_LOGIN, false, "by_login"},
 	{TABLE_BY_NODE_KEY, false, "by_node_key"},
@@ -194,7 +195,7 @@ static const struct {
 
 bool table_primary(uint8_t table)
 {
-	return table >= TABLE_MEMBER && table <= TABLE_PURGE;
+	return table >= TABLE_MEMBER && table <= TABLE_MEMBERSHIP;
 }
 
 bool table_history(uint8_t table)

@@ -35,6 +35,7 @@ enum table {
 	TABLE_AUDIT = 0x1d,      /* tailnet, sequence -> AuditRecord */
 	TABLE_RESTING = 0x1e,    /* key of an index entry (address or name) -> Resting */
 	TABLE_PURGE = 0x1f,      /* tailnet -> PurgeRecord */
+	TABLE_MEMBERSHIP = 0x20, /* 1: runs, 2: ended last -> MembershipChange */
 
 	/* indexes: tailnet and id of the object as two u64, unless said otherwise */
 	TABLE_BY_TAILNET_NAME = 0x40, /* name -> tailnet, tailnet */

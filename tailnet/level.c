@@ -19,6 +19,7 @@ static const struct level_field {
 	{&skerry__internal__v1__member_record__descriptor, 31, 2}, /* seal */
 	{&skerry__internal__v1__member_record__descriptor, 32, 2}, /* backup_ms */
 	{&skerry__internal__v1__member_record__descriptor, 33, 2}, /* backup_revision */
+	{&skerry__internal__v1__member_record__descriptor, 18, 2}, /* keep_standby */
 };
 
 static size_t scalar_size(ProtobufCType type)

@@ -109,6 +109,14 @@ int query_member_next(const struct kv *kv, uint64_t after, struct arena *a, Memb
 	return next_id(kv, TABLE_MEMBER, after, REC(member_record), a, ret);
 }
 
+int query_membership(const struct kv *kv, bool last, struct arena *a, MembershipChange **ret)
+{
+	struct skey k;
+
+	return rec_get(kv, skey_id(&k, TABLE_MEMBERSHIP, last ? 2 : 1), REC(membership_change), a,
+		       ret);
+}
+
 int query_join_token(const struct kv *kv, uint64_t id, uint64_t now_ms, struct arena *a,
 		     JoinTokenRecord **ret)
 {

@@ -31,6 +31,9 @@ MUST_CHECK int query_member_next(const struct kv *kv, uint64_t after, struct are
 /* Neither expired at `now_ms` nor used nor revoked, if now_ms is not 0; any with 0. */
 MUST_CHECK int query_join_token(const struct kv *kv, uint64_t id, uint64_t now_ms, struct arena *a,
 				JoinTokenRecord **ret);
+/* The change of the members that runs, or else (`last`) the one that ended last. ERR_NOT_FOUND. */
+MUST_CHECK int query_membership(const struct kv *kv, bool last, struct arena *a,
+				MembershipChange **ret);
 /* The certificate authority with the highest generation; then those below `generation`. */
 MUST_CHECK int query_ca(const struct kv *kv, struct arena *a, CaRecord **ret);
 MUST_CHECK int query_ca_before(const struct kv *kv, uint32_t generation, struct arena *a,

@@ -7,6 +7,7 @@
 typedef Skerry__Internal__V1__Meta Meta;
 typedef Skerry__Internal__V1__MemberRecord MemberRecord;
 typedef Skerry__Internal__V1__JoinTokenRecord JoinTokenRecord;
+typedef Skerry__Internal__V1__MembershipChange MembershipChange;
 typedef Skerry__Internal__V1__SealedSecret SealedSecret;
 typedef Skerry__Internal__V1__CaRecord CaRecord;
 typedef Skerry__Internal__V1__TailnetRecord TailnetRecord;

@@ -164,6 +164,8 @@ void st_put_pending(struct state *st, PendingRecord *p);
 /* The next id of the one counter. */
 uint64_t st_next_id(struct state *st);
 
+/* Whose command it is, as the audit chain has it: "api-key:9". */
+char *st_actor(struct state *st);
 /* One line of the tailnet's audit chain. */
 void st_audit(struct state *st, uint64_t tailnet, const char *action, const char *target,
 	      const char *detail_fmt, ...) PRINTF_LIKE(5, 6);

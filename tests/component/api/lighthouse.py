@@ -185,7 +185,7 @@ class Json:
 class Lighthouse:
     """The first of a cluster, or with a token one that joins."""
 
-    def __init__(self, name="lh1", token=None, more=""):
+    def __init__(self, name="lh1", token=None, more="", peer=None):
         """`more`: further lines of the configuration; {dir} in them is the lighthouse's own directory."""
         global schema
         schema = schema or Schema()
@@ -194,7 +194,7 @@ class Lighthouse:
             sys.exit(77)
         self.dir = tempfile.mkdtemp(prefix="skerry-api-")
         os.chmod(self.dir, 0o700)
-        self.api, self.peer, self.metrics = free_port(), free_port(), free_port()
+        self.api, self.peer, self.metrics = free_port(), peer or free_port(), free_port()
         self.socket = os.path.join(self.dir, "s.sock")
         self.config = os.path.join(self.dir, "lighthouse.yaml")
         with open(self.config, "w", encoding="ascii") as f:

@@ -22,6 +22,7 @@
 #include "base/metrics.h"
 #include "cluster/cluster_int.h"
 #include "cluster/keyfile.h"
+#include "cluster/peer_int.h"
 #include "proto/pb_util.h"
 #include "tailnet/keys.h"
 #include "net/loop.h"
@@ -361,13 +362,45 @@ static void do_token(struct child *c, uint64_t lifetime_ms)
 	}
 }
 
-static void do_remove(struct child *c, uint64_t id)
+static void on_members(void *arg, const struct err *err, uint64_t change)
 {
+	struct child *c = arg;
+
+	c->err = *err;
+	c->number = change;
+	answered(c);
+}
+
+/* "KIND ID[,ID...] [with=ID] [nofill]" */
+static void do_change(struct child *c, char *line)
+{
+	static const char *const kinds[] = {[CLUSTER_PROMOTE] = "promote",
+					    [CLUSTER_DEMOTE] = "demote",
+					    [CLUSTER_REMOVE] = "remove",
+					    [CLUSTER_REPLACE] = "replace",
+					    [CLUSTER_CANCEL] = "cancel"};
 	Skerry__Internal__V1__Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
+	struct cluster_wish w = {.kind = CLUSTER_CANCEL, .actor = &actor};
+	char *save, *word = strtok_r(line, " ", &save);
 	struct err e = {0};
 
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		if (strcmp(word, kinds[i]) == 0) {
+			w.kind = (enum cluster_members_kind)i;
+		}
+	}
+	while ((word = strtok_r(NULL, " ,", &save)) != NULL) {
+		if (strcmp(word, "nofill") == 0) {
+			w.no_fill = true;
+		} else if (strncmp(word, "with=", 5) == 0) {
+			w.with = strtoull(word + 5, NULL, 10);
+		} else {
+			w.id[w.n++] = strtoull(word, NULL, 10);
+		}
+	}
 	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
-	if (cluster_member_remove(c->cluster, c->loop, &actor, id, on_result, c, &e) < 0) {
+	if (cluster_change_members(c->cluster, c->loop, &w, clock_mono_ms() + 15000, on_members, c,
+				   &e) < 0) {
 		say_error(c, &e);
 		return;
 	}
@@ -375,8 +408,47 @@ static void do_remove(struct child *c, uint64_t id)
 	if (c->err.code != 0) {
 		say_error(c, &c->err);
 	} else {
-		say(c, "ok");
+		say(c, "ok %" PRIu64, c->number);
 	}
+}
+
+/* Dies by SIGKILL at the n-th event of the leader's steps: before one, or right after it was begun. */
+static atomic_int steps_left;
+
+static void on_step(void *arg, int action, bool begun)
+{
+	(void)arg;
+	(void)action;
+	(void)begun;
+	if (atomic_fetch_sub(&steps_left, 1) == 1) {
+		kill(getpid(), SIGKILL);
+		pause();
+	}
+}
+
+static void change_facts(struct child *c, uint64_t *ret_id, uint64_t *ret_last, int *ret_step,
+			 int *ret_outcome)
+{
+	struct cluster_read *read;
+	MembershipChange *m;
+	struct arena a;
+
+	*ret_id = *ret_last = 0;
+	*ret_step = *ret_outcome = 0;
+	if (cluster_read_begin(c->cluster, "test", &read, NULL) < 0) {
+		return;
+	}
+	arena_init(&a, 1 << 16);
+	if (query_membership(cluster_read_kv(read), false, &a, &m) >= 0) {
+		*ret_id = m->id;
+		*ret_step = (int)m->step;
+	}
+	if (query_membership(cluster_read_kv(read), true, &a, &m) >= 0) {
+		*ret_last = m->id;
+		*ret_outcome = (int)m->outcome;
+	}
+	arena_done(&a);
+	cluster_read_end(read);
 }
 
 static void on_digests(void *arg, const struct err *err, uint64_t revision, size_t n,
@@ -420,6 +492,8 @@ static void do_status(struct child *c)
 	size_t voters = 0, linked = 0, lost = 0;
 	double races = metrics_value("skerry_peer_probe_lost_total", NULL);
 	double alarms = metrics_value("skerry_peer_probe_false_alarms_total", NULL);
+	uint64_t change, last;
+	int step, outcome;
 
 	cluster_status(c->cluster, &s);
 	for (size_t i = 0; i < s.n_members; i++) {
@@ -427,12 +501,16 @@ static void do_status(struct child *c)
 		linked += s.member[i].connected && !s.member[i].self;
 		lost += s.member[i].incarnation == 0;
 	}
+	change_facts(c, &change, &last, &step, &outcome);
 	say(c,
 	    "ok id=%" PRIu64 " leader=%" PRIu64 " term=%" PRIu64
 	    " members=%zu voters=%zu linked=%zu "
-	    "applied=%" PRIu64 " revision=%" PRIu64 " quorum=%d lost=%zu races=%.0f alarms=%.0f",
+	    "applied=%" PRIu64 " revision=%" PRIu64
+	    " quorum=%d lost=%zu races=%.0f alarms=%.0f change=%" PRIu64 " step=%d ended=%" PRIu64
+	    " outcome=%d",
 	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
-	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0);
+	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0,
+	    change, step, last, outcome);
 }
 
 /* Behind the back of everything that keeps the digest, on the raft thread. */
@@ -548,7 +626,7 @@ static int child_join(struct child *c, const char *token, struct err *e)
 
 static bool child_line(struct child *c, char *line)
 {
-	char *arg = strchr(line, ' ');
+	char *arg = strchr(line, ' '), text[64];
 	struct err e = {0};
 	int r = 1;
 
@@ -566,7 +644,14 @@ static bool child_line(struct child *c, char *line)
 	} else if (strcmp(line, "token") == 0) {
 		do_token(c, arg != NULL ? strtoull(arg, NULL, 10) : 0);
 	} else if (strcmp(line, "remove") == 0) {
-		do_remove(c, strtoull(arg, NULL, 10));
+		snprintf(text, sizeof(text), "remove %s", arg);
+		do_change(c, text);
+	} else if (strcmp(line, "change") == 0) {
+		do_change(c, arg);
+	} else if (strcmp(line, "die") == 0) {
+		atomic_store(&steps_left, atoi(arg));
+		member_step_hook(on_step, NULL);
+		say(c, "ok");
 	} else if (strcmp(line, "digests") == 0) {
 		do_digests(c);
 	} else if (strcmp(line, "user") == 0) {

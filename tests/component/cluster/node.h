@@ -30,6 +30,8 @@ void node_spawn(struct node *n);
  * Sends a line and waits for the answer (in `out`, without newline; "ok ..." or "error REASON text"). Lines:
  *   init | join TOKEN | open          set up and start
  *   token [MS] | remove ID | digests  administration
+ *   change KIND [ID,...] [with=ID] [nofill]   promote, demote, remove, replace, cancel: "ok NUMBER"
+ *   die N                             SIGKILL itself at the N-th event of its steps as a leader (before, after each)
  *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA
  *   forge DIR expired                 gives DIR a peer certificate that has expired, for the key it has
  *   user NAME                         proposes a user of the tailnet "default"
@@ -37,7 +39,7 @@ void node_spawn(struct node *n);
  *   has NAME                          "ok 1" when the user is in this lighthouse's state
  *   load PREFIX [WIDTH]               starts proposing users PREFIX1, PREFIX2…, WIDTH (1) at a time
  *   stop                              ends the load: "ok N FAILED" (N acknowledged, FAILED refused or unknown)
- *   status                            "ok id=… leader=… term=… voters=… connected=… applied=… revision=… races=…"
+ *   status                            "ok id=… leader=… term=… voters=… connected=… applied=… revision=… races=… change=… step=… ended=… outcome=…"
  *   quit                              closes and exits with 0
  */
 const char *node_say(struct node *n, char out[NODE_LINE], const char *fmt, ...)

@@ -73,7 +73,7 @@ static void test_next(void **state)
 		{"VRV", "VVV", MEMBER_REMOVE, 2},
 		{"VR", "VV", MEMBER_REMOVE, 2},
 		{"VRVS", "VVV", MEMBER_REMOVE, 2}, /* leave first, then enter */
-		{"RVV", "VVV", MEMBER_HAND_OVER, 1},
+		{"RVV", "VVV", MEMBER_HAND_OVER, 0},
 		{"RVR", "VVV", MEMBER_REMOVE, 3},
 		{"VV", "VVV", MEMBER_REMOVE, 3}, /* unknown to the table */
 		{"VV", "VV", MEMBER_NOTHING, 0}, /* left by a removal */
