@@ -95,10 +95,10 @@ static void judge(struct diagnosis *d, const struct err *why, size_t n_digests,
 
 	if (cluster_read_begin(c->api->cluster, c->method->path, &read, NULL) >= 0) {
 		if (query_membership(cluster_read_kv(read), false, &c->records, &change) >= 0) {
-			const Skerry__V1__MemberChange *m =
+			const Skerry__V1__MemberChange *now =
 				cluster_change_message(c, cluster_read_kv(read), change);
 
-			in.change = admin_printf(c, "%s: %s", m->kind, m->text);
+			in.change = admin_printf(c, "%s: %s", now->kind, now->text);
 			in.change_ms = in.now_ms - (int64_t)change->step_ms;
 			in.change_waits = change->step ==
 					  SKERRY__INTERNAL__V1__CHANGE_STEP__CHANGE_STEP_JOIN;

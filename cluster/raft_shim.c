@@ -646,6 +646,20 @@ static void leader_heard(struct raft_shim *s, raft_id id, raft_term term)
 	}
 }
 
+/*
+ * libraft notes a change of the configuration under the index of the first new entry of the message: when it stands
+ * behind others, its commit is never noted, and this server refuses all changes once it leads. So it comes first in a message:
+ * what stands behind is cut off, and sent again from there.
+ */
+static void change_comes_first(struct raft_append_entries *a)
+{
+	for (unsigned i = 1; i < a->n_entries; i++) {
+		if (a->entries[i].type == RAFT_CHANGE) {
+			a->n_entries = i;
+		}
+	}
+}
+
 static void on_recv(struct raft_io *io, struct raft_message *m)
 {
 	struct raft_shim *s = shim_of(io);
@@ -659,6 +673,7 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 			entries_free(m->append_entries.entries, m->append_entries.n_entries);
 			return;
 		}
+		change_comes_first(&m->append_entries);
 		leader_heard(s, m->server_id, m->append_entries.term);
 		break;
 	case RAFT_INSTALL_SNAPSHOT:

@@ -34,6 +34,7 @@ static struct {
 	int prepares, receives, prepare_rv;
 	bool receive;
 	struct raft_message taken;
+	unsigned entries;
 } seen;
 
 static int be_set_term(struct raft_io *io, raft_term term)
@@ -143,6 +144,9 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 {
 	(void)io;
 	seen.received++;
+	if (m->type == RAFT_APPEND_ENTRIES) {
+		seen.entries = m->append_entries.n_entries;
+	}
 	if (m->type == RAFT_REQUEST_VOTE) {
 		seen.disrupt = m->request_vote.disrupt_leader;
 	}
@@ -664,6 +668,35 @@ static void crooked_entries(void **state)
 	}
 }
 
+/* libraft loses track of a change that comes behind others in one message. */
+static void a_change_comes_first(void **state)
+{
+	static const struct {
+		const char *entries;
+		unsigned passed;
+	} cases[] = {{"c", 1},   {"X", 1},   {"ccc", 3}, {"Xcc", 3},
+		     {"cXc", 1}, {"ccX", 2}, {"XcX", 2}};
+
+	(void)state;
+	TEST_TABLE(c, cases)
+	{
+		struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
+		struct raft_entry e[3] = {0};
+		uint8_t bytes[16] = {0};
+
+		for (unsigned i = 0; c->entries[i] != '\0'; i++) {
+			e[i].type = c->entries[i] == 'X' ? RAFT_CHANGE : RAFT_COMMAND;
+			e[i].buf.base = e[i].batch = bytes;
+			e[i].buf.len = sizeof(bytes);
+			m.append_entries.n_entries++;
+		}
+		m.append_entries.entries = e;
+		seen.entries = 0;
+		be.recv(&shim.io, &m);
+		assert_int_equal(seen.entries, c->passed);
+	}
+}
+
 static void a_forced_election(void **state)
 {
 	(void)state;
@@ -811,6 +844,7 @@ int main(void)
 		T(prepared),
 		T(received_later),
 		T(crooked_entries),
+		T(a_change_comes_first),
 		T(a_forced_election),
 		T(ranks),
 		T(candidates_try_again),

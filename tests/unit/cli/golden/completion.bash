@@ -89,12 +89,13 @@ _skerry()
 			fi ;;
 		cluster)
 			if [ "$COMP_CWORD" -eq 2 ]; then
-				words="status token remove digest doctor transfer finalize-upgrade ca seal promote"
+				words="status token remove replace digest doctor transfer finalize-upgrade ca seal promote demote cancel"
 			else
 				case $sub in
 				status) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				token) words="--expiry --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				remove) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				remove) words="--no-fill --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				replace) words="--with --expiry --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				digest) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				doctor) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				transfer) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
@@ -102,6 +103,8 @@ _skerry()
 				ca) words="--retire --force --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				seal) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				promote) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				demote) words="--no-fill --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				cancel) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
 		backup)
