@@ -270,6 +270,20 @@ static void answer_later(struct raft_shim *s, struct raft_io_send *req, raft_io_
 	list_push(&s->answered, &a->node);
 }
 
+/*
+ * libraft closes and redials a link whenever the address of a message is not that of the message before. It may come from
+ * the configuration, which has what was true when the server was added, or from the link that a question came by; the
+ * peers' side dials by id. So there is one address for all.
+ */
+static int to_network(struct raft_shim *s, struct raft_io *io, struct raft_io_send *req,
+		      const struct raft_message *message, raft_io_send_cb cb)
+{
+	struct raft_message m = *message;
+
+	m.server_address = "member";
+	return s->inner.send(io, req, &m, cb);
+}
+
 static void message_copy(struct raft_message *to, const struct raft_message *from)
 {
 	*to = *from;
@@ -294,7 +308,7 @@ static void on_sent(struct raft_io_send *req, int status)
 	struct raft_shim *s = m->shim;
 
 	if (status != 0 && status != RAFT_CANCELED && !s->closing && !m->vote && ++m->tries < 3 &&
-	    s->inner.send(&s->io, &m->req, &m->message, on_sent) == 0) {
+	    to_network(s, &s->io, &m->req, &m->message, on_sent) == 0) {
 		return;
 	}
 	send_free(m);
@@ -310,7 +324,7 @@ static int send_copy(struct raft_shim *s, const struct raft_message *message, bo
 	m->vote = vote;
 	message_copy(&m->message, message);
 	list_init(&m->node);
-	rv = s->inner.send(&s->io, &m->req, &m->message, on_sent);
+	rv = to_network(s, &s->io, &m->req, &m->message, on_sent);
 	if (rv != 0) {
 		send_free(m);
 	}
@@ -410,7 +424,7 @@ static int send_install(struct raft_shim *s, struct raft_io_send *req,
 	list_push(&s->installs, &i->node);
 	rv = s->transport != NULL
 		     ? raft_install_start(&i->way, s->transport, message, install_sent, i)
-		     : s->inner.send(&s->io, &i->req, message, on_install_sent);
+		     : to_network(s, &s->io, &i->req, message, on_install_sent);
 	if (rv != 0) {
 		install_free(i);
 	}
@@ -519,8 +533,8 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 			answer_later(s, req, cb);
 			return 0;
 		}
-		return s->inner.send(io, req, message, cb);
-	case RAFT_TIMEOUT_NOW: timing_keep(s, message); return s->inner.send(io, req, message, cb);
+		return to_network(s, io, req, message, cb);
+	case RAFT_TIMEOUT_NOW: timing_keep(s, message); return to_network(s, io, req, message, cb);
 	case RAFT_REQUEST_VOTE: vote_keep(s, message); __attribute__((fallthrough));
 	case RAFT_REQUEST_VOTE_RESULT:
 		rv = send_copy(s, message, message->type == RAFT_REQUEST_VOTE);
@@ -529,7 +543,7 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 		}
 		return rv;
 	case RAFT_INSTALL_SNAPSHOT: return send_install(s, req, message, cb);
-	default: return s->inner.send(io, req, message, cb);
+	default: return to_network(s, io, req, message, cb);
 	}
 }
 

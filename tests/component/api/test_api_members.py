@@ -109,6 +109,8 @@ def refusal(call_):
     """Reason of what may pass: the new one has not caught up yet."""
     try:
         call_()
+    except KeyError:
+        return "UNKNOWN_HERE"  # its own join has not come to the one that is asked
     except Exception as e:  # noqa: BLE001
         assert getattr(e, "reason", "") in ("MEMBER_BEHIND", "MEMBER_NOT_CONNECTED", "EVEN_VOTERS", "CHANGE_IN_FLIGHT"), e
         return e.reason

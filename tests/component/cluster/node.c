@@ -22,6 +22,7 @@
 #include "base/metrics.h"
 #include "cluster/cluster_int.h"
 #include "cluster/keyfile.h"
+#include "cluster/cluster_int.h"
 #include "cluster/peer_int.h"
 #include "proto/pb_util.h"
 #include "tailnet/keys.h"
@@ -486,13 +487,29 @@ static void do_digests(struct child *c)
 	}
 }
 
+struct stats_of {
+	struct cluster *c;
+	struct consensus_stats *s;
+};
+
+static void stats_get(void *arg)
+{
+	struct stats_of *a = arg;
+
+	consensus_stats(a->c->cs, a->s);
+}
+
 static void do_status(struct child *c)
 {
+	struct consensus_stats stats;
 	struct cluster_status s;
 	size_t voters = 0, linked = 0, lost = 0;
 	double races = metrics_value("skerry_peer_probe_lost_total", NULL);
 	double alarms = metrics_value("skerry_peer_probe_false_alarms_total", NULL);
+	struct link_state link;
 	uint64_t change, last;
+	char raft[160] = "";
+	size_t at = 0;
 	int step, outcome;
 
 	cluster_status(c->cluster, &s);
@@ -502,15 +519,23 @@ static void do_status(struct child *c)
 		lost += s.member[i].incarnation == 0;
 	}
 	change_facts(c, &change, &last, &step, &outcome);
+	link_state(c->cluster, &link);
+	cluster_call(c->cluster, stats_get, &(struct stats_of){c->cluster, &stats});
+	for (size_t i = 0; i < link.n && at + 24 < sizeof(raft); i++) {
+		at += (size_t)snprintf(raft + at, sizeof(raft) - at, " %" PRIu64 ":%c",
+				       link.server[i].id % 10000, "-SV"[link.server[i].role]);
+	}
 	say(c,
 	    "ok id=%" PRIu64 " leader=%" PRIu64 " term=%" PRIu64
 	    " members=%zu voters=%zu linked=%zu "
 	    "applied=%" PRIu64 " revision=%" PRIu64
 	    " quorum=%d lost=%zu races=%.0f alarms=%.0f change=%" PRIu64 " step=%d ended=%" PRIu64
-	    " outcome=%d",
+	    " outcome=%d last=%" PRIu64 " commit=%" PRIu64 " role=%s repeated=%" PRIu64
+	    " dropped=%" PRIu64 " raft:%s",
 	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
 	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0,
-	    change, step, last, outcome);
+	    change, step, last, outcome, link.last_index, link.commit_index, stats.role,
+	    stats.votes_repeated, stats.messages_dropped, raft);
 }
 
 /* Behind the back of everything that keeps the digest, on the raft thread. */

@@ -400,7 +400,7 @@ static void test_shrink(void **state)
 		struct node *stays = members == 3 ? other : lead;
 
 		node_ok(stays, line, "remove %" PRIu64, node_status(leaves, "id"));
-		assert_int_equal(node_wait_exit(leaves, 10000), 78);
+		assert_int_equal(node_wait_exit(leaves, 10000), 76);
 		members--;
 		wait_for(settled(f, members, members), 10000, "the rest");
 		node_ok(stays, line, "user left%d", (int)members);

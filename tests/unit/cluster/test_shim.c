@@ -697,6 +697,25 @@ static void a_change_comes_first(void **state)
 	}
 }
 
+/* libraft takes another address for another place, and dials anew. */
+static void one_address(void **state)
+{
+	static const enum raft_message_type types[] = {RAFT_APPEND_ENTRIES_RESULT,
+						       RAFT_REQUEST_VOTE_RESULT, RAFT_TIMEOUT_NOW};
+
+	(void)state;
+	TEST_TABLE(type, types)
+	{
+		struct raft_message m = {.type = *type, .server_id = 2, .server_address = "peer:1"};
+
+		assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
+		m.server_address = "elsewhere:2";
+		assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
+		assert_string_equal(be.sent[be.n_sent - 1].server_address,
+				    be.sent[be.n_sent - 2].server_address);
+	}
+}
+
 static void a_forced_election(void **state)
 {
 	(void)state;
@@ -844,6 +863,7 @@ int main(void)
 		T(prepared),
 		T(received_later),
 		T(crooked_entries),
+		T(one_address),
 		T(a_change_comes_first),
 		T(a_forced_election),
 		T(ranks),
