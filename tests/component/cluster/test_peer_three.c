@@ -406,7 +406,7 @@ static void test_shrink(void **state)
 		node_ok(stays, line, "user left%d", (int)members);
 	}
 	assert_contains(node_say(leader(f), line, "remove %" PRIu64, node_status(leader(f), "id")),
-			"MEMBER_SELF");
+			"LAST_VOTER");
 }
 
 int main(void)
