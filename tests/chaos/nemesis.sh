@@ -411,6 +411,8 @@ survivors()
 		daemon_alive "$lh" skerryd && continue
 		say "NOT OK: skerryd on $lh has ended by itself:"
 		tail -8 "$lab/$lh/log/skerryd.log" | sed 's/^/  | /'
+		# As it is now: the next start may change it.
+		in_host "$lh" cp -r --sparse=always /var/lib/skerry/lighthouse "$lab/$lh/log/state"
 		daemon_start "$lh" skerryd skerryd run
 		rv=1
 	done

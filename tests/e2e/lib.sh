@@ -199,6 +199,8 @@ daemon_start()
 	local host=$1 name=$2
 	shift 2
 	rm -f "$lab/$host/log/$name.code"
+	# That of an earlier start is no sign of this one.
+	rm -f "/proc/${holder[$host]}/root/run/$name.pid"
 	# The pid is that of a shell which lives as long as the daemon, and then writes down how it ended.
 	# shellcheck disable=SC2016
 	{
@@ -216,7 +218,8 @@ daemon_kill()
 {
 	in_host "$1" bash -c "kill -${3:-KILL} \$(cat /run/$2.pid)" || return 1
 	# nsenter stops with the daemon that it waits for, and would never notice its end.
-	[ "${3:-}" != CONT ] || kill -CONT "${running["$1 $2"]}"
+	# shellcheck disable=SC2046
+	[ "${3:-}" != CONT ] || kill -CONT $(pgrep -P "${running["$1 $2"]}")
 }
 
 # daemon_alive HOST NAME
