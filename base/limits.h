@@ -116,6 +116,8 @@
 #define LIM_JOIN_TOKEN_MS (3600ll * 1000)
 /* One libraft message as the pump sees it (a snapshot chunk travels in it). */
 #define LIM_RAFT_MESSAGE_BYTES (8u << 20)
+/* Commands that a lighthouse hands to the leader in one call. */
+#define LIM_FORWARD_COMMANDS 128
 /* Bytes that wait for a peer that does not read. */
 #define LIM_PEER_SEND_BYTES (64u << 20)
 

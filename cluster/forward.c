@@ -1,7 +1,10 @@
 /* Commands and read requests of this lighthouse on their way to the leader. */
 #include "cluster/peer_int.h"
 
+#include <string.h>
+
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "net/rpc_client.h"
@@ -13,31 +16,76 @@
  * not as ERR_NOT_LEADER.
  */
 #define PATH_PROPOSE "/skerry.internal.v1.PeerService/Propose"
+#define PATH_MANY    "/skerry.internal.v1.PeerService/ProposeMany"
 #define PATH_READ    "/skerry.internal.v1.PeerService/ReadIndex"
 
-/* Without a link to the leader the answer waits a little, so that trying again is no busy loop. */
-enum { FORWARD_PAUSE_MS = 10 };
+enum {
+	/* Without a link to the leader the answer waits a little, so that trying again is no busy loop. */
+	FORWARD_PAUSE_MS = 10,
+	/* What goes in one call: so many bytes, and deadlines no further apart. */
+	MANY_BYTES = 48 << 10,
+	MANY_APART_MS = 1000,
+};
 
 typedef Skerry__Internal__V1__ProposeRequest propose_request;
 typedef Skerry__Internal__V1__ProposeResponse propose_response;
+typedef Skerry__Internal__V1__ProposeManyRequest many_request;
+typedef Skerry__Internal__V1__ProposeManyResponse many_response;
+typedef Skerry__Internal__V1__ProposeResult propose_result;
+typedef Skerry__Internal__V1__Proposal proposal;
 typedef Skerry__Internal__V1__ReadIndexRequest read_request;
 typedef Skerry__Internal__V1__ReadIndexResponse read_response;
 typedef Skerry__Internal__V1__CommandResult command_result;
 
+struct batch;
+
 struct forward {
 	struct list node;
+	struct list gathered; /* peer.gathered: goes with the others of this turn */
 	struct peer *peer;
 	uint64_t request;
 	uint64_t leader; /* to whom */
 	bool read;
 	struct loop_timer timer;
 	struct rpc_request *call;
+	struct batch *batch; /* the call that it shares */
+	size_t at;           /* its place in it */
+	uint64_t deadline_ms;
+	size_t len;
+	uint8_t data[]; /* the command */
 };
+
+/* One call with the commands of a turn. */
+struct batch {
+	struct peer *peer;
+	uint64_t leader;
+	struct rpc_request *call;
+	size_t n, left;
+	struct forward *item[LIM_FORWARD_COMMANDS]; /* NULL: answered otherwise */
+};
+
+/* The command needs its call no more; a call that nobody needs ends. */
+static void batch_leave(struct forward *f)
+{
+	struct batch *b = f->batch;
+
+	f->batch = NULL;
+	if (b == NULL) {
+		return;
+	}
+	b->item[f->at] = NULL;
+	if (--b->left == 0 && b->call != NULL) {
+		rpc_cancel(b->call);
+		mem_free(b);
+	}
+}
 
 static void answer(struct forward *f, const struct err *e, const command_result *r, uint64_t index)
 {
 	list_remove(&f->node);
+	list_remove(&f->gathered);
 	loop_timer_stop(&f->timer);
+	batch_leave(f);
 	if (f->read) {
 		link_read_index(f->peer->cluster, f->request, e, index);
 	} else {
@@ -59,10 +107,13 @@ static void on_pause(void *arg)
 	not_leader(arg);
 }
 
-static struct forward *forward_new(struct peer *p, uint64_t request, uint64_t leader, bool read)
+static struct forward *forward_new(struct peer *p, uint64_t request, uint64_t leader, bool read,
+				   size_t len)
 {
-	struct forward *f = MEM_NEW(struct forward);
+	struct forward *f = mem_zalloc(sizeof(*f) + len);
 
+	list_init(&f->gathered);
+	f->len = len;
 	f->peer = p;
 	f->request = request;
 	f->leader = leader;
@@ -109,44 +160,195 @@ static void failed(struct forward *f, const struct err *status)
 	answer(f, &e, NULL, 0);
 }
 
+/* Not too fast again: the other side learns of a new leader at the same time. */
+static void retry_later(struct forward *f)
+{
+	loop_timer_start(&f->timer, f->peer->loop, FORWARD_PAUSE_MS, on_pause, f);
+}
+
+static void committed(struct forward *f, ProtobufCBinaryData packed, uint64_t index)
+{
+	ProtobufCMessage *result = NULL;
+	struct err e = {0};
+
+	if (pb_decode_heap(&skerry__internal__v1__command_result__descriptor, packed.data,
+			   packed.len, NULL, &result, &e) < 0) {
+		failed(f, &e);
+		return;
+	}
+	answer(f, &e, (const command_result *)result, index);
+	pb_free(result);
+}
+
 static void on_proposed(void *arg, const struct err *status, const ProtobufCMessage *reply)
 {
 	struct forward *f = arg;
 	const propose_response *a = (const propose_response *)reply;
-	ProtobufCMessage *result = NULL;
-	struct err e = {0};
 
 	f->call = NULL;
 	if (status->code != 0) {
 		failed(f, status);
 	} else if (a->not_leader) {
-		/* Not too fast again: the other side learns of a new leader at the same time. */
-		loop_timer_start(&f->timer, f->peer->loop, FORWARD_PAUSE_MS, on_pause, f);
-	} else if (pb_decode_heap(&skerry__internal__v1__command_result__descriptor, a->result.data,
-				  a->result.len, NULL, &result, &e) < 0) {
+		retry_later(f);
+	} else {
+		committed(f, a->result, a->raft_index);
+	}
+}
+
+static void send_one(struct forward *f, struct peer_link *l)
+{
+	propose_request q = SKERRY__INTERNAL__V1__PROPOSE_REQUEST__INIT;
+	struct rpc_opts o = {.deadline_ms = remaining(f->deadline_ms)};
+
+	q.command.data = f->data;
+	q.command.len = f->len;
+	f->call = rpc_unary(l->channel, PATH_PROPOSE, &q.base,
+			    &skerry__internal__v1__propose_response__descriptor, &o, on_proposed,
+			    f);
+}
+
+/* ---- the commands of a turn, in one call ---- */
+
+static void result_take(struct forward *f, const propose_result *r)
+{
+	struct err e = {0};
+
+	if (r->not_leader) {
+		retry_later(f);
+	} else if (r->code != 0) {
+		err_reason(&e, err_from_grpc((int)r->code), r->reason, "%s", r->message);
 		failed(f, &e);
 	} else {
-		answer(f, &e, (const command_result *)result, a->raft_index);
-		pb_free(result);
+		committed(f, r->result, r->raft_index);
 	}
+}
+
+static void on_many(void *arg, const struct err *status, const ProtobufCMessage *reply)
+{
+	struct batch *b = arg;
+	const many_response *a = (const many_response *)reply;
+	struct peer_link *l = peer_link_find(b->peer, b->leader);
+	bool unknown = status->code == ERR_UNIMPLEMENTED;
+	struct err odd = {0};
+
+	if (unknown && l != NULL) {
+		l->one_by_one = true;
+	}
+	if (status->code == 0 && a->n_results != b->n) {
+		err_set(&odd, ERR_PROTOCOL, "%zu results for %zu commands", a->n_results, b->n);
+		status = &odd;
+	}
+	b->call = NULL;
+	for (size_t i = 0; i < b->n; i++) {
+		struct forward *f = b->item[i];
+
+		if (f == NULL) {
+			continue;
+		}
+		f->batch = NULL;
+		if (unknown) {
+			not_leader(f); /* tried again, by itself */
+		} else if (status->code != 0) {
+			failed(f, status);
+		} else {
+			result_take(f, a->results[i]);
+		}
+	}
+	mem_free(b);
+}
+
+static void send_many(struct batch *b, struct peer_link *l)
+{
+	many_request q = SKERRY__INTERNAL__V1__PROPOSE_MANY_REQUEST__INIT;
+	proposal item[LIM_FORWARD_COMMANDS], *items[LIM_FORWARD_COMMANDS];
+	struct rpc_opts o = {0};
+
+	for (size_t i = 0; i < b->n; i++) {
+		struct forward *f = b->item[i];
+
+		skerry__internal__v1__proposal__init(&item[i]);
+		item[i].command.data = f->data;
+		item[i].command.len = f->len;
+		item[i].timeout_ms = remaining(f->deadline_ms);
+		o.deadline_ms = MAX(o.deadline_ms, item[i].timeout_ms);
+		items[i] = &item[i];
+	}
+	q.n_proposals = b->n;
+	q.proposals = items;
+	b->call = rpc_unary(l->channel, PATH_MANY, &q.base,
+			    &skerry__internal__v1__propose_many_response__descriptor, &o, on_many,
+			    b);
+}
+
+/* Whether it goes in the call that begins with the command `first`. */
+static bool fits(const struct batch *b, size_t bytes, const struct forward *first,
+		 const struct forward *f)
+{
+	uint64_t apart = f->deadline_ms > first->deadline_ms ? f->deadline_ms - first->deadline_ms
+							     : first->deadline_ms - f->deadline_ms;
+
+	return b->n < LIM_FORWARD_COMMANDS && bytes + f->len <= MANY_BYTES &&
+	       f->leader == first->leader && apart <= MANY_APART_MS;
+}
+
+/* The end of a turn. */
+static void on_flush(void *arg)
+{
+	struct peer *p = arg;
+
+	while (!list_empty(&p->gathered)) {
+		struct forward *first =
+			LIST_ENTRY(list_pop(&p->gathered), struct forward, gathered);
+		struct peer_link *l = way(first);
+		struct batch *b;
+		size_t bytes = first->len;
+
+		if (l == NULL) {
+			continue;
+		}
+		if (l->one_by_one || list_empty(&p->gathered)) {
+			send_one(first, l);
+			continue;
+		}
+		b = MEM_NEW(struct batch);
+		b->peer = p;
+		b->leader = first->leader;
+		b->item[b->n++] = first;
+		while (!list_empty(&p->gathered)) {
+			struct forward *f = LIST_ENTRY(p->gathered.next, struct forward, gathered);
+
+			if (!fits(b, bytes, first, f)) {
+				break;
+			}
+			list_remove(&f->gathered);
+			bytes += f->len;
+			b->item[b->n++] = f;
+		}
+		for (size_t i = 0; i < b->n; i++) {
+			b->item[i]->batch = b;
+			b->item[i]->at = i;
+		}
+		b->left = b->n;
+		send_many(b, l);
+	}
+}
+
+void forward_init(struct peer *p)
+{
+	list_init(&p->forwards);
+	list_init(&p->gathered);
+	p->forward_flush = (struct flush_hook){.run = on_flush, .arg = p};
 }
 
 void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const void *command,
 		     size_t len, uint64_t deadline_ms)
 {
-	propose_request q = SKERRY__INTERNAL__V1__PROPOSE_REQUEST__INIT;
-	struct rpc_opts o = {.deadline_ms = remaining(deadline_ms)};
-	struct forward *f = forward_new(p, request, leader, false);
-	struct peer_link *l = way(f);
+	struct forward *f = forward_new(p, request, leader, false, len);
 
-	if (l == NULL) {
-		return;
-	}
-	q.command.data = (uint8_t *)command; /* packed at once, not changed */
-	q.command.len = len;
-	f->call = rpc_unary(l->channel, PATH_PROPOSE, &q.base,
-			    &skerry__internal__v1__propose_response__descriptor, &o, on_proposed,
-			    f);
+	memcpy(f->data, command, len);
+	f->deadline_ms = deadline_ms;
+	list_push(&p->gathered, &f->gathered);
+	loop_flush_add(p->loop, &p->forward_flush);
 }
 
 static void on_index(void *arg, const struct err *status, const ProtobufCMessage *reply)
@@ -159,7 +361,7 @@ static void on_index(void *arg, const struct err *status, const ProtobufCMessage
 	if (status->code != 0) {
 		failed(f, status);
 	} else if (a->not_leader) {
-		loop_timer_start(&f->timer, f->peer->loop, FORWARD_PAUSE_MS, on_pause, f);
+		retry_later(f);
 	} else {
 		answer(f, &e, NULL, a->raft_index);
 	}
@@ -169,7 +371,7 @@ void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint6
 {
 	read_request q = SKERRY__INTERNAL__V1__READ_INDEX_REQUEST__INIT;
 	struct rpc_opts o = {.deadline_ms = remaining(deadline_ms)};
-	struct forward *f = forward_new(p, request, leader, true);
+	struct forward *f = forward_new(p, request, leader, true, 0);
 	struct peer_link *l = way(f);
 
 	if (l == NULL) {
@@ -187,7 +389,7 @@ void forward_leader(struct peer *p)
 		struct forward *f = LIST_ENTRY(it, struct forward, node);
 		struct err e = {0};
 
-		if (f->call != NULL && f->leader != p->leader) {
+		if ((f->call != NULL || f->batch != NULL) && f->leader != p->leader) {
 			rpc_cancel(f->call);
 			f->call = NULL;
 			err_set(&e, ERR_UNAVAILABLE, "there is another leader");
@@ -198,6 +400,7 @@ void forward_leader(struct peer *p)
 
 void forward_stop(struct peer *p)
 {
+	loop_flush_remove(&p->forward_flush);
 	while (!list_empty(&p->forwards)) {
 		struct forward *f = LIST_ENTRY(p->forwards.next, struct forward, node);
 		struct err e = {0};

@@ -532,7 +532,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	p->self = o->keys->lighthouse_id;
 	p->compare_ms = o->compare_ms != 0 ? o->compare_ms : PEER_COMPARE_MS;
 	list_init(&p->links);
-	list_init(&p->forwards);
+	forward_init(p);
 	list_init(&p->digests);
 	list_init(&p->facts);
 	list_init(&p->changes);

@@ -64,6 +64,7 @@ struct peer_link {
 	/* our connection for skerry-peer/1 */
 	struct dial *dial;
 	struct rpc_channel *channel; /* NULL: none */
+	bool one_by_one;             /* it does not know ProposeMany */
 	struct rpc_request *ask;
 	struct loop_timer timer; /* the next dial, or the next question */
 	struct backoff backoff;
@@ -154,6 +155,8 @@ struct peer {
 	uint64_t renew_ms;
 
 	struct list forwards; /* requests of the raft side under way */
+	struct list gathered; /* those of them that go at the end of this turn */
+	struct flush_hook forward_flush;
 
 	/* what the directory lacks, as peers say (the second time it counts) */
 	uint64_t behind_ack, behind_ms;
@@ -244,6 +247,8 @@ void peer_service_stop(struct peer *p);
 void peer_service_who(struct peer *p, Skerry__Internal__V1__WhoAreYouResponse *r);
 
 /* forward.c */
+void forward_init(struct peer *p);
+/* Copies the command, which goes at the end of the turn with the others of it. */
 void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const void *command,
 		     size_t len, uint64_t deadline_ms);
 void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint64_t deadline_ms);

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/prefix.h"
@@ -15,6 +17,9 @@
 
 typedef Skerry__Internal__V1__ProposeRequest propose_request;
 typedef Skerry__Internal__V1__ProposeResponse propose_response;
+typedef Skerry__Internal__V1__ProposeManyRequest many_request;
+typedef Skerry__Internal__V1__ProposeManyResponse many_response;
+typedef Skerry__Internal__V1__ProposeResult propose_result;
 typedef Skerry__Internal__V1__ReadIndexResponse read_response;
 typedef Skerry__Internal__V1__WhoAreYouRequest who_request;
 typedef Skerry__Internal__V1__WhoAreYouResponse who_response;
@@ -103,6 +108,124 @@ static void on_propose(void *arg, struct rpc_call *call, const ProtobufCMessage 
 	if (r < 0) {
 		e.code = r;
 		on_proposed(w, &e, NULL, 0);
+	}
+}
+
+/* ---- many commands in one call ---- */
+
+struct many_item {
+	struct many *many;
+	struct buf packed;
+	uint64_t raft_index;
+	int code; /* 0: committed */
+	char *reason, *message;
+};
+
+struct many {
+	struct peer *peer;
+	struct rpc_ref ref;
+	size_t n, left;
+	struct many_item item[];
+};
+
+static void many_reply(struct many *m, struct rpc_call *call)
+{
+	many_response out = SKERRY__INTERNAL__V1__PROPOSE_MANY_RESPONSE__INIT;
+	propose_result *results = mem_calloc(m->n, sizeof(*results));
+
+	out.n_results = m->n;
+	out.results = mem_calloc(m->n, sizeof(propose_result *));
+	for (size_t i = 0; i < m->n; i++) {
+		const struct many_item *item = &m->item[i];
+		propose_result *r = out.results[i] = &results[i];
+
+		skerry__internal__v1__propose_result__init(r);
+		if (item->code == 0) {
+			r->result = (ProtobufCBinaryData){item->packed.len, item->packed.data};
+			r->raft_index = item->raft_index;
+		} else if (item->code == ERR_NOT_LEADER) {
+			r->not_leader = true;
+		} else {
+			r->code = (uint32_t)err_grpc(item->code);
+			r->reason = item->reason;
+			r->message = item->message;
+		}
+	}
+	rpc_call_reply(call, &out.base);
+	mem_free(out.results);
+	mem_free(results);
+}
+
+static void many_end(struct many *m)
+{
+	struct rpc_call *call = peer_call_find(m->peer->peer_rpc, m->ref);
+
+	if (call != NULL) {
+		many_reply(m, call);
+	}
+	for (size_t i = 0; i < m->n; i++) {
+		buf_done(&m->item[i].packed);
+		mem_free(m->item[i].reason);
+		mem_free(m->item[i].message);
+	}
+	mem_free(m);
+}
+
+static void on_item(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r,
+		    uint64_t raft_index)
+{
+	struct many_item *item = arg;
+	struct many *m = item->many;
+
+	item->code = err->code;
+	if (err->code == 0) {
+		pb_pack(r, &item->packed);
+		item->raft_index = raft_index;
+	} else {
+		item->reason = mem_strdup(err->reason);
+		item->message = mem_strdup(err->msg);
+	}
+	if (--m->left == 0) {
+		many_end(m);
+	}
+}
+
+static void on_propose_many(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
+{
+	struct peer *p = arg;
+	const many_request *q = (const many_request *)req;
+	uint64_t now = clock_mono_ms();
+	struct many *m;
+
+	if (q->n_proposals == 0 || q->n_proposals > LIM_FORWARD_COMMANDS) {
+		struct err e = {0};
+
+		err_set(&e, ERR_INVALID, "a call holds 1 to %d commands, not %zu",
+			LIM_FORWARD_COMMANDS, q->n_proposals);
+		rpc_call_finish(call, &e);
+		return;
+	}
+	m = mem_zalloc(sizeof(*m) + q->n_proposals * sizeof(m->item[0]));
+	m->peer = p;
+	m->ref = rpc_call_ref(call);
+	m->n = q->n_proposals;
+	m->left = m->n + 1; /* one of our own: no end before the last is on its way */
+	for (size_t i = 0; i < m->n; i++) {
+		const Skerry__Internal__V1__Proposal *one = q->proposals[i];
+		struct err e = {0};
+		int r;
+
+		m->item[i].many = m;
+		r = propose_local(p->cluster, p->loop, one->command.data, one->command.len,
+				  now + MIN(one->timeout_ms, (uint64_t)LIM_GRPC_UNARY_MS), on_item,
+				  &m->item[i], &e);
+		if (r < 0) {
+			e.code = r;
+			on_item(&m->item[i], &e, NULL, 0);
+		}
+	}
+	if (--m->left == 0) {
+		many_end(m);
 	}
 }
 
@@ -320,6 +443,7 @@ void peer_service_stop(struct peer *p)
 void peer_service_add(struct peer *p)
 {
 	static const struct rpc_handler propose = {.on_call = on_propose};
+	static const struct rpc_handler many = {.on_call = on_propose_many};
 	static const struct rpc_handler read_index = {.on_call = on_read_index};
 	static const struct rpc_handler who = {.on_call = on_who};
 	static const struct rpc_handler digest = {.on_call = on_digest};
@@ -328,6 +452,7 @@ void peer_service_add(struct peer *p)
 	static const struct rpc_handler change = {.on_call = on_change};
 
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/Propose", &propose, p);
+	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ProposeMany", &many, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ReadIndex", &read_index, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/WhoAreYou", &who, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetDigest", &digest, p);

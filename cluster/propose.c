@@ -558,7 +558,14 @@ static void on_forwarded(void *arg)
 		p->index = f->index;
 		p->early = f->result;
 		f->result = NULL;
-		propose_restored(c);
+		/* Applied here already, but not by us (a snapshot): otherwise the own apply answers. */
+		if (p->index <= consensus_applied(c->cs)) {
+			CommandResult *result = p->early;
+			struct err ok = {0};
+
+			p->early = NULL;
+			finish(p, &ok, result);
+		}
 	} else if (f->err.code == ERR_NOT_LEADER) {
 		retry(p, RETRY_MS);
 		advance_all(c);
