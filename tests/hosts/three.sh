@@ -113,6 +113,7 @@ check "and with its domain, by IPv6" on d2 ping -6 -c 1 -W 5 d1.three.internal
 
 # --- power cut ----------------------------------------------------------------------------------
 
+change='{"skerry_lighthouse_config": {"drain": "8s", "backup": {"directory": "/var/backups/skerry", "every": "5s", "by": "each", "keep": 2}}}'
 dead=$(leader_of lh1)
 others=()
 for host in lh1 lh2 lh3; do [ "$host" = "$dead" ] || others+=("$host"); done
@@ -123,7 +124,7 @@ say "figure: power cut of the leader to an acknowledged write $(seconds $(($(now
 check "d1 pings d2 by name" on d1 ping -4 -c 3 -W 2 d2
 within 30 "the devices are attached" running d1
 within 30 "both of them" running d2
-if play refused.log --limit "${others[0]}" -e '{"skerry_lighthouse_config": {"drain": "8s"}, "skerry_patience": 3}'; then
+if play refused.log --limit "${others[0]}" -e "$change" -e skerry_patience=3; then
 	say "NOT OK: a lighthouse was restarted that the others could not do without"
 	exit 1
 fi
@@ -159,11 +160,12 @@ on d1 systemd-run -q --unit=writer bash /writer >/dev/null
 within 20 "a writer is at work" on d1 test -s /run/written
 declare -A before=()
 for host in lh1 lh2 lh3; do before[$host]=$(since "$host"); done
-check "a changed configuration is rolled out" played change.log -e '{"skerry_lighthouse_config": {"drain": "8s"}}'
+check "a changed configuration is rolled out" played change.log -e "$change"
 on d1 touch /run/enough
 for host in lh1 lh2 lh3; do
 	check "$host was restarted" test "$(since "$host")" != "${before[$host]}"
 done
+within 60 "backups are made where the unit lets them" on lh2 bash -c 'ls /var/backups/skerry/*'
 within 20 "the writer ends" on d1 bash -c '! systemctl is-active -q writer'
 check "no call failed in $(on d1 cat /run/written)" none_failed
 
@@ -177,7 +179,7 @@ if play replace.log; then
 	exit 1
 fi
 check "an empty host is not taken for the old one" says replace.log 'has a lighthouse lh3 already.*skerry_replace=lh3'
-check "it is when asked" played replace.log -e skerry_replace=lh3 -e '{"skerry_lighthouse_config": {"drain": "8s"}}'
+check "it is when asked" played replace.log -e skerry_replace=lh3 -e "$change"
 within 60 "three voters again" voters lh1 3
 check "nothing is left of the old one" test "$(cluster_json lh1 | jq '.members | length')" -eq 3
 within 30 "all hold the same" on lh3 skerry cluster digest
