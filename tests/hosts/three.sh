@@ -174,7 +174,7 @@ check "no call failed in $(on d1 cat /run/written)" none_failed
 host_cut lh3
 host_disk lh3
 check "an empty lh3 boots" host_boot lh3
-if play replace.log; then
+if play replace.log -e "$change"; then
 	say "NOT OK: an empty host took the place of a lighthouse unasked"
 	exit 1
 fi
