@@ -896,6 +896,12 @@ void cluster_facts_self(struct cluster *c, struct cluster_facts *ret)
 		.state_limit = LIM_STATE_BYTES,
 		.backup_ms = atomic_load(&c->backup_ms),
 	};
+	ret->compared_ms = atomic_load(&c->compared_ms);
+	ret->scrubbed_ms = atomic_load(&c->scrub.passed_ms);
+	if (store_rebuilt(c->store) != NULL) {
+		snprintf(ret->store_rebuilt, sizeof(ret->store_rebuilt), "%s",
+			 store_rebuilt(c->store)[0] != '\0' ? store_rebuilt(c->store) : "?");
+	}
 	snprintf(ret->version, sizeof(ret->version), "%s", c->version);
 	pthread_mutex_lock(&c->seen_lock);
 	ret->append_p99_us = c->health.append_p99_us;

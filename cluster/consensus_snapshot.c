@@ -27,6 +27,7 @@
 enum {
 	ROOM_LOOK_MS = 1000,
 	SNAPSHOT_STRETCH = 16, /* of the configured bytes, at most */
+	CHECK_RECORDS = 4096,  /* between two looks at whether it is wanted */
 };
 
 /* ---- one of our own ---- */
@@ -77,11 +78,32 @@ int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned 
 	return 0;
 }
 
+/*
+ * From a snapshot and the log behind it a store is made anew, and what lies before it is gone: a state whose records are
+ * not what its digest says must not become one.
+ */
+static int state_check(struct making *m)
+{
+	struct tailnet_scrub walk = {0};
+	bool done = false;
+	int r = 0;
+
+	while (r == 0 && !done && !atomic_load(&m->cancel)) {
+		r = tailnet_scrub_step(store_read_kv(m->read), &walk, CHECK_RECORDS, &done,
+				       &m->err);
+	}
+	return r;
+}
+
 static void make_work(void *arg)
 {
 	struct making *m = arg;
-	int r = fsm_snapshot(store_read_kv(m->read), store_read_applied(m->read), m->term,
-			     &m->cancel, &m->snapshot, &m->err);
+	int r = state_check(m);
+
+	if (r == 0) {
+		r = fsm_snapshot(store_read_kv(m->read), store_read_applied(m->read), m->term,
+				 &m->cancel, &m->snapshot, &m->err);
+	}
 
 	if (r != 0 && m->err.code == 0) {
 		IGNORE(err_set(&m->err, r, "%s", err_text(r)));
@@ -94,7 +116,9 @@ static void make_done(void *arg)
 	struct consensus *cs = m->cs;
 
 	if (m->err.code != 0) {
-		if (m->err.code != ERR_CANCELLED) {
+		if (m->err.code == ERR_CORRUPT) {
+			damage_fail(cs->store, m->err.code, &m->err);
+		} else if (m->err.code != ERR_CANCELLED) {
 			cluster_fail("snapshot cannot be made: %s", m->err.msg);
 		}
 		raft_shim_prepared(&cs->shim, RAFT_CANCELED, NULL, 0);

@@ -257,6 +257,15 @@ static void disk(struct judge *j, const struct cluster_facts *f)
 	}
 }
 
+static void damage(struct judge *j, const struct cluster_facts *f)
+{
+	if (f->store_rebuilt[0] != '\0') {
+		find(j, DOCTOR_WARNING, "STORE_REBUILT", f->id,
+		     "test memory and disk of this host; it is forgotten at the next start",
+		     "its store was found wrong (%s) and rebuilt from the log", f->store_rebuilt);
+	}
+}
+
 static void space(struct judge *j, const struct cluster_facts *f)
 {
 	uint64_t part = f->state_limit != 0 ? f->state_bytes / (f->state_limit / 1000 + 1) : 0;
@@ -317,6 +326,7 @@ static void member(struct judge *j, const struct cluster_facts *f, uint64_t comm
 
 	disk(j, f);
 	space(j, f);
+	damage(j, f);
 	certificates(j, f);
 	if (lag >= DOCTOR_LAG_WARN) {
 		find(j, lag >= DOCTOR_LAG_ERROR ? DOCTOR_ERROR : DOCTOR_WARNING, "MEMBER_BEHIND",

@@ -105,6 +105,11 @@ void peer_facts_fill(struct peer *p, facts_response *r, char backup_error[128])
 	r->term = f.term;
 	r->leader_id = f.leader_id;
 	r->digest_mismatches = f.digest_mismatches;
+	if (f.store_rebuilt[0] != '\0') { /* lives as long as the store */
+		r->store_rebuilt = (char *)(uintptr_t)store_rebuilt(p->cluster->store);
+	}
+	r->compared_ms = f.compared_ms;
+	r->scrubbed_ms = f.scrubbed_ms;
 	r->backup_ms = f.backup_ms;
 	r->backup_every_ms = f.backup_every_ms;
 	snprintf(backup_error, sizeof(f.backup_error), "%s", f.backup_error);
@@ -131,6 +136,9 @@ static void take(struct cluster_facts *f, const facts_response *r)
 	f->term = r->term;
 	f->leader_id = r->leader_id;
 	f->digest_mismatches = r->digest_mismatches;
+	snprintf(f->store_rebuilt, sizeof(f->store_rebuilt), "%s", r->store_rebuilt);
+	f->compared_ms = r->compared_ms;
+	f->scrubbed_ms = r->scrubbed_ms;
 	f->backup_ms = r->backup_ms;
 	f->backup_every_ms = r->backup_every_ms;
 	snprintf(f->backup_error, sizeof(f->backup_error), "%s", r->backup_error);

@@ -30,7 +30,7 @@
 #include "tailnet/query.h"
 
 unsigned node_election_ms;
-uint64_t node_compare_ms, node_scrub_ms;
+uint64_t node_compare_ms, node_scrub_ms, node_snapshot_bytes;
 
 /* ---- the child ---- */
 
@@ -602,6 +602,7 @@ static int child_open(struct child *c, struct err *e)
 		.election_ms = node_election_ms,
 		.compare_ms = node_compare_ms,
 		.scrub_ms = node_scrub_ms,
+		.snapshot_bytes = node_snapshot_bytes,
 	};
 
 	snprintf(listen, sizeof(listen), "127.0.0.1:%u", c->node->port);

@@ -21,6 +21,8 @@ struct node {
 extern unsigned node_election_ms;
 /* Between comparisons of the states, and scrubs; 0: the default. */
 extern uint64_t node_compare_ms, node_scrub_ms;
+/* Log between two snapshots; 0: the default. */
+extern uint64_t node_snapshot_bytes;
 
 /* A directory and a port of its own. `root` is the test's directory. */
 void node_prepare(struct node *n, const char *root, const char *name);

@@ -194,6 +194,35 @@ static void by_scrub(void **state)
 	}
 }
 
+/* With nobody else to notice: it does not become a snapshot, which would take the log with it. */
+static void by_snapshot(void **state)
+{
+	struct fixture *f = *state;
+	char line[NODE_LINE];
+	struct node *n = one_that(f, false);
+
+	node_ok(n, line, "corrupt record");
+	node_ok(one_that(f, true), line, "load s 8");
+	assert_int_equal(node_wait_exit(n, WAIT_MS), EXIT_FAIL_STOP);
+	assert_true(mark(n, "rebuild"));
+	node_ok(one_that(f, true), line, "stop");
+	start(n);
+	wait_for(voters(f, 3), "the repaired one");
+	wait_for(equal(f), "equal digests");
+}
+
+static int set_up_with_snapshots(void **state)
+{
+	int r;
+
+	node_compare_ms = node_scrub_ms = 3600 * 1000;
+	node_snapshot_bytes = 64 << 10;
+	r = set_up(state);
+	node_compare_ms = node_scrub_ms = 300;
+	node_snapshot_bytes = 0;
+	return r;
+}
+
 /* Wrong once more before anybody found it right: not a loop, but a person. */
 static void wrong_again(void **state)
 {
@@ -275,6 +304,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(by_comparison, set_up_without_scrub, tear_down),
 		T(by_scrub),
+		cmocka_unit_test_setup_teardown(by_snapshot, set_up_with_snapshots, tear_down),
 		T(wrong_again),
 		T(flipped_in_the_file),
 	};

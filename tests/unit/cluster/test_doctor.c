@@ -150,6 +150,10 @@ static void disk_out(struct set *s)
 {
 	s->f[1].disk_free = LIM_DISK_FREE_BYTES - 1;
 }
+static void rebuilt(struct set *s)
+{
+	strcpy(s->f[1].store_rebuilt, "the digest is not the sum of the 58 records");
+}
 static void map(struct set *s)
 {
 	s->f[1].map_permille = 800;
@@ -268,6 +272,7 @@ static const struct {
 	{"very slow disk", slow_much, DOCTOR_ERROR, 1, "SLOW_DISK:1 "},
 	{"little space", disk, DOCTOR_WARNING, 1, "DISK_SPACE:2 "},
 	{"no space", disk_out, DOCTOR_ERROR, 1, "DISK_SPACE:2 "},
+	{"rebuilt", rebuilt, DOCTOR_WARNING, 1, "STORE_REBUILT:2 "},
 	{"map", map, DOCTOR_WARNING, 1, "MAP_SPACE:2 "},
 	{"map full", map_out, DOCTOR_ERROR, 1, "MAP_SPACE:2 "},
 	{"state", state_full, DOCTOR_WARNING, 1, "STATE_SPACE:0 "},
