@@ -35,6 +35,7 @@ void cluster_publish(struct cluster *c)
 	struct link_state state;
 
 	consensus_state(c->cs, &state);
+	state.published_ms = clock_mono_ms();
 	pthread_mutex_lock(&c->seen_lock);
 	c->state = state;
 	c->heard_ms = consensus_heard_ms(c->cs);

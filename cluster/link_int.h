@@ -103,6 +103,7 @@ struct link_state {
 	bool changing; /* a change of the configuration or a transfer is running */
 	uint64_t commit_index, applied_index, last_index;
 	uint64_t leader_since_ms; /* clock_mono_ms() when we became the leader; 0: we are not */
+	uint64_t published_ms;    /* clock_mono_ms() of all this */
 	size_t n;
 	struct link_server server[LIM_MEMBERS];
 };

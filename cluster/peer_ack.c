@@ -76,6 +76,20 @@ uint64_t peer_ack_of(struct peer *p, uint64_t id)
 	return 0;
 }
 
+bool peer_behind_judge(struct peer_behind *b, uint64_t now_ms, uint64_t acknowledged, uint64_t last,
+		       uint64_t published_ms)
+{
+	if (acknowledged <= last) {
+		return false;
+	}
+	if (b->since_ms == 0 || acknowledged < b->ack) {
+		b->since_ms = now_ms;
+		b->ack = acknowledged;
+		return false;
+	}
+	return published_ms >= b->since_ms + PEER_ASK_MS / 2 && last < b->ack;
+}
+
 /* ---- writing, on a worker ---- */
 
 struct save {

@@ -96,6 +96,11 @@ struct peer_link {
 	unsigned raft_failures;
 };
 
+/* That others have seen us acknowledge more than our log holds. */
+struct peer_behind {
+	uint64_t ack, since_ms;
+};
+
 struct peer {
 	struct cluster *cluster;
 	char *dir;
@@ -159,7 +164,7 @@ struct peer {
 	struct flush_hook forward_flush;
 
 	/* what the directory lacks, as peers say (the second time it counts) */
-	uint64_t behind_ack, behind_ms;
+	struct peer_behind behind;
 
 	struct list digests;      /* comparisons under way */
 	struct list facts;        /* rounds of questions for facts under way */
@@ -222,6 +227,13 @@ void peer_link_fill_request(struct peer_link *l, Skerry__Internal__V1__WhoAreYou
 /* peer_ack.c */
 MUST_CHECK int peer_ack_load(struct peer *p, struct err *err);
 uint64_t peer_ack_of(struct peer *p, uint64_t id);
+/*
+ * Another one has seen us acknowledge `acknowledged`; our log ends at `last`, as the raft thread said at published_ms. True:
+ * it really ends before what was acknowledged. A thread that is busy says so late, and what it has acknowledged meanwhile
+ * is in the log all the same: only figures count that are younger than the first such word.
+ */
+bool peer_behind_judge(struct peer_behind *b, uint64_t now_ms, uint64_t acknowledged, uint64_t last,
+		       uint64_t published_ms);
 void peer_ack_tick(struct peer *p, uint64_t now_ms);
 
 /* peer_raft.c */

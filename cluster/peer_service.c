@@ -302,23 +302,14 @@ static void note_address(struct peer *p, uint64_t from, const char *address)
 	}
 }
 
-/*
- * A peer knows that we had acknowledged more than our log holds: the directory is an old copy, or was emptied. It
- * counts when it is still so at a later question, since our own figures are a turn old.
- */
-static void check_own_log(struct peer *p, uint64_t from, uint64_t acknowledged, uint64_t last)
+/* A peer knows that we had acknowledged more than our log holds: the directory is an old copy, or was emptied. */
+static void check_own_log(struct peer *p, uint64_t from, uint64_t acknowledged)
 {
-	uint64_t now = clock_mono_ms();
+	struct link_state s;
 
-	if (acknowledged <= last) {
-		return;
-	}
-	if (p->behind_ms == 0 || acknowledged < p->behind_ack) {
-		p->behind_ms = now;
-		p->behind_ack = acknowledged;
-		return;
-	}
-	if (now - p->behind_ms >= PEER_ASK_MS / 2 && last < p->behind_ack) {
+	link_state(p->cluster, &s);
+	if (peer_behind_judge(&p->behind, clock_mono_ms(), acknowledged, s.last_index,
+			      s.published_ms)) {
 		peer_refuse(p, PEER_EXIT_REFUSED,
 			    "the log in %s ends at %" PRIu64 ", but lighthouse %" PRIu64
 			    " has seen this lighthouse acknowledge %" PRIu64
@@ -326,7 +317,7 @@ static void check_own_log(struct peer *p, uint64_t from, uint64_t acknowledged, 
 			    "(`skerry "
 			    "cluster remove %" PRIu64
 			    "` on another lighthouse), empty the directory and join anew",
-			    p->dir, last, from, acknowledged, p->self);
+			    p->dir, s.last_index, from, acknowledged, p->self);
 	}
 }
 
@@ -342,7 +333,7 @@ static void on_who(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 	}
 	peer_service_who(p, &out);
 	rpc_call_reply(call, &out.base); /* the call and its request are gone */
-	check_own_log(p, from, acknowledged, out.last_index);
+	check_own_log(p, from, acknowledged);
 }
 
 /* The marker may not have been applied here yet: asked again until the call's deadline. */
