@@ -22,7 +22,7 @@ enum {
 	HEARTBEAT_MS = 40,
 	INSTALL_MS = 3600 * 1000, /* the shim sees to it, by size and by what the peer says */
 	CATCH_UP_MS = 20000,      /* of a round, for a newcomer on a slow disk */
-	CONNECT_RETRY_MS = 100,
+	CONNECT_RETRY_MS = 20,    /* the peer side answers failures late, and ever later */
 	DISK_RETRY_MS = 3600 * 1000
 };
 

@@ -46,6 +46,7 @@ static void on_stream(void *arg, struct stream *s)
 	} else if (strcmp(alpn, PEER_ALPN_RAFT) == 0) {
 		peer_raft_accept(l, s);
 	} else {
+		peer_link_kick(l);
 		http_server_accept(l->http, s, "h2");
 	}
 }

@@ -221,6 +221,8 @@ void peer_link_free(struct peer_link *l);
 void peer_link_set_address(struct peer_link *l, const char *address, bool told);
 /* Asks WhoAreYou now, or right after the question under way. False: there is no connection. */
 bool peer_link_ask(struct peer_link *l);
+/* The member shows that it is there (it connected to us): a connection that we lack is dialled now. */
+void peer_link_kick(struct peer_link *l);
 bool peer_link_connected(const struct peer_link *l);
 void peer_link_fill_request(struct peer_link *l, Skerry__Internal__V1__WhoAreYouRequest *q);
 

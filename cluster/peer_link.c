@@ -65,8 +65,8 @@ static void on_state(void *arg, enum rpc_channel_state state, const struct err *
 {
 	struct peer_link *l = arg;
 
-	if (l->channel == NULL || state == RPC_CHANNEL_READY || state == RPC_CHANNEL_CONNECTING ||
-	    state == RPC_CHANNEL_IDLE) {
+	/* A connection that ended leaves the channel idle. */
+	if (l->channel == NULL || state == RPC_CHANNEL_READY || state == RPC_CHANNEL_CONNECTING) {
 		return;
 	}
 	LOG_DEBUG("peer: link to %" PRIu64 ": %s", l->id, err != NULL ? err->msg : "ended");
@@ -192,6 +192,14 @@ bool peer_link_ask(struct peer_link *l)
 			   &skerry__internal__v1__who_are_you_response__descriptor, &o, on_answer,
 			   l);
 	return true;
+}
+
+void peer_link_kick(struct peer_link *l)
+{
+	if (l->channel == NULL && l->dial == NULL) {
+		backoff_reset(&l->backoff);
+		loop_timer_start(&l->timer, l->peer->loop, 0, on_timer, l);
+	}
 }
 
 static void on_dialled(void *arg, struct stream *stream, size_t which, const struct err *err)

@@ -23,6 +23,7 @@ struct raft_link {
 	struct peer_link *link;
 	bool outbound;
 	uint64_t request; /* outbound: whose answer is due; 0: answered */
+	bool failed;      /* outbound: the answer waits for the timer, or the member is back */
 	struct dial *dial;
 	struct stream *stream; /* waits to be vetted */
 	uint64_t need_seq;     /* the question that vets it */
@@ -72,6 +73,7 @@ static void fail(struct raft_link *rl, const char *why)
 		return;
 	}
 	l->raft_failures++;
+	rl->failed = true;
 	loop_timer_start(&rl->timer, l->peer->loop, 20u << shift, on_fail_timer, rl);
 }
 
@@ -144,6 +146,8 @@ static void hand_over(struct raft_link *rl)
 	}
 }
 
+static void dial(struct raft_link *rl);
+
 static void on_vet_timer(void *arg)
 {
 	fail(arg, "the member was not vetted in time");
@@ -165,6 +169,13 @@ void peer_raft_vetted(struct peer_link *l)
 	{
 		struct raft_link *rl = LIST_ENTRY(it, struct raft_link, node);
 
+		if (rl->failed && l->vetted) {
+			/* The member is back. */
+			rl->failed = false;
+			loop_timer_stop(&rl->timer);
+			dial(rl);
+			continue;
+		}
 		if (rl->stream == NULL || rl->need_seq > l->answer_seq) {
 			continue;
 		}
@@ -191,13 +202,26 @@ static void on_dialled(void *arg, struct stream *stream, size_t which, const str
 	wait_for_vet(rl);
 }
 
+static void dial(struct raft_link *rl)
+{
+	struct peer_link *l = rl->link;
+	struct dial_opts o = {.timeout_ms = PEER_DIAL_MS, .user_timeout_ms = 5000};
+	struct tls_ctx *tls;
+	struct err e = {0};
+
+	if (peer_tls_client(l, PEER_ALPN_RAFT, &tls, &e) < 0) {
+		fail(rl, e.msg);
+		return;
+	}
+	o.tls = tls;
+	rl->dial = dial_start(l->peer->loop, l->address, &o, on_dialled, rl);
+	tls_unref(tls);
+}
+
 void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id)
 {
 	struct peer_link *l = peer_link_find(p, id);
-	struct dial_opts o = {.timeout_ms = PEER_DIAL_MS, .user_timeout_ms = 5000};
 	struct raft_link *rl;
-	struct tls_ctx *tls;
-	struct err e = {0};
 
 	if (l == NULL || l->n_raft >= PEER_WAITING_MAX) {
 		link_connected(p->cluster, request, l == NULL ? ERR_NOT_FOUND : ERR_LIMIT);
@@ -205,13 +229,7 @@ void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id)
 	}
 	rl = raft_link_new(l, true);
 	rl->request = request;
-	if (peer_tls_client(l, PEER_ALPN_RAFT, &tls, &e) < 0) {
-		fail(rl, e.msg);
-		return;
-	}
-	o.tls = tls;
-	rl->dial = dial_start(p->loop, l->address, &o, on_dialled, rl);
-	tls_unref(tls);
+	dial(rl);
 }
 
 void peer_raft_accept(struct peer_link *l, struct stream *s)
