@@ -92,6 +92,17 @@ static void quorum(struct judge *j)
 static void versions(struct judge *j)
 {
 	const struct cluster_facts *first = NULL;
+	uint32_t common = UINT32_MAX;
+
+	for (size_t i = 0; i < j->in->n; i++) {
+		common = MIN(common, known(&j->in->facts[i]) ? j->in->facts[i].feature_max : 0);
+	}
+	if (j->in->n > 0 && common > j->in->feature_level) {
+		find(j, DOCTOR_NOTE, "FEATURE_LEVEL", 0,
+		     "when there is no way back to be kept: `skerry cluster finalize-upgrade`",
+		     "every lighthouse knows feature level %u, the cluster is at %u", common,
+		     j->in->feature_level);
+	}
 
 	for (size_t i = 0; i < j->in->n; i++) {
 		const struct cluster_facts *f = &j->in->facts[i];
@@ -113,6 +124,27 @@ static void versions(struct judge *j)
 			     "finish the upgrade: run the same build on every lighthouse",
 			     "it runs version %s, %s runs %s", f->version, first->name,
 			     first->version);
+		}
+	}
+}
+
+/* Who was away while the CA or cluster.key was rotated holds up the end of the rotation. Linked ones take both at once. */
+static void rotation(struct judge *j)
+{
+	uint32_t ca = 0, seal = 0;
+
+	for (size_t i = 0; i < j->in->n; i++) {
+		ca = MAX(ca, j->in->facts[i].ca_generation);
+		seal = MAX(seal, j->in->facts[i].seal);
+	}
+	for (size_t i = 0; i < j->in->n; i++) {
+		const struct cluster_facts *f = &j->in->facts[i];
+
+		if (!f->self && !f->connected && (f->ca_generation < ca || f->seal < seal)) {
+			find(j, DOCTOR_WARNING, "ROTATION_OPEN", f->id,
+			     "start it, or remove it: the old one is kept until then",
+			     "it was away when %s was rotated, and has not taken the new one",
+			     f->ca_generation < ca ? "the certificate authority" : "cluster.key");
 		}
 	}
 }
@@ -404,6 +436,7 @@ void doctor_judge(const struct doctor_input *in, struct doctor_result *ret)
 	members(&j);
 	versions(&j);
 	digests(&j);
+	rotation(&j);
 	backups(&j);
 	change(&j);
 	qsort(ret->finding, ret->n, sizeof(ret->finding[0]), worst_first);

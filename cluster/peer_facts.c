@@ -50,24 +50,24 @@ static int64_t end_of(const char *pem)
 	return ms;
 }
 
-/* Of our last backup, as the state has it: it outlives a start. */
-static int64_t backup_noted(struct peer *p)
+/* What the state has noted of a member: it outlives a start, and is known while it is away. */
+static void noted(struct peer *p, uint64_t id, struct cluster_facts *f)
 {
 	struct cluster_read *read;
 	MemberRecord *m;
 	struct arena a;
-	int64_t ms = 0;
 
 	if (cluster_read_begin(p->cluster, "facts", &read, NULL) < 0) {
-		return 0;
+		return;
 	}
 	arena_init(&a, 64 << 10);
-	if (query_member(cluster_read_kv(read), p->self, &a, &m) >= 0) {
-		ms = (int64_t)m->backup_ms;
+	if (query_member(cluster_read_kv(read), id, &a, &m) >= 0) {
+		f->backup_ms = MAX(f->backup_ms, (int64_t)m->backup_ms);
+		f->ca_generation = m->ca_generation;
+		f->seal = m->seal;
 	}
 	arena_done(&a);
 	cluster_read_end(read);
-	return ms;
 }
 
 static void own_facts(struct peer *p, struct cluster_facts *f)
@@ -79,7 +79,7 @@ static void own_facts(struct peer *p, struct cluster_facts *f)
 	f->ca_cert_ms = end_of(p->keys->ca_cert_pem);
 	pthread_mutex_unlock(&p->lock);
 	f->digest_mismatches = p->digest_mismatches;
-	f->backup_ms = MAX(f->backup_ms, backup_noted(p));
+	noted(p, p->self, f);
 }
 
 void peer_facts_fill(struct peer *p, facts_response *r, char backup_error[128])
@@ -139,7 +139,7 @@ static void take(struct cluster_facts *f, const facts_response *r)
 	snprintf(f->store_rebuilt, sizeof(f->store_rebuilt), "%s", r->store_rebuilt);
 	f->compared_ms = r->compared_ms;
 	f->scrubbed_ms = r->scrubbed_ms;
-	f->backup_ms = r->backup_ms;
+	f->backup_ms = MAX(f->backup_ms, r->backup_ms);
 	f->backup_every_ms = r->backup_every_ms;
 	snprintf(f->backup_error, sizeof(f->backup_error), "%s", r->backup_error);
 }
@@ -208,6 +208,7 @@ static void row_init(struct row *row, struct round *c, const struct member *m,
 	snprintf(row->f.name, sizeof(row->f.name), "%s", m->name);
 	row->f.voter = votes(s, m->id);
 	row->f.leader = m->id == s->leader;
+	noted(p, m->id, &row->f);
 	if (l != NULL && peer_link_connected(l)) {
 		row->f.connected = true;
 		row->f.clock_offset_ms = l->skew_ms - clock_skew_ms();

@@ -148,6 +148,7 @@ def one_sleeps(lh):
     path = os.path.join(lh.dir, "before")
     old["cluster.key"] = file(lh, "cluster.key")
     backup(lh, path)
+    wait(lambda: sum(m.get("connected", False) for m in members(others[0]).values()) == 3, "those that run are linked", 20)
     answer = others[0].unix().call("ClusterService/RotateSeal", timeout=30)
     assert answer["sealGeneration"] == 2 and answer["recoveryString"].startswith("skr1-")
     assert answer["holders"] == 3 and answer["lighthouses"] == 4, answer

@@ -201,6 +201,31 @@ static void behind_much(struct set *s)
 	s->f[1].commit_index = s->f[1].applied_index = 205000;
 	s->f[0].applied_index = 205000;
 }
+static void level_behind(struct set *s)
+{
+	for (int i = 0; i < 3; i++) {
+		s->f[i].feature_max = 2;
+	}
+}
+static void level_of_some(struct set *s)
+{
+	s->f[0].feature_max = s->f[2].feature_max = 2;
+}
+static void rotated(struct set *s)
+{
+	for (int i = 0; i < 3; i++) {
+		s->f[i].ca_generation = i == 1 ? 1 : 2; /* linked: it takes it at once */
+		s->f[i].seal = 3;
+	}
+}
+static void rotated_away(struct set *s)
+{
+	one_down(s);
+	for (int i = 0; i < 3; i++) {
+		s->f[i].ca_generation = 2;
+		s->f[i].seal = s->f[i].connected ? 3 : 2;
+	}
+}
 static void backup_failed(struct set *s)
 {
 	s->f[1].backup_every_ms = DAYS(1) - NOW;
@@ -284,6 +309,11 @@ static const struct {
 	{"feature level", feature, DOCTOR_ERROR, 1, "FEATURE_SKEW:3 "},
 	{"behind", behind, DOCTOR_WARNING, 1, "MEMBER_BEHIND:3 "},
 	{"far behind", behind_much, DOCTOR_ERROR, 1, "MEMBER_BEHIND:3 "},
+	{"a higher level is known", level_behind, DOCTOR_NOTE, 1, "FEATURE_LEVEL:0 "},
+	{"not by all", level_of_some, DOCTOR_NOTE, 1, ""},
+	{"rotated, all linked", rotated, DOCTOR_NOTE, 1, ""},
+	{"rotated, one away", rotated_away, DOCTOR_ERROR, 0,
+	 "NOT_CONNECTED:3 QUORUM_MARGIN:0 ROTATION_OPEN:3 "},
 	{"a backup failed", backup_failed, DOCTOR_ERROR, 1, "BACKUP_FAILED:2 "},
 	{"a schedule is late", backup_late, DOCTOR_WARNING, 1, "BACKUP_AGE:0 "},
 	{"a schedule is about due", backup_due, DOCTOR_NOTE, 1, ""},
