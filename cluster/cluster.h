@@ -340,9 +340,9 @@ struct cluster_facts {
 	int64_t compared_ms,
 		scrubbed_ms; /* last comparison and scrub that found it right; 0: none since its start */
 	uint32_t ca_generation, seal; /* what it has confirmed to hold, as the state has it */
-	int64_t backup_ms;       /* of the last backup that it made; 0: none */
-	int64_t backup_every_ms; /* of its schedule; 0: it has none */
-	char backup_error[128];  /* why the last backup by schedule failed; empty: it did not */
+	int64_t backup_ms;            /* of the last backup that it made; 0: none */
+	int64_t backup_every_ms;      /* of its schedule; 0: it has none */
+	char backup_error[128]; /* why the last backup by schedule failed; empty: it did not */
 };
 typedef void (*facts_cb)(void *arg, const struct err *err, size_t n, const struct cluster_facts *f);
 /* Asks every member for its facts; fires once on `loop`, borrows f. Needs no quorum. */

@@ -1,4 +1,4 @@
-# All three lighthouses restarted one after the other, the CA and cluster.key rotated, under load: no call fails, nobody goes offline
+# Rolling restart, rotation of the CA and of cluster.key, a dead member replaced, all under load: no call fails, nobody is offline
 #
 # lh1 lh2 lh3 on core; d1 on site1, d3 on site2. Stock gRPC clients with nothing but a retry policy: some take any lighthouse,
 # some stay with the one they have. A list of who is online ten times a second at every lighthouse.
@@ -88,20 +88,48 @@ within 20 "every lighthouse has the new cluster.key" all_have sealGeneration 2
 in_host lh1 cmp -s /var/lib/skerry/lighthouse/cluster.key - <"$lab/key-before" && die "cluster.key is the old one"
 still_good "the rotation of cluster.key"
 
-# The clients know the old CA alone; they end before it does.
-kill -TERM "$any" "$fixed"
-for pid in $any $fixed; do
-	wait "$pid" || {
+# end_load PID: the clients' own verdict.
+end_load()
+{
+	kill -TERM "$1"
+	wait "$1" || {
 		cat "$lab/any" "$lab/fixed"
 		die "a call failed"
 	}
-done
+}
+
+# One is gone for good: those that stay with one lighthouse could not go on. The leader, so that there is an election, too.
+end_load "$fixed"
+dead=$(leader_of lh1) || die "no leader"
+alive=lh1
+[ "$dead" != lh1 ] || alive=lh2
+daemon_kill "$dead" skerryd KILL
+within 20 "another leader than $dead" leader_other_than "$alive" "$dead"
+check "$dead is to be replaced" in_host "$alive" bash -c "skerry cluster replace $dead >/run/token 2>/run/replace.log"
+host_start lh4
+host_connect lh4 core 14
+lh_join lh4 "$alive" "$(in_host "$alive" grep -oE 'sk-join-[A-Za-z0-9_-]+' /run/token)"
+replaced()
+{
+	cluster_json "$alive" | jq -e --arg dead "$dead" '([.members[].displayName] | index($dead)) == null and
+		([.members[] | select(.role == "MEMBER_ROLE_VOTER" and .connected)] | length) == 3'
+}
+within 60 "lh4 votes in the place of $dead" replaced
+still_good "the replacement of $dead"
+all_have() { in_host "$alive" skerry cluster ca status -o json | jq -e --arg f "$1" --argjson n "$2" '[.members[] | select(.[$f] == $n)] | length == 3'; }
+within 20 "lh4 has the new CA" all_have caGeneration 2
+within 20 "lh4 has the new cluster.key" all_have sealGeneration 2
+
+# The clients know the old CA alone; they end before it does.
+end_load "$any"
 figure "calls that any lighthouse took: $(tail -1 "$lab/any"); that stayed with one: $(tail -1 "$lab/fixed")"
-retire() { in_host lh2 skerry cluster ca rotate --retire; }
+retire() { in_host "$alive" skerry cluster ca rotate --retire; }
 within 30 "the old CA is retired" retire
 pin_alone() { in_host "$1" jq -e '.pin != null and .oldPin == null' /var/lib/skerry/agent/cluster.json; }
 for device in d1 d3; do within 15 "$device keeps the new pin alone" pin_alone "$device"; done
-for lh in lh1 lh2 lh3; do restart "$lh"; done
+for lh in lh1 lh2 lh3 lh4; do
+	[ "$lh" = "$dead" ] || restart "$lh"
+done
 for device in d1 d3; do check "$device is attached, its peer online" sees_peers "$device" 1; done
 kill -TERM "$online" 2>/dev/null
 if grep -h offline: "$lab/online" | head -5 | grep .; then die "somebody was shown offline"; fi
@@ -109,7 +137,7 @@ read -r sent received lost gap < <(ping_report d1 "$target")
 figure "ping through all of it: $sent sent, $received received, $lost lost, longest gap $gap ms"
 for prefix in any fixed; do
 	grep " $prefix-" "$lab/acks" >"$lab/acks-$prefix"
-	check "every write that was acknowledged to $prefix is there" in_client router verify --urls "https://${host_ip[lh1]}:8443" \
+	check "every write that was acknowledged to $prefix is there" in_client router verify --urls "https://${host_ip[lh4]}:8443" \
 		--key-file "$lab/api-key" --prefix "$prefix" --out "$lab/acks-$prefix"
 done
-within 20 "equal digests" digests_equal lh1 3
+within 20 "equal digests" digests_equal lh4 3
