@@ -379,4 +379,5 @@ void member_run(struct peer *p)
 	}
 	follow_table(p, &s, now);
 	find_lost(p, &s, now);
+	peer_notice_run(p, &s, now);
 }

@@ -534,6 +534,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	list_init(&p->links);
 	forward_init(p);
 	list_init(&p->digests);
+	list_init(&p->notices);
 	list_init(&p->facts);
 	list_init(&p->changes);
 	list_init(&p->change_calls);
@@ -588,6 +589,7 @@ static void on_stop(void *arg)
 	peer_digest_stop(p);
 	peer_facts_stop(p);
 	peer_change_stop(p);
+	peer_notice_stop(p);
 	rotate_stop(p);
 	peer_service_stop(p);
 	LIST_FOREACH_SAFE(&p->links, it, tmp)

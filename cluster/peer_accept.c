@@ -15,8 +15,9 @@ static void refuse(struct peer *p, struct stream *s, const char *alpn, const str
 {
 	METRICS_COUNT("skerry_peer_refused_total", "Callers of the peer port that were refused", 1);
 	LOG_DEBUG("peer: %s from %s refused: %s", alpn, stream_peer_text(s), e->msg);
-	if (strcmp(alpn, PEER_ALPN_PEER) == 0 && strcmp(e->reason, "MEMBER_REMOVED") == 0) {
-		/* Its calls fail at the gate with the reason, so that it can say so and stop. */
+	if (strcmp(alpn, PEER_ALPN_PEER) == 0 && (strcmp(e->reason, "MEMBER_REMOVED") == 0 ||
+						  strcmp(e->reason, "MEMBER_UNKNOWN") == 0)) {
+		/* Its calls fail at the gate with the reason, so that it can say so and stop; all but EpochNotice. */
 		http_server_accept(p->strangers, s, "h2");
 	} else {
 		stream_abort(s);

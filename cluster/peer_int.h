@@ -166,6 +166,9 @@ struct peer {
 	/* what the directory lacks, as peers say (the second time it counts) */
 	struct peer_behind behind;
 
+	struct list notices; /* struct peer_notice */
+	uint64_t notice_ms;  /* the next round */
+
 	struct list digests;      /* comparisons under way */
 	struct list facts;        /* rounds of questions for facts under way */
 	struct list changes;      /* changes that an operator asked for, under way */
@@ -245,6 +248,26 @@ void peer_raft_accept(struct peer_link *l, struct stream *s);
 /* The question l->answer_seq was answered (or refused): go on with what waits. */
 void peer_raft_vetted(struct peer_link *l);
 void peer_raft_cut(struct peer_link *l);
+
+/* peer_notice.c */
+/* To one removed member: that a newer epoch goes on without it. */
+struct peer_notice {
+	struct list node; /* on peer.notices */
+	struct peer *peer;
+	uint64_t id;
+	struct dial *dial;
+	struct rpc_channel *channel;
+	struct rpc_request *call;
+	struct loop_timer timer;
+};
+/* Leader only, now and then: tells those that it does not count any more. */
+void peer_notice_run(struct peer *p, const struct link_state *s, uint64_t now_ms);
+void peer_notice_stop(struct peer *p);
+void peer_notice_add(struct peer *p);
+/* For the gate: is it the call of a lighthouse that we may not know? */
+bool peer_notice_passes(const char *path, const struct err *who);
+MUST_CHECK int peer_tls_client_removed(struct peer_notice *n, struct tls_ctx **ret,
+				       struct err *err);
 
 /* peer_accept.c */
 MUST_CHECK int peer_accept_new(struct peer *p, const char *address, struct err *err);

@@ -56,10 +56,17 @@ static int gate(void *arg, struct rpc_call *call, const struct proto_method *met
 		struct err *err)
 {
 	struct peer *p = arg;
+	struct err e = {0};
 	uint64_t id;
+	int r = peer_tls_who(p, rpc_call_stream(call), &id, &e);
 
-	(void)method;
-	return peer_tls_who(p, rpc_call_stream(call), &id, err);
+	if (r < 0 && peer_notice_passes(method->path, &e)) {
+		return 0;
+	}
+	if (r < 0) {
+		*err = e;
+	}
+	return r;
 }
 
 static uint64_t deadline_of(struct rpc_call *call)
@@ -450,5 +457,6 @@ void peer_service_add(struct peer *p)
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/DigestVerdict", &verdict, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/GetFacts", &facts, p);
 	rpc_server_add(p->peer_rpc, "/skerry.internal.v1.PeerService/ChangeMember", &change, p);
+	peer_notice_add(p);
 	rpc_server_set_gate(p->peer_rpc, gate, p);
 }

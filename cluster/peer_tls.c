@@ -51,7 +51,8 @@ static int judge(struct peer *p, const struct tls_peer *peer, uint64_t expect, u
 }
 
 /*
- * Callers. A removed member gets through the handshake and no further: so it can be told why (peer_accept.c).
+ * Callers. A removed member gets through the handshake and no further: so it can be told why (peer_accept.c). So does one
+ * that we do not know, with a certificate of the cluster: it may have to tell us of a newer epoch (peer_notice.c).
  */
 static int verify_caller(void *arg, const struct tls_peer *peer, struct err *err)
 {
@@ -60,7 +61,8 @@ static int verify_caller(void *arg, const struct tls_peer *peer, struct err *err
 	uint64_t id;
 	int r = judge(p, peer, 0, &id, &e);
 
-	if (r >= 0 || strcmp(e.reason, "MEMBER_REMOVED") == 0) {
+	if (r >= 0 || strcmp(e.reason, "MEMBER_REMOVED") == 0 ||
+	    strcmp(e.reason, "MEMBER_UNKNOWN") == 0) {
 		return 0;
 	}
 	LOG_DEBUG("peer: caller refused: %s", e.msg);
@@ -128,17 +130,31 @@ int peer_tls_server(struct peer *p, struct tls_ctx **ret, struct err *err)
 	return r;
 }
 
-int peer_tls_client(struct peer_link *l, const char *alpn, struct tls_ctx **ret, struct err *err)
+/* Whom we do not count any more, at the other end of a notice. */
+static int verify_removed(void *arg, const struct tls_peer *peer, struct err *err)
+{
+	struct peer_notice *n = arg;
+	struct err e = {0};
+	uint64_t id;
+
+	if (judge(n->peer, peer, n->id, &id, &e) < 0 && strcmp(e.reason, "MEMBER_REMOVED") == 0) {
+		return 0;
+	}
+	return err_set(err, ERR_DENIED, "another lighthouse answers there");
+}
+
+static int client_new(struct peer *p, const char *alpn,
+		      int (*verify)(void *arg, const struct tls_peer *peer, struct err *err),
+		      void *arg, struct tls_ctx **ret, struct err *err)
 {
 	const char *const list[] = {alpn, NULL};
-	struct peer *p = l->peer;
 	struct buf chain = BUF_INIT, key = BUF_INIT;
 	struct tls_client_opts o = {
 		.trust = TLS_TRUST_CALLBACK,
 		.alpn = list,
 		.tls13_only = true,
-		.verify = verify_dialled,
-		.verify_arg = l,
+		.verify = verify,
+		.verify_arg = arg,
 	};
 	char *ca = accepted(p->keys);
 	int r = own_cert(p, &chain, &key, err);
@@ -152,6 +168,16 @@ int peer_tls_client(struct peer_link *l, const char *alpn, struct tls_ctx **ret,
 	buf_done(&chain);
 	buf_wipe(&key);
 	return r;
+}
+
+int peer_tls_client(struct peer_link *l, const char *alpn, struct tls_ctx **ret, struct err *err)
+{
+	return client_new(l->peer, alpn, verify_dialled, l, ret, err);
+}
+
+int peer_tls_client_removed(struct peer_notice *n, struct tls_ctx **ret, struct err *err)
+{
+	return client_new(n->peer, PEER_ALPN_PEER, verify_removed, n, ret, err);
 }
 
 int peer_tls_who(struct peer *p, const struct stream *s, uint64_t *ret_id, struct err *err)
@@ -222,7 +248,9 @@ int peer_tls_renew(struct peer *p)
 {
 	int64_t now = clock_wall_ms();
 	bool node = needs_renewal(p, p->keys->node_cert_pem, now);
-	bool api = needs_renewal(p, p->keys->api_cert_pem, now);
+	/* Browsers look for the host in it: an address that was changed in the configuration, too. */
+	bool api = needs_renewal(p, p->keys->api_cert_pem, now) ||
+		   !pki_api_names(p->keys->api_cert_pem, p->keys->api_url);
 	struct buf node_pem = BUF_INIT, api_pem = BUF_INIT;
 	uint8_t spki[PKI_SPKI_MAX];
 	struct pki_ca ca = {0};

@@ -367,6 +367,31 @@ int pki_issue_peer(const struct pki_ca *ca, uint64_t id, const void *spki, size_
 	return issue(ca, spki, spki_len, &spec, out_pem, err);
 }
 
+bool pki_api_names(const char *cert_pem, const char *api_url)
+{
+	struct x509_facts f;
+	struct ipaddr ip;
+	char host[256];
+	uint16_t port;
+	bool tls, found = false;
+
+	if (dial_parse(api_url, host, &port, &tls, NULL) < 0 ||
+	    x509_parse_pem(cert_pem, &f, NULL) < 0) {
+		return true; /* nothing that another one would mend */
+	}
+	if (ipaddr_parse(host, &ip, NULL) >= 0) {
+		for (size_t i = 0; i < f.n_ips; i++) {
+			found |= memcmp(&f.ips[i], &ip, sizeof(ip)) == 0;
+		}
+	} else {
+		for (size_t i = 0; i < f.n_dns; i++) {
+			found |= strcasecmp(f.dns[i], host) == 0;
+		}
+	}
+	x509_facts_done(&f);
+	return found;
+}
+
 int pki_issue_api(const struct pki_ca *ca, uint64_t id, const void *spki, size_t spki_len,
 		  const char *api_url, int64_t now_ms, struct buf *out_pem, struct err *err)
 {

@@ -103,6 +103,8 @@ MUST_CHECK int pki_issue_peer(const struct pki_ca *ca, uint64_t id, const void *
 			      size_t spki_len, int64_t now_ms, struct buf *out_pem,
 			      struct err *err);
 
+/* Does the certificate hold the host of the URL? */
+bool pki_api_names(const char *cert_pem, const char *api_url);
 /* An API certificate; api_url is https://host[:port], ERR_INVALID (field api_url) else. Appends PEM. */
 MUST_CHECK int pki_issue_api(const struct pki_ca *ca, uint64_t id, const void *spki,
 			     size_t spki_len, const char *api_url, int64_t now_ms,

@@ -2,10 +2,11 @@
 """Who votes and who is a member, from any lighthouse: grow, promote, demote, remove, replace, cancel, and what is refused."""
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lighthouse import Lighthouse, main, refused, wait  # noqa: E402
+from lighthouse import Lighthouse, free_port, main, refused, wait  # noqa: E402
 
 lhs = {}
 REMOVED = 76
@@ -256,6 +257,40 @@ def quorum(lh):
     settled(list(lhs))
 
 
+def addresses(lh):
+    """A follower moves, peer port and API, while the third is away: the others dial it where it is now, and it says so."""
+    moves, away = [n for n in lhs if n != "lh1"]
+    lhs[away].stop(signal.SIGKILL)
+    wait(lambda: not members(lh)[away].get("connected") and leader(lh), "two are left")
+    each = lhs[moves]
+    each.stop()
+    old_api, old_peer = each.api, each.peer
+    each.api, each.peer = free_port(), free_port()
+    with open(each.config, encoding="ascii") as f:
+        text = f.read()
+    text = text.replace(str(old_api), str(each.api)).replace(str(old_peer), str(each.peer))
+    text += f"peer_address: 127.0.0.1:{each.peer}\napi_url: https://localhost:{each.api}\n"
+    with open(each.config, "w", encoding="ascii") as f:
+        f.write(text)
+    each.start(ready=False)
+    for asked in (lh, each):
+        wait(lambda asked=asked: members(asked)[moves].get("peerAddress") == f"127.0.0.1:{each.peer}" and
+             members(asked)[moves].get("connected"), "the new address", 30)
+        assert members(asked)[moves]["apiUrl"] == f"https://localhost:{each.api}"
+    # Its certificate is for the new host, too.
+    def shown():
+        out = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{each.api}"], stdin=subprocess.DEVNULL,
+                             capture_output=True, check=False).stdout
+        return b"DNS:localhost" in subprocess.run(["openssl", "x509", "-noout", "-ext", "subjectAltName"], input=out,
+                                                  capture_output=True, check=False).stdout
+    each.stop()  # the API's listener loads its certificate at the start, or within the hour
+    each.start(ready=False)
+    wait(shown, "the certificate", 20)
+    lhs[away].start()
+    settled(list(lhs))
+    equal(lh, 3)
+
+
 def end(lh):
     for n, each in lhs.items():
         if n != "lh1":
@@ -264,4 +299,4 @@ def end(lh):
 
 
 main([one_and_two, three, a_standby_takes_the_place, five_and_back, remove_the_leader, remove_one_that_is_down,
-      replace_a_dead_host, replace_and_cancel, replace_by_a_standby, quorum, end])
+      replace_a_dead_host, replace_and_cancel, replace_by_a_standby, quorum, addresses, end])
