@@ -131,7 +131,7 @@ static const struct config_key keys[] = {
 	{.path = "peer_listen",
 	 .type = CONFIG_STRING,
 	 .offset = C(peer_listen),
-	 .def = "0.0.0.0:8444",
+	 .def = ":8444",
 	 .check = check_listen},
 	{.path = "peer_address",
 	 .type = CONFIG_STRING,
@@ -209,7 +209,7 @@ static const struct config_schema schema = {
 };
 
 static const char default_listeners[] = "listeners:\n"
-					"  - address: 0.0.0.0:8443\n"
+					"  - address: \":8443\"\n"
 					"    serve: [agent, admin, web]\n"
 					"  - address: 127.0.0.1:9443\n"
 					"    tls: none\n"

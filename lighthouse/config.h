@@ -49,7 +49,7 @@ struct lighthouse_config {
 
 /*
  * Reads the file; a missing file at the default path is an empty one. Fills in what follows from other values
- * (listeners, if there are none: the API on 0.0.0.0:8443, metrics on 127.0.0.1:9443). Errors carry file:line.
+ * (listeners, if there are none: the API on :8443 of IPv4 and IPv6, metrics on 127.0.0.1:9443). Errors carry file:line.
  * The caller calls lighthouse_config_done on success.
  */
 MUST_CHECK int lighthouse_config_load(const char *path, struct lighthouse_config *ret,

@@ -194,7 +194,9 @@ def verify(args, key):
 def online(args, key):
     apis = [Api([url], key, timeout=0.5) for url in args.urls]
     end, polls, bad = clock() + args.seconds, 0, 0
-    while clock() < end:
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    while clock() < end and not stopped.is_set():
         for api in apis:
             try:
                 nodes = list(pages(api, "skerry.v1.NodeService/ListNodes", "nodes", args.parent,
