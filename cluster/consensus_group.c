@@ -183,6 +183,7 @@ void group_pump(struct consensus *cs)
 	struct entry_header h;
 	struct raft_buffer buf;
 	size_t bytes, count;
+	raft_index commit;
 	int rv;
 
 	done_error(&cs->refused, ERR_NOT_LEADER, "", "this lighthouse does not lead");
@@ -217,8 +218,10 @@ void group_pump(struct consensus *cs)
 	acknowledge_early(cs, buf.base, buf.len);
 #endif
 	g->req.data = cs;
+	commit = cs->raft.commit_index;
 	rv = raft_shim_propose(&cs->shim, &g->req, &buf, on_applied);
 	if (rv == 0) {
+		cs->pushed_commit = commit; /* it told everybody of that much, and no more */
 		g->flying = true;
 		g->index = g->req.index;
 		cs->first_group = cs->first_group && count == 0;
@@ -273,8 +276,8 @@ static bool majority_matched(struct consensus *cs)
 
 /*
  * Followers apply an entry when they are told that it is committed, which rides in the next entry or, up to some 40 ms
- * later, in a heartbeat. Who waits for an answer on a follower shall not wait for that: told at once, unless an entry has
- * just gone. The same for the first entries of a term, which libraft sends with heartbeats alone.
+ * later, in a heartbeat. Who waits for an answer on a follower shall not wait for that: told at once, unless an entry
+ * that went after the commit tells it. The same for the first entries of a term, which libraft sends with heartbeats alone.
  */
 void group_push(struct consensus *cs)
 {
@@ -289,8 +292,7 @@ void group_push(struct consensus *cs)
 	if (last == cs->pushed_index && r->commit_index == cs->pushed_commit) {
 		return;
 	}
-	if ((last == cs->pushed_index && r->commit_index != cs->pushed_commit) ||
-	    !majority_matched(cs)) {
+	if (r->commit_index != cs->pushed_commit || !majority_matched(cs)) {
 		raft_shim_push(&cs->shim);
 	}
 	cs->pushed_index = last;

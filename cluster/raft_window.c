@@ -6,7 +6,7 @@
 bool send_window_pass(struct send_window *w, raft_term term, raft_index prev, unsigned n,
 		      uint64_t now_ms, unsigned heartbeat_ms)
 {
-	bool due;
+	bool due, again = n > 0 && prev < w->sent, lively;
 
 	if (w->term != term) {
 		w->term = term;
@@ -15,7 +15,9 @@ bool send_window_pass(struct send_window *w, raft_term term, raft_index prev, un
 		w->heard_ms = 0;
 	}
 	due = w->unanswered == 0 || now_ms >= w->passed_ms + heartbeat_ms;
-	if (!due && ((n > 0 && prev < w->sent) || w->unanswered >= WINDOW_MESSAGES)) {
+	lively = w->heard_ms != 0 && now_ms < w->heard_ms + heartbeat_ms &&
+		 w->unanswered < WINDOW_AGAIN;
+	if (!due && ((again && !lively) || w->unanswered >= WINDOW_MESSAGES)) {
 		return false;
 	}
 	w->unanswered++;

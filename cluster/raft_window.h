@@ -12,9 +12,10 @@
  * that the peer has not acknowledged. A leader that waits for that loses up to a heartbeat per write, so we let it send
  * at once (raft_shim_push, raft_shim_propose); then a peer that is gone would be sent all of that again with each write,
  * gigabytes in the seconds until its connection breaks. So until the peer answers, what it was sent is not sent again
- * within a heartbeat, and no more than WINDOW_MESSAGES go out in any case.
+ * within a heartbeat, and no more than WINDOW_MESSAGES go out in any case. A peer that has just answered is there: it may
+ * be sent the same again a few times, for in such a message it also learns of a commit that somebody waits for.
  */
-enum { WINDOW_MESSAGES = 128 };
+enum { WINDOW_MESSAGES = 128, WINDOW_AGAIN = 4 };
 
 struct send_window {
 	struct list node;

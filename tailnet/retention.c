@@ -70,8 +70,9 @@ void st_history_put(struct state *st, uint64_t tailnet, struct slice key, bool e
 	uint64_t bytes;
 
 	history_key(&hk, tailnet, key, st->revision);
-	if (st_has(st, skey_slice(&hk))) {
-		return; /* a second write of one command: the value before the command stays */
+	/* A second write of one command: the value before the command stays. Of others none has this revision. */
+	if (st->history_puts++ > 0 && st_has(st, skey_slice(&hk))) {
+		return;
 	}
 	skerry__internal__v1__history_record__init(&r);
 	r.existed = existed;

@@ -36,6 +36,7 @@ struct state {
 	uint64_t revision; /* of this command, if it is accepted */
 	uint8_t digest[32];
 	struct head_ref *heads;
+	unsigned history_puts; /* of this command */
 	struct change *changes;
 	size_t n_changes, cap_changes;
 	CommandResult *reply;

@@ -38,9 +38,26 @@ static void nothing_is_repeated_within_a_heartbeat(void **state)
 	/* It answered: what it lacks goes out at once. */
 	send_window_answer(&w, 1104);
 	assert_true(pass(&w, 10, 4, 1104));
-	/* So does anything of a new term. */
+	/* It is there: the same goes out again a few times, with news of a commit. */
+	for (int i = 1; i < WINDOW_AGAIN; i++) {
+		assert_true(pass(&w, 10, 4, 1105));
+	}
 	assert_false(pass(&w, 10, 4, 1105));
+	/* So does anything of a new term. */
 	assert_true(send_window_pass(&w, 4, 10, 4, 1106, HB));
+}
+
+/* Heard a heartbeat ago is not heard. */
+static void who_fell_silent_is_not_there(void **state)
+{
+	struct send_window w = {.id = 2};
+
+	(void)state;
+	assert_true(pass(&w, 10, 1, 1000));
+	send_window_answer(&w, 1000);
+	assert_true(pass(&w, 10, 1, 1000 + HB - 1));
+	assert_true(pass(&w, 10, 1, 1000 + HB - 1));
+	assert_false(pass(&w, 10, 1, 1000 + HB));
 }
 
 static void no_more_than_the_window(void **state)
@@ -62,6 +79,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_answers_gets_all),
 		cmocka_unit_test(nothing_is_repeated_within_a_heartbeat),
+		cmocka_unit_test(who_fell_silent_is_not_there),
 		cmocka_unit_test(no_more_than_the_window),
 	};
 
