@@ -713,6 +713,9 @@ static void one_address(void **state)
 		assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
 		assert_string_equal(be.sent[be.n_sent - 1].server_address,
 				    be.sent[be.n_sent - 2].server_address);
+		for (size_t i = be.n_sent - 2; i < be.n_sent; i++) {
+			be.send_cb[i](be.send[i], 0); /* an own copy goes with its answer */
+		}
 	}
 }
 
