@@ -253,6 +253,23 @@ static void backup_none(struct set *s)
 {
 	s->f[2].backup_ms = 0;
 }
+static void change_stuck(struct set *s)
+{
+	s->in.change = "replace: waits until lh4 is connected and has caught up";
+	s->in.change_ms = DOCTOR_CHANGE_MS;
+}
+static void change_runs(struct set *s)
+{
+	change_stuck(s);
+	s->in.change_ms--;
+}
+/* For a person who sets a host up, which takes as long as it takes. */
+static void change_waits(struct set *s)
+{
+	change_stuck(s);
+	s->in.change_ms *= 30;
+	s->in.change_waits = true;
+}
 static void backup_old(struct set *s)
 {
 	s->f[2].backup_ms = DAYS(-9);
@@ -320,6 +337,9 @@ static const struct {
 	{"a schedule begins", backup_first, DOCTOR_NOTE, 1, ""},
 	{"no backup", backup_none, DOCTOR_NOTE, 1, "NO_BACKUP:0 "},
 	{"old backup", backup_old, DOCTOR_WARNING, 1, "BACKUP_AGE:0 "},
+	{"a change that does not go on", change_stuck, DOCTOR_WARNING, 1, "CHANGE_STUCK:0 "},
+	{"a change that goes on", change_runs, DOCTOR_NOTE, 1, "CHANGE_RUNS:0 "},
+	{"a change that waits for a host", change_waits, DOCTOR_NOTE, 1, "CHANGE_RUNS:0 "},
 	{"one digest", digest, DOCTOR_ERROR, 1, "DIGEST_DIFFERS:3 "},
 	{"no majority of digests", digest_unclear, DOCTOR_ERROR, 1, "DIGEST_DIFFERS:0 "},
 	{"a digest is missing", digest_missing, DOCTOR_NOTE, 1, ""},
