@@ -117,8 +117,8 @@ change='{"skerry_lighthouse_config": {"drain": "8s", "backup": {"directory": "/v
 dead=$(leader_of lh1)
 others=()
 for host in lh1 lh2 lh3; do [ "$host" = "$dead" ] || others+=("$host"); done
-host_cut "$dead"
 start=$(now)
+host_cut "$dead"
 check "a new write without $dead" on "${others[0]}" skerry user create after-the-cut
 say "figure: power cut of the leader to an acknowledged write $(seconds $(($(now) - start))) s, login included"
 check "d1 pings d2 by name" on d1 ping -4 -c 3 -W 2 d2
