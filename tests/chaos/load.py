@@ -83,7 +83,7 @@ class Run:
     def __init__(self, args, key):
         self.args, self.key = args, key
         self.lock = threading.Lock()
-        self.out = open(args.out, "a", encoding="ascii")
+        self.out = open(args.out, "a", buffering=1, encoding="ascii")
         self.stop = False
         self.prefix = f"s{args.seed}-"
         self.made = 0
