@@ -32,22 +32,22 @@ for role in follower leader; do
 	witness=$(others "$victim" | tail -1)
 	filled=$(boot_time)
 	disk_fill_to "$victim" 40
-	within 5 "its log says that the disk of the $role is nearly full" lh_log "$victim" 'free, less than 64'
-	within 5 "the status on another one shows it" status_shows_low "$witness" "$victim"
+	within 20 "its log says that the disk of the $role is nearly full" lh_log "$victim" 'free, less than 64'
+	within 20 "the status on another one shows it" status_shows_low "$witness" "$victim"
 	check "the doctor on another one names it" doctor_shows_low "$witness"
-	[ "$role" = follower ] || within 10 "leadership is with one that has room" leader_other_than "$witness" "$victim"
-	faults_serve 10 "writes go on"
+	[ "$role" = follower ] || within 20 "leadership is with one that has room" leader_other_than "$witness" "$victim"
+	faults_serve 30 "writes go on"
 	figure "longest time without an acknowledged write, disk of the $role nearly full: $(faults_gap "$filled") ms"
 	disk_fill "$victim"
-	faults_serve 10 "writes go on with nothing left on it"
+	faults_serve 30 "writes go on with nothing left on it"
 	check "it serves, or has ended with the remedy" full_or_ended "$victim"
 	in_host "$victim" bash -c 'rm -f /var/lib/skerry/ballast*'
 	if daemon_alive "$victim" skerryd; then
-		within 5 "there is room again" lh_log "$victim" 'enough again'
+		within 20 "there is room again" lh_log "$victim" 'enough again'
 	else
 		say "the $role had ended: $(grep -h 'No space left' "$lab/$victim/log/skerryd.log" | tail -1)"
 		lh_start "$victim"
 	fi
-	within 15 "three voters" voters "$witness" 3
+	within 30 "three voters" voters "$witness" 3
 done
 faults_check

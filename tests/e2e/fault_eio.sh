@@ -15,13 +15,13 @@ for role in follower leader; do
 	witness=$(others "$victim" | tail -1)
 	failed=$(boot_time)
 	disk_fail "$victim"
-	faults_serve 12 "writes go on without the disk of the $role"
+	faults_serve 30 "writes go on without the disk of the $role"
 	ended "$victim" 70 "Input/output error" "check disk and file system"
 	figure "longest time without an acknowledged write, EIO on the $role: $(faults_gap "$failed") ms"
-	within 5 "$witness knows who leads" leader_other_than "$witness" "$([ "$role" = leader ] && echo "$victim")"
+	within 20 "$witness knows who leads" leader_other_than "$witness" "$([ "$role" = leader ] && echo "$victim")"
 	disk_unmount "$victim"
 	disk_mount "$victim"
 	lh_start "$victim"
-	within 15 "the $role is back" voters "$witness" 3
+	within 30 "the $role is back" voters "$witness" 3
 done
 faults_check

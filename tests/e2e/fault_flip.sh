@@ -27,7 +27,7 @@ refused_with()
 faults_begin
 leader=$(leader_of lh1) || die "no leader"
 victim=$(others "$leader" | head -1)
-within 15 "there is a snapshot" has_snapshot
+within 30 "there is a snapshot" has_snapshot
 
 # The store, while it is in use: a user's record, in the page in use and in those that were before it.
 python3 - "$(state_of "$victim" store/data.mdb)" <<'PY'
@@ -38,10 +38,10 @@ for at in [m.start() for m in re.finditer(rb"w-1[0-9]\b", os.pread(fd, os.fstat(
 PY
 ended "$victim" 70 'state of this lighthouse is wrong' 'rebuilt from the log at the next start'
 lh_start "$victim"
-within 15 "it is back" voters "$leader" 3
+within 30 "it is back" voters "$leader" 3
 check "it says that it rebuilt its store" lh_log "$victim" 'the store was wrong .*rebuilt from the log'
-within 15 "equal digests" digests_equal "$leader" 3
-within 10 "the repair is found right" lh_log "$victim" 'rebuilt store was found right'
+within 30 "equal digests" digests_equal "$leader" 3
+within 20 "the repair is found right" lh_log "$victim" 'rebuilt store was found right'
 
 # The log: the open segment of a killed one, then a closed one of one that was stopped.
 lh_kill "$victim"
@@ -62,7 +62,7 @@ refused_with 'the log in .* ends at'
 rm -rf "$(state_of "$victim" raft)"
 cp -a "$lab/raft" "$(state_of "$victim" raft)"
 lh_start "$victim"
-within 15 "with the bit as it was it is back" voters "$leader" 3
+within 30 "with the bit as it was it is back" voters "$leader" 3
 daemon_stop "$victim" skerryd || die "it does not stop"
 file=$(state_of "$victim" raft)/$(raft_file '^[0-9]+-[0-9]+$')
 flip "$file" $(($(stat -c %s "$file") / 2))
@@ -78,5 +78,5 @@ refused_with 'snapshot'
 rm -rf "$(state_of "$victim" store)"
 mv "$lab/store" "$(state_of "$victim" store)"
 lh_start "$victim"
-within 15 "with its store it needs no snapshot" voters "$leader" 3
+within 30 "with its store it needs no snapshot" voters "$leader" 3
 faults_check

@@ -12,8 +12,8 @@ witness=$(others "$old" | head -1)
 daemon_stop "$old" skerryd || die "$old does not stop"
 cp -a "$lab/$old/state/lighthouse" "$lab/copy"
 lh_run "$old"
-within 15 "three voters" voters "$witness" 3
-faults_serve 10 "writes go on after the copy"
+within 30 "three voters" voters "$witness" 3
+faults_serve 30 "writes go on after the copy"
 known()
 {
 	# The others write down once in 5 s what each has acknowledged.
@@ -23,13 +23,13 @@ known()
 			"$lab/$witness/state/lighthouse/acknowledged.json"
 }
 applied=$(metric "$old" skerry_raft_last_index)
-faults_serve 10 "and further"
-within 15 "the others know what it has acknowledged" known "$applied"
+faults_serve 30 "and further"
+within 30 "the others know what it has acknowledged" known "$applied"
 lh_kill "$old"
 rm -rf "$lab/$old/state/lighthouse"
 cp -a "$lab/copy" "$lab/$old/state/lighthouse"
 lh_start "$old"
-within 15 "the one with the older copy ends" daemon_gone "$old" skerryd
+within 30 "the one with the older copy ends" daemon_gone "$old" skerryd
 check "with a status that no supervisor starts again" grep -qxE "76|78" "$lab/$old/log/skerryd.code"
 check "its log names the remedy" lh_log "$old" 'put back from a copy or wiped.*skerry cluster remove.*join anew'
 faults_serve 5 "writes go on"

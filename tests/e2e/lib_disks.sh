@@ -108,7 +108,7 @@ ended()
 {
 	local host=$1 code=$2 text
 	shift 2
-	within 15 "skerryd on $host ends by itself" daemon_gone "$host" skerryd
+	within 30 "skerryd on $host ends by itself" daemon_gone "$host" skerryd
 	check "with status $code" test "$(daemon_code "$host" skerryd)" -eq "$code"
 	for text in "$@"; do
 		check "its log says: $text" lh_log "$host" "$text"
