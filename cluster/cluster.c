@@ -510,6 +510,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 			.election_ms = o->election_ms,
 			.heartbeat_ms = o->heartbeat_ms,
 			.snapshot_bytes = o->snapshot_bytes,
+			.apply_turn_ns = o->apply_turn_ns,
 			.events = &events,
 			.arg = c,
 		};

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -23,6 +24,7 @@ enum {
 	INSTALL_MS = 3600 * 1000, /* the shim sees to it, by size and by what the peer says */
 	CATCH_UP_MS = 20000,      /* of a round, for a newcomer on a slow disk */
 	CONNECT_RETRY_MS = 20,    /* the peer side answers failures late, and ever later */
+	APPLY_TURN_NS = 20 * 1000 * 1000,
 	DISK_RETRY_MS = 3600 * 1000
 };
 
@@ -136,31 +138,50 @@ static void on_pump_check(uv_check_t *h)
 	group_push(h->data);
 }
 
+/* What this thread has had of a processor. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0
+		       ? (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec
+		       : 0;
+}
+
 /*
  * How long the loop was away from its events: the time since the last look less what it slept. What comes in late by
- * that much includes heartbeats, both ways.
+ * that much includes heartbeats, both ways. What it had of a processor meanwhile is its own doing; the rest is waiting
+ * for one, or for the disk.
  */
 static void turn_measure(struct consensus *cs)
 {
-	uint64_t now = clock_mono_ns();
+	uint64_t now = uv_hrtime();
 	uint64_t idle = uv_metrics_idle_time(loop_uv(cs->loop));
+	uint64_t cpu = cpu_ns();
 	uint64_t slept = idle - cs->turn_idle_ns;
 
 	if (cs->turn_ns != 0) {
 		uint64_t busy = now - cs->turn_ns - MIN(slept, now - cs->turn_ns);
+		uint64_t own = cpu - cs->turn_cpu_ns;
 
 		histogram_observe(raft_metrics()->turn, (double)busy / 1e9);
 		if (busy > cs->turn_max_ns) {
 			cs->turn_max_ns = busy;
 			gauge_set(raft_metrics()->turn_max, (double)busy / 1e9);
 		}
+		if (own > cs->turn_max_cpu_ns) {
+			cs->turn_max_cpu_ns = own;
+			gauge_set(raft_metrics()->turn_max_cpu, (double)own / 1e9);
+		}
 		if (busy / 1000000 > cs->raft.election_timeout / 2) {
-			LOG_WARN("the consensus loop was held up for %" PRIu64 " ms",
-				 busy / 1000000);
+			LOG_WARN("the consensus loop was held up for %" PRIu64 " ms, %" PRIu64
+				 " of them at work",
+				 busy / 1000000, own / 1000000);
 		}
 	}
 	cs->turn_ns = now;
 	cs->turn_idle_ns = idle;
+	cs->turn_cpu_ns = cpu;
 }
 
 static void on_prepare(uv_prepare_t *h)
@@ -168,6 +189,7 @@ static void on_prepare(uv_prepare_t *h)
 	struct consensus *cs = h->data;
 
 	turn_measure(cs);
+	group_drain(cs);
 	turn(cs);
 	group_pump(cs);
 	group_push(cs);
@@ -244,7 +266,8 @@ static void handle_closed(uv_handle_t *h)
 
 static void handles_close(struct consensus *cs)
 {
-	cs->open_handles = 3;
+	cs->open_handles = 4;
+	uv_close((uv_handle_t *)&cs->drain, handle_closed);
 	uv_close((uv_handle_t *)&cs->commit, handle_closed);
 	uv_close((uv_handle_t *)&cs->pump, handle_closed);
 	uv_close((uv_handle_t *)&cs->before_poll, handle_closed);
@@ -298,6 +321,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	cs->cluster_id = o->cluster_id;
 	cs->id = o->id;
 	cs->snapshot_bytes = o->snapshot_bytes != 0 ? o->snapshot_bytes : SNAPSHOT_BYTES;
+	cs->apply_turn_ns = o->apply_turn_ns != 0 ? o->apply_turn_ns : APPLY_TURN_NS;
 	cs->events = o->events;
 	cs->arg = o->arg;
 	cs->stamp_mono_ms = clock_mono_ms();
@@ -308,6 +332,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	list_init(&cs->group.commands);
 	list_init(&cs->group.markers);
 	list_init(&cs->applied);
+	list_init(&cs->backlog);
 	list_init(&cs->done_commands);
 	r = view_load(cs, err);
 	if (r != 0) {
@@ -320,6 +345,8 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	uv_check_init(uv, &cs->commit);
 	uv_check_init(uv, &cs->pump);
 	uv_prepare_init(uv, &cs->before_poll);
+	uv_idle_init(uv, &cs->drain);
+	cs->drain.data = cs;
 	cs->commit.data = cs->pump.data = cs->before_poll.data = cs;
 	raft_transport_init(&cs->transport, uv, on_connect, cs);
 	rv = raft_uv_init(&cs->shim.io, uv, o->dir, &cs->transport.t);

@@ -53,6 +53,7 @@ struct consensus_options {
 	uint64_t cluster_id;
 	unsigned election_ms, heartbeat_ms; /* 0: 1000, 100 */
 	uint64_t snapshot_bytes;            /* 0: 16 MiB */
+	uint64_t apply_turn_ns;             /* 0: 20 ms */
 	const struct consensus_events *events;
 	void *arg;
 };

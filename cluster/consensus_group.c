@@ -172,7 +172,7 @@ static bool may_propose(struct consensus *cs)
 {
 	return !cs->closing && !cs->group.flying && cs->raft.state == RAFT_LEADER &&
 	       cs->told_state == RAFT_LEADER && cs->raft.transfer == NULL &&
-	       raft_last_applied(&cs->raft) >= cs->ready_index &&
+	       raft_last_applied(&cs->raft) >= cs->ready_index && list_empty(&cs->backlog) &&
 	       (!list_empty(&cs->queue) || !list_empty(&cs->markers));
 }
 
@@ -301,20 +301,16 @@ void group_push(struct consensus *cs)
 
 /* ---- applying ---- */
 
-int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index)
+static int apply(struct consensus *cs, const void *data, size_t len, uint64_t index)
 {
 	struct group *g = &cs->group;
 	struct applied *a;
 	struct err err = {0};
 	uint8_t sum[16];
 	const struct kv *kv;
-	uint64_t start_ns = clock_mono_ns();
+	uint64_t start_ns = clock_mono_ns(), ns;
 	int r;
 
-	cs->log_bytes += len;
-	if (index <= store_applied(cs->store)) {
-		return 0; /* after a restart: the store has it */
-	}
 	r = store_write(cs->store, &kv, &err);
 	if (r == 0) {
 		r = fsm_apply(kv, cs->cluster_id, data, len, index, &a, &err);
@@ -351,8 +347,83 @@ int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t ind
 	memcpy(cs->view.digest, a->digest, sizeof(a->digest));
 	cs->stamp_mono_ms = clock_mono_ms();
 	list_push(&cs->applied, &a->node);
-	histogram_observe(raft_metrics()->apply, (double)(clock_mono_ns() - start_ns) / 1e9);
+	ns = clock_mono_ns() - start_ns;
+	cs->apply_ns += ns;
+	histogram_observe(raft_metrics()->apply, (double)ns / 1e9);
 	return 0;
+}
+
+/*
+ * libraft hands out everything up to the commit index at once: to one that catches up that may be seconds of work. What is
+ * more than one turn's share waits here, as committed as ever, and is applied in the turns that follow. A leader has
+ * one entry in flight and proposes none while something waits, so that its own are never among them.
+ */
+struct waiting {
+	struct list node;
+	uint64_t index;
+	size_t len;
+	uint8_t data[];
+};
+
+static void on_drain(uv_idle_t *h)
+{
+	(void)h; /* that it runs keeps the loop from sleeping */
+}
+
+static int apply_waiting(struct consensus *cs)
+{
+	struct waiting *w = LIST_ENTRY(list_pop(&cs->backlog), struct waiting, node);
+	int r = w->index > store_applied(cs->store) ? apply(cs, w->data, w->len, w->index) : 0;
+
+	mem_free(w);
+	if (list_empty(&cs->backlog)) {
+		uv_idle_stop(&cs->drain);
+	}
+	return r;
+}
+
+int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index)
+{
+	bool own = cs->group.flying && cs->group.index == index;
+	struct waiting *w;
+	int r = 0;
+
+	cs->log_bytes += len;
+	if (index <= store_applied(cs->store)) {
+		return 0; /* after a restart: the store has it */
+	}
+	while (own && r == 0 && !list_empty(&cs->backlog)) {
+		r = apply_waiting(cs);
+	}
+	if (r != 0) {
+		return r;
+	}
+	if (own || (list_empty(&cs->backlog) && cs->apply_ns < cs->apply_turn_ns)) {
+		return apply(cs, data, len, index);
+	}
+	w = mem_alloc(sizeof(*w) + len);
+	w->index = index;
+	w->len = len;
+	memcpy(w->data, data, len);
+	list_push(&cs->backlog, &w->node);
+	uv_idle_start(&cs->drain, on_drain);
+	return 0;
+}
+
+void group_drain(struct consensus *cs)
+{
+	cs->apply_ns = 0;
+	while (!list_empty(&cs->backlog) && cs->apply_ns < cs->apply_turn_ns &&
+	       apply_waiting(cs) == 0) {
+	}
+}
+
+void group_drop_waiting(struct consensus *cs)
+{
+	while (!list_empty(&cs->backlog)) {
+		mem_free(LIST_ENTRY(list_pop(&cs->backlog), struct waiting, node));
+	}
+	uv_idle_stop(&cs->drain);
 }
 
 static void answer(struct consensus *cs, struct applied *a)
@@ -411,6 +482,7 @@ void group_commit(struct consensus *cs)
 
 void group_end(struct consensus *cs)
 {
+	group_drop_waiting(cs);
 	if (!group_held(cs)) {
 		group_commit(cs);
 		return;

@@ -76,7 +76,11 @@ struct consensus {
 	struct list markers; /* read markers that wait */
 	struct list refused; /* to be told ERR_NOT_LEADER in the next turn */
 	struct group group;
-	struct list applied;       /* struct applied, not yet in a committed transaction */
+	struct list backlog;    /* committed entries that wait to be applied, see group_apply() */
+	uint64_t apply_ns;      /* spent on applying in this turn */
+	uint64_t apply_turn_ns; /* what a turn may spend */
+	uv_idle_t drain;        /* runs while there is a backlog */
+	struct list applied;    /* struct applied, not yet in a committed transaction */
 	struct list done_commands; /* commands of applied entries of ours, in the same order */
 	struct state_view view;    /* of the last applied entry */
 	uint64_t view_index;       /* committed to the store */
@@ -99,7 +103,7 @@ struct consensus {
 	uint64_t no_room_ms; /* when the disk was found too full for one */
 
 	/* turns of the loop */
-	uint64_t turn_ns, turn_idle_ns, turn_max_ns;
+	uint64_t turn_ns, turn_idle_ns, turn_cpu_ns, turn_max_ns, turn_max_cpu_ns;
 
 	/* state as last told */
 	bool stepped;
@@ -119,6 +123,8 @@ struct consensus {
 /* consensus_group.c */
 int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index);
 bool group_held(const struct consensus *cs);
+void group_drain(struct consensus *cs);        /* a turn's share of what waits to be applied */
+void group_drop_waiting(struct consensus *cs); /* the log, or a snapshot, gives it again */
 void group_commit(struct consensus *cs);
 /* The last commit before the end: without what group_held() holds, which the log gives again. */
 void group_end(struct consensus *cs);

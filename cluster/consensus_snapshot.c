@@ -54,8 +54,11 @@ int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned 
 	struct err err = {0};
 	int r;
 
-	/* The store may not get ahead of our own log (group_held): libraft asks again with the next event. */
-	if (group_held(cs) || cs->making != NULL) {
+	/*
+	 * The store may not get ahead of our own log (group_held), nor stay behind what libraft names the snapshot after: it
+	 * asks again with the next event.
+	 */
+	if (group_held(cs) || cs->making != NULL || !list_empty(&cs->backlog)) {
 		return RAFT_BUSY;
 	}
 	m = MEM_NEW(struct making);
@@ -387,6 +390,7 @@ static int restore(struct consensus *cs, const struct raft_buffer *buf, struct e
 		}
 	}
 	/* An open write is of entries that the snapshot holds, too: they are told of in the next turn, as applied. */
+	group_drop_waiting(cs);
 	store_abort(cs->store);
 	r = store_adopt(cs->store, cs->fresh, err);
 	cs->fresh = NULL;

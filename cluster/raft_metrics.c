@@ -39,6 +39,9 @@ static void make(void)
 			    "Time that one turn of the consensus loop took, sleep not counted.");
 	made.turn_max = metrics_gauge("skerry_raft_loop_turn_max_seconds",
 				      "Longest turn of the consensus loop since the start.", NULL);
+	made.turn_max_cpu = metrics_gauge(
+		"skerry_raft_loop_turn_max_cpu_seconds",
+		"Most processor time of one turn of the consensus loop since the start.", NULL);
 	made.snapshot_time = latency("skerry_raft_snapshot_seconds",
 				     "Time to make and store a snapshot, off the consensus loop.");
 	made.group = metrics_histogram("skerry_raft_group_commands",

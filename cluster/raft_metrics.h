@@ -16,7 +16,7 @@ enum election_cause {
 
 struct raft_metrics {
 	struct metric *append, *apply, *commit, *group, *turn, *snapshot_time; /* histograms */
-	struct metric *turn_max;
+	struct metric *turn_max, *turn_max_cpu;
 	struct metric *elections[ELECTION_CAUSES], *leaderships;
 	struct metric *snapshots, *restores;
 };

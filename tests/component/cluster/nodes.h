@@ -48,7 +48,7 @@ struct nodes {
 	struct loop *front; /* of the test's thread */
 	struct loop *net;   /* where answers between nodes are made */
 	pthread_mutex_t lock;
-	uint64_t snapshot_bytes;
+	uint64_t snapshot_bytes, apply_turn_ns;
 	unsigned election_ms;
 	/* Second descriptors of the links, to end them from outside. */
 	struct {
@@ -252,6 +252,7 @@ static inline void nodes_start(struct nodes *t, size_t i)
 				    .version = "test",
 				    .map_bytes = 256 << 20,
 				    .snapshot_bytes = t->snapshot_bytes,
+				    .apply_turn_ns = t->apply_turn_ns,
 				    .election_ms = t->election_ms};
 	struct cluster *c;
 	struct err err = {0};

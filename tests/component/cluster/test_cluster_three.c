@@ -223,6 +223,52 @@ static void a_newcomer_takes_a_snapshot(void **state)
 	NODES_WAIT(&t, nodes_agree(&t));
 }
 
+/* What is committed at once is applied a little at a time: the same state, the same answers, over restarts and snapshots. */
+static void small_turns(void **state)
+{
+	enum { N = 400 };
+	static struct nodes_result r[N];
+	char name[32];
+
+	(void)state;
+	nodes_stop(&t, 0);
+	t.apply_turn_ns = 1;
+	t.snapshot_bytes = 16 << 10;
+	nodes_start(&t, 0);
+	NODES_WAIT(&t, nodes_leads(&t, 0));
+	three();
+	nodes_tailnet(&t, 0, "first");
+	NODES_WAIT(&t, nodes_has_tailnet(&t, 2, "first"));
+	/* One is away, and has a backlog when it comes back; then everybody starts with one. */
+	nodes_kill(&t, 2);
+	for (int i = 0; i < N; i++) {
+		memset(&r[i], 0, sizeof(r[i]));
+		snprintf(name, sizeof(name), "t-%d", i);
+		assert_ok(nodes_tailnet_create(&t, (size_t)i % 2, name, &r[i], NULL));
+		if (i % 8 == 7) {
+			NODES_WAIT(&t, r[i].done);
+		}
+	}
+	for (int i = 0; i < N; i++) {
+		NODES_WAIT(&t, r[i].done);
+		assert_int_equal(r[i].err.code, 0);
+		assert_int_equal(r[i].code, 0);
+		assert_int_equal(r[i].times, 1);
+	}
+	nodes_start(&t, 2);
+	nodes_tailnet(&t, 2, "by-the-late-one");
+	assert_true(nodes_has_tailnet(&t, 2, "t-399"));
+	NODES_WAIT(&t, nodes_agree(&t));
+	for (size_t i = 0; i < 3; i++) {
+		nodes_kill(&t, i);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		nodes_start(&t, i);
+	}
+	nodes_tailnet(&t, 1, "again");
+	NODES_WAIT(&t, nodes_agree(&t));
+}
+
 /* Without a majority: writes and leader reads end with a clear word, local reads go on. */
 static void no_quorum(void **state)
 {
@@ -386,6 +432,7 @@ int main(void)
 		T(the_leader_dies),
 		T(failover_is_fast),
 		T(a_newcomer_takes_a_snapshot),
+		T(small_turns),
 		T(no_quorum),
 		T(a_leader_is_cut_off),
 		T(a_planned_stop),
