@@ -29,25 +29,23 @@ struct shim_put {
 	struct raft_snapshot *snapshot;
 };
 
+/* libraft's request for the newest snapshot, to be answered with an empty one. */
 struct shim_get {
-	struct raft_io_snapshot_get req;
-	struct raft_io_snapshot_get *orig;
+	struct list node;
+	struct raft_io_snapshot_get *req;
 	raft_io_snapshot_get_cb cb;
-	struct raft_shim *shim;
 };
 
-/* A snapshot for one peer. */
+/* A snapshot for one peer: read, sent, and then some time for the peer. */
 struct shim_install {
-	struct raft_io_send req; /* without a transport of its own */
-	struct raft_io_send *orig;
-	raft_io_send_cb cb;
+	struct raft_io_snapshot_get get;
 	struct raft_shim *shim;
 	struct list node;
-	raft_id id;
-	raft_index index;
-	size_t len;
+	struct raft_message
+		message; /* what libraft wanted to send; then with content, which is ours */
+	bool reading, full;
 	struct raft_install *way;
-	uint64_t until_ms; /* all was sent: the peer has it by then; 0: it is on its way */
+	uint64_t until_ms; /* all was sent: the peer has it by then; 0: not yet */
 };
 
 /* A message of ours on its way; libraft's request was answered. */
@@ -229,34 +227,35 @@ void raft_shim_prepared(struct raft_shim *s, int status, struct raft_buffer *buf
 	}
 }
 
-static void on_get(struct raft_io_snapshot_get *req, struct raft_snapshot *snapshot, int status)
-{
-	struct shim_get *g = container_of(req, struct shim_get, req);
-	struct raft_io_snapshot_get *orig = g->orig;
-	raft_io_snapshot_get_cb cb = g->cb;
-
-	g->shim->gets--;
-	mem_free(g);
-	cb(orig, snapshot, status);
-}
-
+/*
+ * libraft reads the whole snapshot for each message that it would send, and it would send one with every heartbeat and
+ * entry as long as the peer has none. It gets an empty one; what is really sent is read then.
+ */
 static int op_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
 			   raft_io_snapshot_get_cb cb)
 {
 	struct raft_shim *s = shim_of(io);
 	struct shim_get *g = MEM_NEW(struct shim_get);
-	int rv;
 
-	g->orig = req;
+	g->req = req;
 	g->cb = cb;
-	g->shim = s;
-	rv = s->inner.snapshot_get(io, &g->req, on_get);
-	if (rv != 0) {
-		mem_free(g);
-		return rv;
-	}
-	s->gets++;
+	list_push(&s->gets, &g->node);
 	return 0;
+}
+
+static void get_answer(struct raft_shim *s, struct shim_get *g)
+{
+	struct raft_snapshot *snapshot = raft_calloc(1, sizeof(*snapshot));
+
+	PRE(snapshot != NULL);
+	snapshot->index = s->raft->trail.snapshot.index;
+	snapshot->term = s->raft->trail.snapshot.term;
+	raft_configuration_init(&snapshot->configuration);
+	snapshot->bufs = raft_calloc(1, sizeof(*snapshot->bufs));
+	PRE(snapshot->bufs != NULL);
+	snapshot->n_bufs = 1;
+	g->cb(g->req, snapshot, 0);
+	mem_free(g);
 }
 
 /* ---- sending ---- */
@@ -363,89 +362,112 @@ static struct shim_install *install_find(struct raft_shim *s, raft_id id)
 	{
 		struct shim_install *i = LIST_ENTRY(it, struct shim_install, node);
 
-		if (i->id == id) {
+		if (i->message.server_id == id) {
 			return i;
 		}
 	}
 	return NULL;
 }
 
+static void content_free(struct shim_install *i)
+{
+	if (i->full) {
+		raft_free(i->message.install_snapshot.data.base);
+		raft_configuration_close(&i->message.install_snapshot.conf);
+		i->full = false;
+	}
+}
+
 static void install_free(struct shim_install *i)
 {
+	content_free(i);
 	list_remove(&i->node);
+	message_done(&i->message);
 	mem_free(i);
 }
 
 static void install_sent(void *arg, int status)
 {
 	struct shim_install *i = arg;
-	struct raft_io_send *orig = i->orig;
-	raft_io_send_cb cb = i->cb;
 
-	LOG_DEBUG("raft: snapshot to %" PRIu64 ": sent with status %d", (uint64_t)i->id, status);
+	LOG_DEBUG("raft: snapshot to %" PRIu64 ": sent with status %d",
+		  (uint64_t)i->message.server_id, status);
 	i->way = NULL;
-	i->orig = NULL;
-	if (status == 0) {
-		i->until_ms =
-			clock_mono_ms() + SHIM_INSTALL_MS + i->len * 1000ull / SHIM_INSTALL_BYTES;
-	} else {
+	if (status != 0) {
 		install_free(i);
+		return;
 	}
-	cb(orig, status);
+	i->until_ms = clock_mono_ms() + SHIM_INSTALL_MS +
+		      i->message.install_snapshot.data.len * 1000ull / SHIM_INSTALL_BYTES;
+	content_free(i);
 }
 
-static void on_install_sent(struct raft_io_send *req, int status)
+static void install_read(struct raft_io_snapshot_get *req, struct raft_snapshot *snapshot,
+			 int status)
 {
-	install_sent(container_of(req, struct shim_install, req), status);
-}
+	struct shim_install *i = container_of(req, struct shim_install, get);
+	struct raft_install_snapshot *m = &i->message.install_snapshot;
+	struct raft_shim *s = i->shim;
 
-static int send_install(struct raft_shim *s, struct raft_io_send *req,
-			const struct raft_message *message, raft_io_send_cb cb)
-{
-	struct shim_install *i;
-	int rv;
-
-	if (install_find(s, message->server_id) != NULL) {
-		/* As if the network had lost it: the first one is still on its way. */
-		s->installs_dropped++;
-		answer_later(s, req, cb);
-		return 0;
+	i->reading = false;
+	if (status == 0) {
+		PRE(snapshot->n_bufs == 1);
+		m->last_index = snapshot->index;
+		m->last_term = snapshot->term;
+		m->conf = snapshot->configuration;
+		m->conf_index = snapshot->configuration_index;
+		m->data = snapshot->bufs[0];
+		i->full = true;
+		raft_free(snapshot->bufs);
+		raft_free(snapshot);
+	}
+	if (status != 0 || s->closing || s->raft->state != RAFT_LEADER ||
+	    s->raft->current_term != m->term) {
+		install_free(i);
+		return;
 	}
 	LOG_DEBUG("raft: snapshot %" PRIu64 " of %zu bytes goes to %" PRIu64,
-		  (uint64_t)message->install_snapshot.last_index,
-		  message->install_snapshot.data.len, (uint64_t)message->server_id);
-	i = MEM_NEW(struct shim_install);
-	i->shim = s;
-	i->orig = req;
-	i->cb = cb;
-	i->id = message->server_id;
-	i->index = message->install_snapshot.last_index;
-	i->len = message->install_snapshot.data.len;
-	list_push(&s->installs, &i->node);
-	rv = s->transport != NULL
-		     ? raft_install_start(&i->way, s->transport, message, install_sent, i)
-		     : to_network(s, &s->io, &i->req, message, on_install_sent);
-	if (rv != 0) {
+		  (uint64_t)m->last_index, m->data.len, (uint64_t)i->message.server_id);
+	if (raft_install_start(&i->way, s->transport, &i->message, install_sent, i) != 0) {
 		install_free(i);
 	}
-	return rv;
+}
+
+static void install_begin(struct raft_shim *s, const struct raft_message *message)
+{
+	struct shim_install *i;
+
+	if (s->closing || install_find(s, message->server_id) != NULL) {
+		/* As if the network had lost it: the first one is still on its way. */
+		s->installs_dropped++;
+		return;
+	}
+	i = MEM_NEW(struct shim_install);
+	i->shim = s;
+	message_copy(&i->message, message);
+	list_push(&s->installs, &i->node);
+	i->reading = true;
+	if (s->inner.snapshot_get(&s->io, &i->get, install_read) != 0) {
+		install_free(i);
+	}
 }
 
 /*
- * libraft takes it for lost when the peer rejects what follows a snapshot, and reads and sends all of it anew. But a peer
- * that has not got it yet must reject the heartbeats that pass it.
+ * libraft takes it for lost when the peer rejects what follows a snapshot, and sends another one. But a peer that has
+ * not got it yet must reject the heartbeats that pass it.
  */
 static void install_judge(struct raft_shim *s, raft_id id, struct raft_append_entries_result *a)
 {
 	struct shim_install *i = install_find(s, id);
 
-	if (i != NULL && a->rejected == 0 && a->last_log_index >= i->index && i->orig == NULL) {
-		LOG_DEBUG("raft: snapshot to %" PRIu64 ": is there", (uint64_t)id);
-		install_free(i);
+	if (i == NULL) {
 		return;
 	}
-	if (a->rejected != 0 && a->term == s->raft->current_term &&
-	    (i != NULL || (s->gets > 0 && a->rejected == s->raft->trail.snapshot.index))) {
+	if (a->rejected == 0 && i->until_ms != 0 &&
+	    a->last_log_index >= i->message.install_snapshot.last_index) {
+		LOG_DEBUG("raft: snapshot to %" PRIu64 ": is there", (uint64_t)id);
+		install_free(i);
+	} else if (a->rejected != 0 && a->term == s->raft->current_term) {
 		a->rejected =
 			UINT64_MAX; /* an index that it never sent: counts as a sign of life */
 	}
@@ -459,23 +481,24 @@ static void installs_expire(struct raft_shim *s)
 	{
 		struct shim_install *i = LIST_ENTRY(it, struct shim_install, node);
 
-		if (i->orig == NULL && (now >= i->until_ms || s->raft->state != RAFT_LEADER)) {
-			LOG_DEBUG("raft: snapshot to %" PRIu64 ": no word of it", (uint64_t)i->id);
+		if (i->until_ms != 0 && (now >= i->until_ms || s->raft->state != RAFT_LEADER)) {
+			LOG_DEBUG("raft: snapshot to %" PRIu64 ": no word of it",
+				  (uint64_t)i->message.server_id);
 			install_free(i);
 		}
 	}
 }
 
-/* libraft's requests end with it. */
+/* What is being read ends with the back end. */
 static void installs_cancel(struct raft_shim *s)
 {
 	LIST_FOREACH_SAFE(&s->installs, it, tmp)
 	{
 		struct shim_install *i = LIST_ENTRY(it, struct shim_install, node);
 
-		if (i->way != NULL) {
+		if (!i->reading) {
 			raft_install_cancel(i->way);
-			install_sent(i, RAFT_CANCELED);
+			install_free(i);
 		}
 	}
 }
@@ -542,7 +565,10 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 			answer_later(s, req, cb);
 		}
 		return rv;
-	case RAFT_INSTALL_SNAPSHOT: return send_install(s, req, message, cb);
+	case RAFT_INSTALL_SNAPSHOT:
+		install_begin(s, message);
+		answer_later(s, req, cb);
+		return 0;
 	default: return to_network(s, io, req, message, cb);
 	}
 }
@@ -753,6 +779,7 @@ void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms)
 	list_init(&s->appends);
 	list_init(&s->votes);
 	list_init(&s->installs);
+	list_init(&s->gets);
 	list_init(&s->answered);
 	list_init(&s->windows);
 	s->io.set_term = op_set_term;
@@ -779,6 +806,10 @@ void raft_shim_flush(struct raft_shim *s)
 	struct list due;
 
 	list_init(&due);
+	list_splice(&due, &s->gets);
+	while (!list_empty(&due)) {
+		get_answer(s, LIST_ENTRY(list_pop(&due), struct shim_get, node));
+	}
 	list_splice(&due, &s->answered);
 	while (!list_empty(&due)) {
 		struct shim_answer *a = LIST_ENTRY(list_pop(&due), struct shim_answer, node);

@@ -43,10 +43,11 @@ struct raft_shim {
 	struct list votes;    /* struct shim_send kept for repetition */
 	struct list installs; /* struct shim_install: a snapshot on its way, or being taken in */
 	struct shim_put *put; /* waits for raft_shim_prepared() */
-	unsigned gets;        /* reads of the newest snapshot under way */
+	struct list gets;     /* struct shim_get: to be answered */
 	raft_io_close_cb close_cb; /* of a close that waits for raft_shim_prepared() */
-	/* Set by the user after raft_shim_install(); each may be NULL. */
-	struct raft_uv_transport *transport; /* for connections of installs; NULL: as any message */
+	/* Set by the user after raft_shim_install(). `prepare` and `receive` may be NULL. */
+	struct raft_uv_transport
+		*transport; /* for connections of installs; not NULL where there are peers */
 	/* An own snapshot without content is to be stored: fill it and call raft_shim_prepared(). 0 or a code of libraft. */
 	int (*prepare)(void *arg);
 	/* True: the message is taken, and raft_shim_received() gets it later, or it is freed. */

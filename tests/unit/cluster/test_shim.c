@@ -2,6 +2,11 @@
 /* LIBS: cluster */
 #include "tests/lib/test.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <raft/uv.h>
+
 #include "base/mem.h"
 #include "cluster/link_int.h"
 #include "cluster/raft_shim.h"
@@ -21,7 +26,9 @@ static struct {
 	raft_io_recv_cb recv;
 	struct raft_io_snapshot_get *get;
 	raft_io_snapshot_get_cb get_cb;
-	int closed;
+	int gets, closed;
+	struct raft_uv_connect *connect;
+	raft_uv_connect_cb connect_cb;
 } be;
 
 static struct {
@@ -110,9 +117,38 @@ static int be_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, ra
 static int be_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
 {
 	(void)io;
+	be.gets++;
 	be.get = req;
 	be.get_cb = cb;
 	return be.rv;
+}
+
+static int be_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
+		      const char *address, raft_uv_connect_cb cb)
+{
+	(void)t;
+	(void)id;
+	(void)address;
+	be.connect = req;
+	be.connect_cb = cb;
+	return 0;
+}
+
+static struct raft_uv_transport transport = {.connect = be_connect};
+
+/* The back end has read its newest snapshot. */
+static void be_read(raft_index index)
+{
+	struct raft_snapshot *s = raft_calloc(1, sizeof(*s));
+
+	s->index = index;
+	raft_configuration_init(&s->configuration);
+	assert_int_equal(raft_configuration_add(&s->configuration, 1, "me:1", RAFT_VOTER), 0);
+	s->bufs = raft_calloc(1, sizeof(*s->bufs));
+	s->bufs[0] = (struct raft_buffer){raft_calloc(1, 64), 64};
+	s->n_bufs = 1;
+	be.connect = NULL;
+	be.get_cb(be.get, s, 0);
 }
 
 static void be_close(struct raft_io *io, raft_io_close_cb cb)
@@ -446,28 +482,42 @@ static void disrupting(void **state)
 
 /* ---- snapshots and entries ---- */
 
-static void one_snapshot_per_peer(void **state)
+static struct raft_message snapshot_for(raft_id id)
 {
 	struct raft_message m = {
-		.type = RAFT_INSTALL_SNAPSHOT, .server_id = 2, .server_address = "peer:1"};
+		.type = RAFT_INSTALL_SNAPSHOT, .server_id = id, .server_address = "peer:1"};
+
+	m.install_snapshot.term = 5;
+	m.install_snapshot.last_index = 100;
+	return m;
+}
+
+static void one_snapshot_per_peer(void **state)
+{
+	struct raft_message two = snapshot_for(2), three = snapshot_for(3);
 
 	(void)state;
-	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
-	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
-	assert_int_equal(be.n_sent, 1);
+	shim.transport = &transport;
+	raft.state = RAFT_LEADER;
+	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &two, on_sent), 0);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &two, on_sent), 0);
+	assert_int_equal(be.gets, 1);
 	assert_int_equal(shim.installs_dropped, 1);
-	m.server_id = 3;
-	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &m, on_sent), 0);
-	assert_int_equal(be.n_sent, 2);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &three, on_sent), 0);
+	assert_int_equal(be.gets, 2);
+	be_read(100);
+	assert_non_null(be.connect);
+	assert_int_equal(seen.answered, 0);
 	raft_shim_flush(&shim);
-	assert_int_equal(seen.answered, 1); /* the dropped one */
-	fire_sent(RAFT_NOCONNECTION);
-	assert_int_equal(seen.answered, 3);
-	assert_int_equal(seen.status, RAFT_NOCONNECTION);
-	m.server_id = 2;
-	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &m, on_sent), 0);
-	assert_int_equal(be.n_sent, 1);
-	fire_sent(0);
+	assert_int_equal(seen.answered, 3); /* what is sent is none of libraft's */
+	assert_int_equal(be.n_sent, 0);
+	be.connect_cb(be.connect, NULL, RAFT_NOCONNECTION);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &three, on_sent), 0);
+	assert_int_equal(be.gets, 3);
+	/* Who leads no more sends none. */
+	raft.state = RAFT_FOLLOWER;
+	be_read(100);
+	assert_null(be.connect);
 	raft_shim_done(&shim);
 }
 
@@ -485,30 +535,48 @@ static raft_index result_from(raft_id id, raft_term term, raft_index rejected, r
 static void on_get(struct raft_io_snapshot_get *req, struct raft_snapshot *snapshot, int status)
 {
 	(void)req;
-	(void)snapshot;
-	(void)status;
+	assert_int_equal(status, 0);
+	assert_int_equal(snapshot->index, 100);
+	assert_int_equal(snapshot->n_bufs, 1);
+	assert_int_equal(snapshot->bufs[0].len, 0);
+	raft_free(snapshot->bufs);
+	raft_free(snapshot);
 	seen.answered++;
+}
+
+/* The connection is made and takes what there is. */
+static void be_connected(uv_loop_t *loop)
+{
+	uv_pipe_t *pipe = raft_malloc(sizeof(*pipe));
+	int fd[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+	assert_int_equal(uv_pipe_init(loop, pipe, 0), 0);
+	assert_int_equal(uv_pipe_open(pipe, fd[0]), 0);
+	be.connect_cb(be.connect, (uv_stream_t *)pipe, 0);
+	uv_run(loop, UV_RUN_DEFAULT);
+	close(fd[1]);
 }
 
 /* What a peer rejects while a snapshot is on its way to it, and a while longer, does not reach libraft. */
 static void a_snapshot_takes_its_time(void **state)
 {
 	static struct raft_io_snapshot_get get;
-	struct raft_message m = {
-		.type = RAFT_INSTALL_SNAPSHOT, .server_id = 2, .server_address = "peer:1"};
+	struct raft_message m = snapshot_for(2);
+	uv_loop_t loop;
 
 	(void)state;
+	assert_int_equal(uv_loop_init(&loop), 0);
+	shim.transport = &transport;
 	raft.state = RAFT_LEADER;
 	raft.current_term = 5;
 	raft.trail.snapshot.index = 100;
-	m.install_snapshot.last_index = 100;
-	assert_int_equal(result_from(2, 5, 100, 3), 100);
-	/* While it is read it is not known for whom. */
+	/* libraft itself gets an empty one, and nothing is read. */
 	assert_int_equal(shim.io.snapshot_get(&shim.io, &get, on_get), 0);
-	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
-	assert_int_equal(result_from(2, 5, 99, 3), 99);
-	be.get_cb(be.get, NULL, 0);
+	assert_int_equal(seen.answered, 0);
+	raft_shim_flush(&shim);
 	assert_int_equal(seen.answered, 1);
+	assert_int_equal(be.gets, 0);
 	assert_int_equal(result_from(2, 5, 100, 3), 100);
 
 	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
@@ -516,23 +584,29 @@ static void a_snapshot_takes_its_time(void **state)
 	assert_int_equal(result_from(3, 5, 100, 3), 100);
 	assert_int_equal(result_from(2, 6, 100, 3), 100); /* of a later term: it counts */
 	assert_int_equal(result_from(2, 5, 0, 100), 0);   /* of before: it is not sent yet */
-	fire_sent(0);
+	be.get_cb(be.get, NULL, RAFT_IOERR);
+	assert_int_equal(result_from(2, 5, 100, 3), 100);
+
+	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
+	be_read(100);
+	be_connected(&loop);
 	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
 	/* Not again before the peer has it, or the time is over. */
-	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
-	assert_int_equal(be.n_sent, 0);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &m, on_sent), 0);
+	assert_int_equal(be.gets, 2);
 	test_clock_advance(&tc, SHIM_INSTALL_MS - 1);
 	be.tick(&shim.io);
 	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
 	test_clock_advance(&tc, 1);
 	be.tick(&shim.io);
 	assert_int_equal(result_from(2, 5, 100, 3), 100);
-	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &m, on_sent), 0);
-	assert_int_equal(be.n_sent, 1);
-	fire_sent(0);
+	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &m, on_sent), 0);
+	be_read(100);
+	be_connected(&loop);
 	assert_int_equal(result_from(2, 5, 0, 100), 0);
 	assert_int_equal(result_from(2, 5, 100, 3), 100);
 	raft_shim_flush(&shim);
+	assert_int_equal(uv_loop_close(&loop), 0);
 }
 
 static int prepare(void *arg)
