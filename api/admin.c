@@ -194,6 +194,11 @@ static int view_begin(struct admin_call *c, const char *name, struct cluster_rea
 	if (rc < 0) {
 		cluster_read_end(*ret);
 		c->kv = NULL;
+		if (rc == ERR_NOT_FOUND)
+			return err_reason(
+				err, ERR_UNAVAILABLE, "NO_STATE",
+				"this lighthouse has joined and has no state yet: try again, or "
+				"call another one");
 		return err_set(err, rc, "the state cannot be read: %s", err_text(rc));
 	}
 	return 0;

@@ -26,7 +26,7 @@
 
 #define PATH_FETCH "/skerry.internal.v1.PeerService/FetchSeal"
 
-enum { ARENA = 1 << 20, AGAIN_MS = 500, FETCH_MS = 3000, MISSING_MS = 10000 };
+enum { ARENA = 1 << 20, AGAIN_MS = 500, RENEW_MS = 60000, FETCH_MS = 3000, MISSING_MS = 10000 };
 
 typedef Skerry__Internal__V1__FetchSealRequest fetch_request;
 typedef Skerry__Internal__V1__FetchSealResponse fetch_response;
@@ -402,9 +402,32 @@ static bool follow(struct peer *p, const struct rotate_view *v)
 	return certified;
 }
 
+/* Was this followed already? Each write moves the revision; what is followed here hardly ever changes with it. */
+static bool followed(struct rotate *t, const struct rotate_view *v, uint64_t now,
+		     struct rotate_mark *ret)
+{
+	*ret = (struct rotate_mark){
+		.until_ms = now + RENEW_MS,
+		.level = v->level,
+		.seal = v->seal,
+		.ca = v->ca->generation,
+		.old_ca = v->old != NULL ? v->old->generation : 0,
+		.key = v->key->generation,
+		.own_ca = v->own_ca,
+		.own_seal = v->own_seal,
+		.lowest_seal = v->lowest_seal,
+	};
+	if (now >= t->followed.until_ms) {
+		return false;
+	}
+	ret->until_ms = t->followed.until_ms;
+	return memcmp(ret, &t->followed, sizeof(*ret)) == 0;
+}
+
 void rotate_soon(struct peer *p)
 {
 	p->rotate->again_ms = 0;
+	p->rotate->followed.until_ms = 0;
 }
 
 void rotate_run(struct peer *p)
@@ -412,6 +435,7 @@ void rotate_run(struct peer *p)
 	struct rotate *t = p->rotate;
 	uint64_t now = clock_mono_ms();
 	struct cluster_status s;
+	struct rotate_mark mark;
 	struct rotate_view v;
 	struct arena a;
 
@@ -426,8 +450,12 @@ void rotate_run(struct peer *p)
 		t->epoch = s.epoch;
 		t->revision = s.revision;
 		t->again_ms = now + AGAIN_MS;
-		if (follow(p, &v)) {
+		if (followed(t, &v, now, &mark)) {
 			t->again_ms = UINT64_MAX;
+		} else if (follow(p, &v)) {
+			t->again_ms = UINT64_MAX;
+			mark.until_ms = now + RENEW_MS;
+			t->followed = mark;
 		}
 	}
 	arena_done(&a);

@@ -13,6 +13,11 @@ struct rotate {
 	uint64_t epoch, revision;    /* of the state that was looked at */
 	uint64_t again_ms;           /* and when to look again although it is the same */
 	uint32_t held_generation, held_seal; /* of the box that cluster.key is known to open */
+	/* Of what was followed to its end: certificates are parsed again when it changes, and once in a while. */
+	struct rotate_mark {
+		uint64_t until_ms;
+		uint32_t level, seal, ca, old_ca, key, own_ca, own_seal, lowest_seal;
+	} followed;
 	bool confirming, fetching, missing_told;
 	uint64_t missing_ms; /* since when the key in force is not here */
 	size_t turn;         /* which peer is asked next */

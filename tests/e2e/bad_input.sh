@@ -112,7 +112,7 @@ on_lighthouse 2 "a tag of a node that is none" "tag" skerry node tag d1 'a b'
 on_lighthouse 6 "a code that nobody shows" "code" skerry node approve XXXX-XXXX
 on_lighthouse 2 "an empty code" "code" skerry node approve ''
 on_lighthouse 6 "a lighthouse that is not there" "lh9" skerry cluster remove lh9
-on_lighthouse 8 "the last lighthouse" "itself" skerry cluster remove lh1
+on_lighthouse 8 "the last lighthouse" "last voter" skerry cluster remove lh1
 on_lighthouse 64 "an unknown flag of skerryd" "--nope" skerryd run --nope
 on_lighthouse 64 "an unknown command of skerryd" "nonsense" skerryd nonsense
 on_lighthouse 64 "a flag of another command of skerryd" "--name" skerryd run --name x

@@ -278,8 +278,17 @@ listeners:
 
 
 def wait(condition, what, seconds=10):
+    """Until the condition holds; one that asks a lighthouse which has no state or leader yet does not."""
+    def holds():
+        try:
+            return condition()
+        except Failed as e:
+            if CODES[e.status].name != "UNAVAILABLE":
+                raise
+            return False
+
     end = time.monotonic() + seconds
-    while not condition():
+    while not holds():
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.02)
