@@ -452,6 +452,12 @@ static int store_begin(struct cluster *c, const struct cluster_options *o, struc
 			*err = why;
 		}
 	}
+	if (r == 0 && c->view.feature_level > FEATURE_LEVEL_MAX) {
+		r = err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+			       "the state in %s is at feature level %u, this build knows %d to %d: "
+			       "install the build that the other lighthouses run",
+			       c->dir, c->view.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
+	}
 	mem_free(dir);
 	if (r == 0 && dropped && store_rebuilt(c->store) == NULL) {
 		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "

@@ -163,7 +163,7 @@ static void note(struct peer_link *l, uint64_t index)
 	}
 }
 
-void peer_ack_tick(struct peer *p, uint64_t now_ms)
+void peer_ack_leader(struct peer *p)
 {
 	struct link_state s;
 
@@ -171,10 +171,15 @@ void peer_ack_tick(struct peer *p, uint64_t now_ms)
 	for (size_t i = 0; s.self_leads && i < s.n; i++) {
 		struct peer_link *l = peer_link_find(p, s.server[i].id);
 
-		if (l != NULL && peer_link_connected(l)) {
+		if (l != NULL) {
 			note(l, MIN(s.server[i].match_index, s.commit_index));
 		}
 	}
+}
+
+void peer_ack_tick(struct peer *p, uint64_t now_ms)
+{
+	peer_ack_leader(p);
 	LIST_FOREACH(&p->links, it)
 	{
 		struct peer_link *l = LIST_ENTRY(it, struct peer_link, node);

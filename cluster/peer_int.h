@@ -240,6 +240,8 @@ uint64_t peer_ack_of(struct peer *p, uint64_t id);
 bool peer_behind_judge(struct peer_behind *b, uint64_t now_ms, uint64_t acknowledged, uint64_t last,
 		       uint64_t published_ms);
 void peer_ack_tick(struct peer *p, uint64_t now_ms);
+/* While we lead: takes over what each member has acknowledged by now, also one that is away. */
+void peer_ack_leader(struct peer *p);
 
 /* peer_raft.c */
 void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id);

@@ -87,6 +87,8 @@ void peer_link_fill_request(struct peer_link *l, who_request *q)
  */
 static void vet(struct peer_link *l, const who_response *a)
 {
+	/* What it acknowledged right before it went: a log that lacks it would be behind what raft counts on. */
+	peer_ack_leader(l->peer);
 	if (a->incarnation != l->vetted_incarnation && a->last_index < l->ack) {
 		if (!l->stale) {
 			LOG_WARN(
