@@ -3,24 +3,26 @@
 #include "base/err.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-static const struct clock_source *clock_src;
+static const struct clock_source *_Atomic clock_src; /* tests set it while threads run */
 
 void clock_override(const struct clock_source *src)
 {
-	clock_src = src;
+	atomic_store_explicit(&clock_src, src, memory_order_release);
 }
 
 uint64_t clock_mono_ns(void)
 {
+	const struct clock_source *src = atomic_load_explicit(&clock_src, memory_order_acquire);
 	struct timespec ts;
 
-	if (clock_src != NULL && clock_src->mono_ns != NULL) {
-		return clock_src->mono_ns(clock_src->arg);
+	if (src != NULL && src->mono_ns != NULL) {
+		return src->mono_ns(src->arg);
 	}
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
@@ -33,10 +35,11 @@ uint64_t clock_mono_ms(void)
 
 int64_t clock_wall_ms(void)
 {
+	const struct clock_source *src = atomic_load_explicit(&clock_src, memory_order_acquire);
 	struct timespec ts;
 
-	if (clock_src != NULL && clock_src->wall_ms != NULL) {
-		return clock_src->wall_ms(clock_src->arg);
+	if (src != NULL && src->wall_ms != NULL) {
+		return src->wall_ms(src->arg);
 	}
 	clock_gettime(CLOCK_REALTIME, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;

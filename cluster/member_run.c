@@ -2,6 +2,7 @@
 #include "cluster/peer_int.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -35,19 +36,21 @@ static void own_command(struct peer *p, command *c, Skerry__Internal__V1__Actor 
 
 /* ---- tests ---- */
 
-static member_step_fn step_hook;
-static void *step_hook_arg;
+static _Atomic(member_step_fn) step_hook; /* set while threads run */
+static void *_Atomic step_hook_arg;
 
 void member_step_hook(member_step_fn fn, void *arg)
 {
-	step_hook = fn;
-	step_hook_arg = arg;
+	atomic_store(&step_hook_arg, arg);
+	atomic_store(&step_hook, fn);
 }
 
 static void say_step(const struct member_todo *todo, bool begun)
 {
-	if (step_hook != NULL) {
-		step_hook(step_hook_arg, (int)todo->action, begun);
+	member_step_fn fn = atomic_load(&step_hook);
+
+	if (fn != NULL) {
+		fn(atomic_load(&step_hook_arg), (int)todo->action, begun);
 	}
 }
 

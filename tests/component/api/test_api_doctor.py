@@ -122,8 +122,10 @@ def transfers(lh):
             w.join()
     assert not failed, failed[:3]
     assert len(written) > 20
+    # On a loaded machine one of them may be told from a lost leader no more.
     total = sum(each.metric('skerry_raft_elections_total{cause="transfer"}') for each in (lh, second, third))
-    assert total >= 7, total
+    assert total >= 5, total
+    assert sum(each.metric("skerry_raft_leaderships_total") for each in (lh, second, third)) >= 8
     assert sum(each.metric('skerry_peer_forwarded_total{kind="command"}') for each in (lh, second, third)) > 0
     print(f"     {len(written)} writes, 7 hand-overs")
 
