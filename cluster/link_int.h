@@ -62,7 +62,7 @@ void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
 
 /*
  * The process of the lighthouse that leads (as far as we know) is confirmed lost: a forced race, ranked by id among
- * the remaining voters, starts at once. Nothing happens if `id` does not lead any more. At most one in 5 s.
+ * the remaining voters, starts at once. Nothing happens if `id` does not lead any more. At most one in 5 s in a term.
  */
 void link_leader_lost(struct cluster *c, uint64_t id);
 
