@@ -408,6 +408,7 @@ static bool followed(struct rotate *t, const struct rotate_view *v, uint64_t now
 {
 	*ret = (struct rotate_mark){
 		.until_ms = now + RENEW_MS,
+		.member = v->member,
 		.level = v->level,
 		.seal = v->seal,
 		.ca = v->ca->generation,
@@ -416,6 +417,7 @@ static bool followed(struct rotate *t, const struct rotate_view *v, uint64_t now
 		.own_ca = v->own_ca,
 		.own_seal = v->own_seal,
 		.lowest_seal = v->lowest_seal,
+		.lowest_ca = v->lowest_ca,
 	};
 	if (now >= t->followed.until_ms) {
 		return false;

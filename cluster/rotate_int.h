@@ -16,7 +16,8 @@ struct rotate {
 	/* Of what was followed to its end: certificates are parsed again when it changes, and once in a while. */
 	struct rotate_mark {
 		uint64_t until_ms;
-		uint32_t level, seal, ca, old_ca, key, own_ca, own_seal, lowest_seal;
+		uint32_t member, level, seal, ca, old_ca, key, own_ca, own_seal, lowest_seal,
+			lowest_ca;
 	} followed;
 	bool confirming, fetching, missing_told;
 	uint64_t missing_ms; /* since when the key in force is not here */
