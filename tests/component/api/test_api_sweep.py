@@ -82,6 +82,8 @@ def expect(lh, path, key, tailnet, status, what):
 
 
 def revision(lh):
+    """Once the lighthouse has said what keys it holds: until then it changes the state by itself."""
+    wait(lambda: all(m.get("caGeneration") for m in lh.unix().call("ClusterService/GetTrust")["members"]), "its word on its keys")
     return lh.unix().call("ClusterService/GetCluster")["revision"]
 
 
