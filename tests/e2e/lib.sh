@@ -321,9 +321,17 @@ ping_start()
 	wait_until 10 grep -q 'bytes from' "$lab/$1/log/ping-$2.log"
 }
 
+# pings_answered HOST TARGET N: at least N answers have come.
+pings_answered()
+{
+	[ "$(grep -c 'bytes from' "$lab/$1/log/ping-$2.log")" -ge "$3" ]
+}
+
 # ping_report HOST TARGET: stops the ping and prints "SENT RECEIVED LOST GAP_MS": the longest time between two answers.
+# On a fast machine a scenario is over before that says anything: the ping goes on until there are a few answers.
 ping_report()
 {
+	wait_until 5 pings_answered "$1" "$2" 30
 	daemon_kill "$1" "ping-$2" INT
 	wait_until 5 daemon_gone "$1" "ping-$2"
 	awk '
