@@ -91,8 +91,9 @@ static int admit(const struct entry_header *h, uint64_t cluster_id, const struct
 	return 0;
 }
 
-static int apply_one(const struct kv *kv, const struct entry_header *h, uint64_t index,
-		     const uint8_t *data, size_t len, struct applied *a, struct err *err)
+static int apply_one(const struct kv *kv, struct tailnet_batch *b, const struct entry_header *h,
+		     uint64_t index, const uint8_t *data, size_t len, struct applied *a,
+		     struct err *err)
 {
 	struct apply_context ctx = {
 		.time_ms = h->time_ms,
@@ -112,7 +113,7 @@ static int apply_one(const struct kv *kv, const struct entry_header *h, uint64_t
 						  err_msg(err, r), err != NULL ? err->field : "")
 					: r;
 	}
-	r = tailnet_apply(kv, cmd, &ctx, &a->arena, &result, err);
+	r = tailnet_batch_apply(b, cmd, &ctx, &a->arena, &result, err);
 	if (r != 0) {
 		return r;
 	}
@@ -133,7 +134,10 @@ static int apply_one(const struct kv *kv, const struct entry_header *h, uint64_t
 		struct state_view v;
 
 		c->marker = cmd->digest_marker->id;
-		r = fsm_view(kv, &v, err);
+		r = tailnet_batch_flush(b, err);
+		if (r == 0) {
+			r = fsm_view(kv, &v, err);
+		}
 		if (r != 0) {
 			return r;
 		}
@@ -159,6 +163,7 @@ int fsm_apply(const struct kv *kv, uint64_t cluster_id, const void *data, size_t
 {
 	struct entry_reader er;
 	struct state_view v;
+	struct tailnet_batch *b;
 	const uint8_t *cmd;
 	size_t cmd_len;
 	struct applied *a;
@@ -179,9 +184,14 @@ int fsm_apply(const struct kv *kv, uint64_t cluster_id, const void *data, size_t
 	list_init(&a->markers);
 	a->command = mem_calloc(er.header.count, sizeof(*a->command));
 	arena_init(&a->arena, APPLY_BUDGET);
+	b = tailnet_batch_new(kv);
 	while (r == 0 && entry_next(&er, &cmd, &cmd_len)) {
-		r = apply_one(kv, &er.header, index, cmd, cmd_len, a, err);
+		r = apply_one(kv, b, &er.header, index, cmd, cmd_len, a, err);
 	}
+	if (r == 0) {
+		r = tailnet_batch_flush(b, err);
+	}
+	tailnet_batch_free(b);
 	if (r == 0 && er.header.count > 0) {
 		r = fsm_view(kv, &v, err);
 	}

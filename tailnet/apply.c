@@ -164,7 +164,8 @@ int tailnet_command_known(const Command *cmd, struct err *err)
 			"the command %d is not known to this version: update this lighthouse",
 			(int)cmd->body_case);
 	}
-	if (level_of_fields(&cmd->base) > FEATURE_LEVEL_MAX) {
+	if (level_fields_above(FEATURE_LEVEL_MAX) &&
+	    level_of_fields(&cmd->base) > FEATURE_LEVEL_MAX) {
 		return err_set(err, ERR_UNIMPLEMENTED,
 			       "the command has a field of feature level %u, this version knows "
 			       "levels up to %d: update this lighthouse",
@@ -175,29 +176,29 @@ int tailnet_command_known(const Command *cmd, struct err *err)
 
 /* ---- exactly once, between lighthouses ---- */
 
-struct origin {
+struct sender {
 	bool counts; /* has a sequence and a row */
 	bool repeat; /* the reply was filled from the row */
-	OriginRecord *record;
+	struct origin *origin;
 };
 
-static int origin_check(struct state *st, struct origin *o)
+static int origin_check(struct state *st, struct sender *o)
 {
 	const Command *c = st->cmd;
+	struct origin *from;
 	OriginAnswer *answer;
-	MemberRecord *m;
 	struct skey k;
 
 	if (c->lighthouse == 0 || c->sequence == 0) {
 		return ACCEPT;
 	}
-	m = st_member(st, c->lighthouse);
-	if (m == NULL || m->kind == SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED) {
+	from = st_origin(st, c->lighthouse, c->incarnation);
+	if (from == NULL || !from->member) {
 		return refuse(st, CODE_DENIED, "NOT_A_MEMBER", "",
 			      "lighthouse %llu is not a member of this cluster",
 			      (unsigned long long)c->lighthouse);
 	}
-	if (m->last_incarnation != 0 && m->last_incarnation != c->incarnation) {
+	if (from->last_incarnation != 0 && from->last_incarnation != c->incarnation) {
 		return refuse(st, CODE_ABORTED, "INCARNATION_ENDED", "",
 			      "lighthouse %llu has another incarnation now; it announces itself "
 			      "before anything else",
@@ -221,22 +222,14 @@ static int origin_check(struct state *st, struct origin *o)
 		o->repeat = true;
 		return REFUSE;
 	}
-	o->record = st_get(st, skey_id2(&k, TABLE_ORIGIN, c->lighthouse, c->incarnation),
-			   REC(origin_record));
-	if (o->record == NULL) {
-		o->record = st_alloc(st, sizeof(*o->record));
-		skerry__internal__v1__origin_record__init(o->record);
-		o->record->lighthouse = c->lighthouse;
-		o->record->incarnation = c->incarnation;
-	}
-	if (c->sequence < o->record->lowest_unanswered) {
+	o->origin = from;
+	if (c->sequence < from->lowest_unanswered) {
 		o->counts = false;
 		return refuse(st, CODE_ABORTED, "ALREADY_ANSWERED", "",
 			      "the command %llu of lighthouse %llu was answered before",
 			      (unsigned long long)c->sequence, (unsigned long long)c->lighthouse);
 	}
-	if (c->sequence - MAX(o->record->lowest_unanswered, c->lowest_unanswered) >=
-	    LIM_ORIGIN_WINDOW) {
+	if (c->sequence - MAX(from->lowest_unanswered, c->lowest_unanswered) >= LIM_ORIGIN_WINDOW) {
 		o->counts = false;
 		return refuse(st, CODE_EXHAUSTED, "TOO_MANY_UNANSWERED", "",
 			      "lighthouse %llu has more than %d unanswered commands",
@@ -245,11 +238,11 @@ static int origin_check(struct state *st, struct origin *o)
 	return ACCEPT;
 }
 
-static void origin_keep(struct state *st, const struct origin *o)
+static void origin_keep(struct state *st, const struct sender *o)
 {
 	const Command *c = st->cmd;
 	uint64_t lowest = MIN(c->lowest_unanswered, c->sequence);
-	struct skey k, prefix;
+	struct skey k;
 	OriginAnswer a;
 	size_t len;
 
@@ -268,25 +261,11 @@ static void origin_keep(struct state *st, const struct origin *o)
 	st_msg_put(st,
 		   skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation, c->sequence),
 		   &a);
-	if (lowest <= o->record->lowest_unanswered) {
-		return;
+	o->origin->answers++;
+	if (lowest > o->origin->lowest_unanswered) {
+		o->origin->lowest_unanswered = lowest;
+		o->origin->dirty = true;
 	}
-	/* Forgets what the lighthouse has the answers of; a few at a time suffices to keep up. */
-	skey_id2(&prefix, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation);
-	for (int i = 0; i < 64; i++) {
-		struct slice key, v;
-		uint64_t sequence;
-
-		if (!st_raw_seek(st, skey_slice(&prefix), &key, &v) ||
-		    !skey_has_prefix(key, skey_slice(&prefix)) ||
-		    !skey_get_u64(key, 17, &sequence) || sequence >= lowest) {
-			break;
-		}
-		st_raw_del(st, skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation,
-					sequence));
-	}
-	o->record->lowest_unanswered = lowest;
-	st_msg_put(st, skey_id2(&k, TABLE_ORIGIN, c->lighthouse, c->incarnation), o->record);
 }
 
 /* ---- exactly once, for clients ---- */
@@ -305,6 +284,7 @@ static struct slice request_key(struct skey *k, const Command *c)
 
 struct request {
 	bool counts; /* a row is to be kept */
+	struct skey key;
 	DedupeRecord *old;
 };
 
@@ -312,7 +292,6 @@ static int request_check(struct state *st, struct request *rq)
 {
 	const Command *c = st->cmd;
 	DedupeRecord *old;
-	struct skey k;
 
 	if (c->request_id[0] == '\0') {
 		return ACCEPT;
@@ -329,7 +308,7 @@ static int request_check(struct state *st, struct request *rq)
 			      "a request id comes with a hash of 32 bytes, not %zu",
 			      c->request_hash.len);
 	}
-	old = st_get(st, request_key(&k, c), REC(dedupe_record));
+	old = st_get(st, request_key(&rq->key, c), REC(dedupe_record));
 	rq->old = old;
 	if (old != NULL && old->expire_ms > st->now) {
 		if (!bytes_equal(old->request_hash, c->request_hash)) {
@@ -355,24 +334,24 @@ static int request_check(struct state *st, struct request *rq)
 			LIM_REQUEST_IDS);
 	}
 	/* No rows for tailnets that nobody made; one that is just being deleted still has a record. */
-	rq->counts = c->tailnet == 0 || st_has(st, skey_id(&k, TABLE_TAILNET, c->tailnet));
+	rq->counts = c->tailnet == 0 || st_tailnet_there(st, c->tailnet);
 	return ACCEPT;
 }
 
 static void request_keep(struct state *st, const struct request *rq, bool accepted, bool secret)
 {
 	const Command *c = st->cmd;
-	struct skey k, d;
+	const struct skey *k = &rq->key;
+	struct skey d;
 	DedupeRecord r;
 
 	if (!rq->counts) {
 		return;
 	}
-	request_key(&k, c);
 	/* A Tick may have taken the old row meanwhile. */
-	if (rq->old != NULL && st_has(st, skey_slice(&k))) {
+	if (rq->old != NULL && st_has(st, skey_slice(k))) {
 		st_raw_del(st, skey_deadline(&d, rq->old->expire_ms, DEADLINE_REQUEST, c->tailnet,
-					     k.data, k.len));
+					     k->data, k->len));
 	} else {
 		st_head(st, c->tailnet)->request_id_count++;
 		st_head_dirty(st, c->tailnet);
@@ -390,8 +369,9 @@ static void request_keep(struct state *st, const struct request *rq, bool accept
 	r.expire_ms = st->now + LIM_REQUEST_ID_MS;
 	r.had_secret = accepted && secret;
 	r.id = st->reply->id;
-	st_msg_put(st, skey_slice(&k), &r);
-	st_raw_put(st, skey_deadline(&d, r.expire_ms, DEADLINE_REQUEST, c->tailnet, k.data, k.len),
+	st_msg_put(st, skey_slice(k), &r);
+	st_raw_put(st,
+		   skey_deadline(&d, r.expire_ms, DEADLINE_REQUEST, c->tailnet, k->data, k->len),
 		   "", 0);
 }
 
@@ -400,10 +380,10 @@ static void request_keep(struct state *st, const struct request *rq, bool accept
 static int place_check(struct state *st, const struct command_row *row)
 {
 	const Command *c = st->cmd;
-	struct skey k;
 
-	/* The bootstrap brings the level. */
-	if (!st->meta_missing && level_needs(st, tailnet_command_level(c)) == REFUSE) {
+	/* The bootstrap brings the level; at the highest one nothing needs a look. */
+	if (!st->meta_missing && st->meta->feature_level < FEATURE_LEVEL_MAX &&
+	    level_needs(st, tailnet_command_level(c)) == REFUSE) {
 		return REFUSE;
 	}
 	if (c->random.len != 32 && (row->flags & ORIGIN) != 0) {
@@ -419,7 +399,7 @@ static int place_check(struct state *st, const struct command_row *row)
 			      "the request names no tailnet (tailnets/<id>)");
 	}
 	if ((row->flags & (IN_TAILNET | IN_ANY)) != 0 && c->tailnet != 0 &&
-	    !st_has(st, skey_id(&k, TABLE_TAILNET, c->tailnet))) {
+	    !st_tailnet_there(st, c->tailnet)) {
 		return refuse(st, CODE_NOT_FOUND, "TAILNET_NOT_FOUND", "parent",
 			      "there is no tailnet %llu", (unsigned long long)c->tailnet);
 	}
@@ -439,7 +419,7 @@ static int place_check(struct state *st, const struct command_row *row)
 static int run(struct state *st, const struct command_row *row)
 {
 	bool bootstrap = st->cmd->body_case == BODY(BOOTSTRAP);
-	struct origin origin = {0};
+	struct sender sender = {0};
 	struct request request = {0};
 	int verdict;
 
@@ -447,7 +427,7 @@ static int run(struct state *st, const struct command_row *row)
 		return refuse(st, CODE_PRECONDITION, "NOT_INITIALISED", "",
 			      "the cluster is not initialised");
 	}
-	verdict = (row->flags & ORIGIN) != 0 ? origin_check(st, &origin) : ACCEPT;
+	verdict = (row->flags & ORIGIN) != 0 ? origin_check(st, &sender) : ACCEPT;
 	if (verdict == ACCEPT) {
 		verdict = request_check(st, &request);
 	}
@@ -460,12 +440,12 @@ static int run(struct state *st, const struct command_row *row)
 	if (st->fail < 0 || (bootstrap && verdict == REFUSE && st->meta_missing)) {
 		return verdict;
 	}
-	if (!origin.repeat) {
+	if (!sender.repeat) {
 		st->reply->revision = verdict == ACCEPT ? st->revision : st->meta->revision;
 	}
 	request_keep(st, &request, verdict == ACCEPT, (row->flags & HAS_SECRET) != 0);
-	origin_keep(st, &origin);
-	st_finish(st, verdict == ACCEPT, origin.repeat);
+	origin_keep(st, &sender);
+	st_finish(st, verdict == ACCEPT, sender.repeat);
 	return verdict;
 }
 
@@ -481,25 +461,36 @@ static void run_or_judge(struct state *st, const struct command_row *row)
 	}
 }
 
-int tailnet_apply(const struct kv *kv, const Command *cmd, const struct apply_context *ctx,
-		  struct arena *arena, struct apply_result *ret, struct err *err)
+int tailnet_batch_apply(struct tailnet_batch *b, const Command *cmd,
+			const struct apply_context *ctx, struct arena *arena,
+			struct apply_result *ret, struct err *err)
 {
 	struct state st;
 	int r = tailnet_command_known(cmd, err);
-	int fail;
 
 	if (r < 0) {
 		return r;
 	}
-	st_init(&st, kv, cmd, ctx, arena, err, &ret->reply);
+	st_init(&st, b, cmd, ctx, arena, err, &ret->reply);
 	if (st.fail == 0) {
 		run_or_judge(&st, find_row(cmd));
 	}
 	ret->changes = st.changes;
 	ret->n_changes = st.n_changes;
-	fail = st.fail;
-	st_done(&st);
-	return fail;
+	return st.fail;
+}
+
+int tailnet_apply(const struct kv *kv, const Command *cmd, const struct apply_context *ctx,
+		  struct arena *arena, struct apply_result *ret, struct err *err)
+{
+	struct tailnet_batch *b = tailnet_batch_new(kv);
+	int r = tailnet_batch_apply(b, cmd, ctx, arena, ret, err);
+
+	if (r == 0 && !ctx->judge_only) {
+		r = tailnet_batch_flush(b, err);
+	}
+	tailnet_batch_free(b);
+	return r;
 }
 
 int tailnet_next_deadline(const struct kv *kv, uint64_t *ret_ms)

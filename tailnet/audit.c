@@ -48,7 +48,12 @@ static void audit_trim(struct state *st, TailnetHead *h)
 		if (r == NULL) {
 			return;
 		}
-		h->audit_anchor = st_bytes(st, r->hash.data, r->hash.len);
+		if (r->hash.len != 32) {
+			st_fail(st, ERR_CORRUPT, "an audit entry has a hash of %zu bytes",
+				r->hash.len);
+			return;
+		}
+		st_head_hash(st, &h->audit_anchor, r->hash.data);
 		h->audit_first++;
 		state_del(st, skey_slice(&k), NULL, false);
 	}
@@ -83,8 +88,8 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 
 	if (h->audit_last == 0) {
 		h->audit_first = 1;
-		h->audit_anchor = st_bytes(st, zero, sizeof(zero));
-		h->audit_hash = h->audit_anchor;
+		st_head_hash(st, &h->audit_anchor, zero);
+		st_head_hash(st, &h->audit_hash, zero);
 	}
 	v = st_pack(st, &r);
 	iov[0] = (struct crypto_iov){h->audit_hash.data, h->audit_hash.len};
@@ -94,7 +99,7 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 	r.hash.len = sizeof(hash);
 	skey_id2(&k, TABLE_AUDIT, tailnet, r.sequence);
 	state_put(st, skey_slice(&k), &r, NULL);
-	h->audit_hash = st_bytes(st, hash, sizeof(hash));
+	st_head_hash(st, &h->audit_hash, hash);
 	h->audit_last = r.sequence;
 	h->audit_bytes += k.len + protobuf_c_message_get_packed_size(&r.base);
 	st_head_dirty(st, tailnet);

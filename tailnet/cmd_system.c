@@ -171,6 +171,7 @@ static void origin_forget(struct state *st, uint64_t lighthouse)
 {
 	static const enum table both[] = {TABLE_ORIGIN, TABLE_ORIGIN_ANSWER};
 
+	st_origins_settle(st);
 	for (size_t i = 0; i < ARRAY_LEN(both); i++) {
 		struct skey prefix, key;
 

@@ -45,6 +45,8 @@ int cmd_session_batch(struct state *st);
 
 /* The highest feature level of the fields that are set in a message, at any depth; 1: of the first. */
 uint32_t level_of_fields(const ProtobufCMessage *m);
+/* Are there fields at all that need more than this level? */
+bool level_fields_above(uint32_t level);
 
 /* ---- shared: values of a request; they refuse with the field named ---- */
 int valid_text(struct state *st, const char *text, size_t max, const char *field);

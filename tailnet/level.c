@@ -98,6 +98,16 @@ static uint32_t level_in(const ProtobufCMessage *m, unsigned depth)
 	return level;
 }
 
+bool level_fields_above(uint32_t level)
+{
+	bool above = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+		above |= fields[i].level > level;
+	}
+	return above;
+}
+
 uint32_t level_of_fields(const ProtobufCMessage *m)
 {
 	return level_in(m, 1);

@@ -10,18 +10,11 @@
 #include "base/limits.h"
 #include "base/mem.h"
 
-struct head_ref {
-	struct head_ref *next;
-	TailnetHead *head;
-	bool dirty;
-	bool gone;
-};
-
 /* ---- memory and texts ---- */
 
 void *st_alloc(struct state *st, size_t size)
 {
-	void *p = arena_zalloc(&st->scratch, size);
+	void *p = arena_zalloc(st->scratch, size);
 
 	/* The budget is far above what the largest command takes: past it nothing sensible is left. */
 	POST(p != NULL);
@@ -42,15 +35,19 @@ static void *out_alloc(struct state *st, size_t size)
 static char *vprint(char *(*alloc)(struct state *st, size_t n), struct state *st, const char *fmt,
 		    va_list ap)
 {
+	char usual[256], *text;
 	va_list again;
-	char *text;
 	int n;
 
 	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, ap);
+	n = vsnprintf(usual, sizeof(usual), fmt, ap);
 	PRE(n >= 0);
 	text = alloc(st, (size_t)n + 1);
-	vsnprintf(text, (size_t)n + 1, fmt, again);
+	if ((size_t)n < sizeof(usual)) {
+		memcpy(text, usual, (size_t)n + 1);
+	} else {
+		vsnprintf(text, (size_t)n + 1, fmt, again);
+	}
 	va_end(again);
 	return text;
 }
@@ -180,11 +177,28 @@ bool st_raw_next(struct state *st, struct slice key, struct slice *ret_key, stru
 void *st_get(struct state *st, struct slice key, const ProtobufCMessageDescriptor *desc)
 {
 	void *msg = NULL;
+	struct slice v;
 
-	if (st->fail == 0) {
-		IGNORE(read_ok(st, rec_get(st->kv, key, desc, &st->scratch, &msg), key));
+	if (!st_raw_get(st, key, &v) || !read_ok(st, rec_unpack(desc, v, st->scratch, &msg), key)) {
+		return NULL;
+	}
+	if (table_history(skey_table(key))) {
+		skey_bytes(&st->read_key, skey_table(key), (const uint8_t *)key.data + 1,
+			   key.len - 1);
+		st->read_value = v;
 	}
 	return msg;
+}
+
+/* What the record holds so far. */
+static bool old_value(struct state *st, struct slice key, struct slice *ret)
+{
+	if (st->read_value.data != NULL && key.len == st->read_key.len &&
+	    memcmp(key.data, st->read_key.data, key.len) == 0) {
+		*ret = st->read_value;
+		return true;
+	}
+	return st_raw_get(st, key, ret);
 }
 
 bool st_has(struct state *st, struct slice key)
@@ -262,43 +276,6 @@ PendingRecord *st_pending(struct state *st, uint64_t tailnet, uint64_t id)
 	return st_get(st, skey_id2(&k, TABLE_PENDING, tailnet, id), REC(pending_record));
 }
 
-static struct head_ref *head_ref(struct state *st, uint64_t tailnet)
-{
-	struct head_ref *h;
-	struct skey k;
-
-	for (h = st->heads; h != NULL; h = h->next) {
-		if (h->head->tailnet == tailnet) {
-			return h;
-		}
-	}
-	h = st_alloc(st, sizeof(*h));
-	h->head = st_get(st, skey_id(&k, TABLE_HEAD, tailnet), REC(tailnet_head));
-	if (h->head == NULL) {
-		h->head = st_alloc(st, sizeof(*h->head));
-		skerry__internal__v1__tailnet_head__init(h->head);
-		h->head->tailnet = tailnet;
-	}
-	h->next = st->heads;
-	st->heads = h;
-	return h;
-}
-
-TailnetHead *st_head(struct state *st, uint64_t tailnet)
-{
-	return head_ref(st, tailnet)->head;
-}
-
-void st_head_dirty(struct state *st, uint64_t tailnet)
-{
-	head_ref(st, tailnet)->dirty = true;
-}
-
-void st_head_drop(struct state *st, uint64_t tailnet)
-{
-	head_ref(st, tailnet)->gone = true;
-}
-
 /* ---- digest ---- */
 
 static void record_hash(uint8_t out[32], struct slice key, struct slice value)
@@ -362,6 +339,7 @@ void st_write_begin(struct state *st)
 void st_raw_put(struct state *st, struct slice key, const void *data, size_t len)
 {
 	st_write_begin(st);
+	st->read_value.data = NULL;
 	if (st->fail == 0) {
 		write_ok(st, kv_put(st->kv, key, (struct slice){data, len}), key);
 	}
@@ -370,6 +348,7 @@ void st_raw_put(struct state *st, struct slice key, const void *data, size_t len
 void st_raw_del(struct state *st, struct slice key)
 {
 	st_write_begin(st);
+	st->read_value.data = NULL;
 	if (st->fail == 0) {
 		int r = kv_del(st->kv, key);
 
@@ -380,7 +359,7 @@ void st_raw_del(struct state *st, struct slice key)
 struct slice st_pack(struct state *st, const void *msg)
 {
 	size_t len = protobuf_c_message_get_packed_size(msg);
-	uint8_t *data = arena_alloc(&st->scratch, len);
+	uint8_t *data = arena_alloc(st->scratch, len);
 
 	POST(data != NULL);
 	protobuf_c_message_pack(msg, data);
@@ -533,7 +512,8 @@ void state_put(struct state *st, struct slice key, const void *msg, const struct
 	PRE(table_primary(skey_table(key)));
 	st_write_begin(st);
 	v = st_pack(st, msg);
-	existed = st_raw_get(st, key, &old);
+	st->members_put |= skey_table(key) == TABLE_MEMBER;
+	existed = old_value(st, key, &old);
 	if (st->fail < 0) {
 		return;
 	}
@@ -556,7 +536,7 @@ void state_del(struct state *st, struct slice key, const struct change_of *c, bo
 
 	PRE(table_primary(skey_table(key)));
 	st_write_begin(st);
-	if (!st_raw_get(st, key, &old)) {
+	if (!old_value(st, key, &old)) {
 		return;
 	}
 	digest_sub(st->digest, key, old);
@@ -564,66 +544,10 @@ void state_del(struct state *st, struct slice key, const struct change_of *c, bo
 	if (c != NULL && c->kind != 0 && tombstone && table_history(skey_table(key))) {
 		st_history_put(st, c->tailnet, key, true, old);
 	}
+	if (skey_table(key) == TABLE_TAILNET) {
+		st_tailnet_gone(st, key);
+	}
+	st->members_put |= skey_table(key) == TABLE_MEMBER;
 	st_raw_del(st, key);
 	change_put(st, c, true, tombstone);
-}
-
-/* ---- start and end ---- */
-
-void st_init(struct state *st, const struct kv *kv, const Command *cmd,
-	     const struct apply_context *ctx, struct arena *out, struct err *err,
-	     CommandResult *reply)
-{
-	struct skey k;
-
-	*st = (struct state){
-		.kv = kv, .cmd = cmd, .ctx = ctx, .out = out, .err = err, .reply = reply};
-	arena_init(&st->scratch, STATE_SCRATCH_BYTES);
-	skerry__internal__v1__command_result__init(reply);
-	skey_init(&k, TABLE_META);
-	st->meta = st_get(st, skey_slice(&k), REC(meta));
-	if (st->meta == NULL) {
-		st->meta_missing = true;
-		st->meta = st_alloc(st, sizeof(*st->meta));
-		skerry__internal__v1__meta__init(st->meta);
-	}
-	if (st->meta->digest.len == 32) {
-		memcpy(st->digest, st->meta->digest.data, 32);
-	}
-	st->now = MAX(st->meta->time_ms, ctx->time_ms);
-	st->revision = st->meta->revision + 1;
-	if (ctx->leader_gap) {
-		st->meta->leader_since_ms = st->now;
-	}
-}
-
-void st_finish(struct state *st, bool accepted, bool repeated)
-{
-	struct skey k;
-
-	for (struct head_ref *h = st->heads; h != NULL; h = h->next) {
-		if (h->gone) {
-			st_raw_del(st, skey_id(&k, TABLE_HEAD, h->head->tailnet));
-		} else if (h->dirty) {
-			st_msg_put(st, skey_id(&k, TABLE_HEAD, h->head->tailnet), h->head);
-		}
-	}
-	if (accepted) {
-		st->meta->revision = st->revision;
-	}
-	st->meta->time_ms = st->now;
-	st->meta->raft_index = MAX(st->meta->raft_index, st->ctx->raft_index);
-	st->meta->digest.data = st->digest;
-	st->meta->digest.len = sizeof(st->digest);
-	if (!repeated) {
-		st->reply->epoch = st->meta->epoch;
-		st->reply->revision = st->meta->revision;
-	}
-	skey_init(&k, TABLE_META);
-	st_msg_put(st, skey_slice(&k), st->meta);
-}
-
-void st_done(struct state *st)
-{
-	arena_done(&st->scratch);
 }

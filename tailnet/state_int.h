@@ -21,22 +21,26 @@
  * is a programming error.
  */
 struct state {
+	struct tailnet_batch *batch;
 	const struct kv *kv;
 	const Command *cmd;
 	const struct apply_context *ctx;
-	struct arena *out;    /* reply and changes */
-	struct arena scratch; /* records of this command */
+	struct arena *out;     /* reply and changes */
+	struct arena *scratch; /* records of this command */
 	struct err *err;
 	int fail;
-	bool writing;      /* a record was put */
-	jmp_buf judged;    /* ctx.judge_only: where the first write leads to */
-	bool meta_missing; /* before the bootstrap */
-	Meta *meta;
-	uint64_t now;      /* state time in ms */
-	uint64_t revision; /* of this command, if it is accepted */
-	uint8_t digest[32];
-	struct head_ref *heads;
+	bool writing;          /* a record was put */
+	jmp_buf judged;        /* ctx.judge_only: where the first write leads to */
+	bool meta_missing;     /* before the bootstrap */
+	Meta *meta;            /* of the batch */
+	uint64_t now;          /* state time in ms */
+	uint64_t revision;     /* of this command, if it is accepted */
+	uint8_t *digest;       /* of the batch: 32 bytes */
 	unsigned history_puts; /* of this command */
+	/* The record that was read last, as long as nothing was written: mostly the one that is written first. */
+	struct skey read_key;
+	struct slice read_value; /* data NULL: none */
+	bool members_put;        /* a record of a member was written */
 	struct change *changes;
 	size_t n_changes, cap_changes;
 	CommandResult *reply;
@@ -109,11 +113,33 @@ Presence *st_presence(struct state *st, uint64_t tailnet, uint64_t node);
 AuthKeyRecord *st_auth_key(struct state *st, uint64_t tailnet, uint64_t id);
 ApiKeyRecord *st_api_key(struct state *st, uint64_t tailnet, uint64_t id);
 PendingRecord *st_pending(struct state *st, uint64_t tailnet, uint64_t id);
-/* Counters and floors; made if there are none. Change it and call st_head_dirty. */
+/* Counters and floors; made if there are none. Change it and call st_head_dirty. Of the batch, as is what it points to. */
 TailnetHead *st_head(struct state *st, uint64_t tailnet);
 void st_head_dirty(struct state *st, uint64_t tailnet);
 /* The tailnet is gone for good: its head goes at the end of the command. */
 void st_head_drop(struct state *st, uint64_t tailnet);
+/* Sets a hash of the head. */
+void st_head_hash(struct state *st, ProtobufCBinaryData *field, const uint8_t hash[32]);
+/* Is there this tailnet? */
+bool st_tailnet_there(struct state *st, uint64_t id);
+/* Its record under this key is deleted. */
+void st_tailnet_gone(struct state *st, struct slice key);
+
+/* What deduplication needs to know of a lighthouse's incarnation. */
+struct origin {
+	struct origin *next;
+	uint64_t lighthouse, incarnation;
+	bool member;               /* of the cluster, and not removed */
+	uint64_t last_incarnation; /* of that member; 0: none */
+	uint64_t lowest_unanswered;
+	size_t answers; /* kept since they were last tidied up */
+	bool dirty;     /* lowest_unanswered has moved */
+};
+
+/* Valid until the end of the command or st_origins_settle. NULL: failed. */
+struct origin *st_origin(struct state *st, uint64_t lighthouse, uint64_t incarnation);
+/* Writes what changed in them and forgets them; before anything else writes their tables. */
+void st_origins_settle(struct state *st);
 
 /* ---- writes ---- */
 /* What a write means to the change index; kind 0: nothing. */
@@ -179,12 +205,14 @@ size_t st_trim_tombstones(struct state *st, uint64_t tailnet, size_t budget, uin
 size_t st_trim_history(struct state *st, uint64_t tailnet, size_t budget, uint64_t *ret_next);
 
 /* Start and end of a command. */
-void st_init(struct state *st, const struct kv *kv, const Command *cmd,
+void st_init(struct state *st, struct tailnet_batch *batch, const Command *cmd,
 	     const struct apply_context *ctx, struct arena *out, struct err *err,
 	     CommandResult *reply);
-/* Writes heads and Meta. `repeated`: the reply is one that was kept. */
+/* Heads and Meta are as this command leaves them. `repeated`: the reply is one that was kept. */
 void st_finish(struct state *st, bool accepted, bool repeated);
-void st_done(struct state *st);
+/* The first part of the two: nothing of the state is read yet. */
+void st_begin(struct state *st, struct tailnet_batch *batch, const struct apply_context *ctx,
+	      struct err *err);
 
 /* Digest arithmetic: adds or subtracts the hash of one record, modulo 2^256. */
 void digest_add(uint8_t digest[32], struct slice key, struct slice value);

@@ -81,6 +81,24 @@ MUST_CHECK int tailnet_apply(const struct kv *kv, const Skerry__Internal__V1__Co
 			     struct apply_result *ret, struct err *err);
 
 /*
+ * Commands that are applied one after the other to the same state, those of a log entry: what most of them touch (Meta, counters
+ * of tailnets, what the lighthouses have the answers of) is read once, and written once, by the flush. Between two flushes
+ * nobody else may write to `kv`, which is borrowed, and who reads it does not see all. The commands must stay in memory
+ * until then. Of one thread.
+ */
+struct tailnet_batch;
+struct tailnet_batch *tailnet_batch_new(const struct kv *kv);
+/* What was not flushed is lost. */
+void tailnet_batch_free(struct tailnet_batch *b);
+/* As tailnet_apply(). After a failure the batch is only good for freeing; with judge_only it is for this one command. */
+MUST_CHECK int tailnet_batch_apply(struct tailnet_batch *b,
+				   const Skerry__Internal__V1__Command *cmd,
+				   const struct apply_context *ctx, struct arena *arena,
+				   struct apply_result *ret, struct err *err);
+/* Writes what is outstanding; the batch may go on. Negative: the store failed. */
+MUST_CHECK int tailnet_batch_flush(struct tailnet_batch *b, struct err *err);
+
+/*
  * Whether this version understands all of a command: ERR_UNIMPLEMENTED for an unknown body, or an unknown field or
  * enum value at any depth, with the place in `err`. tailnet_apply() ends the process of every lighthouse on such a
  * command: ask before proposing, and strip unknown fields from what came from a device.

@@ -34,7 +34,7 @@ bool has_tag(char *const *tags, size_t n, const char *tag)
 
 int valid_text(struct state *st, const char *text, size_t max, const char *field)
 {
-	size_t len = strlen(text);
+	size_t len = strlen(text), control;
 
 	if (len > max) {
 		return refuse(st, CODE_INVALID, "", field,
@@ -43,11 +43,10 @@ int valid_text(struct state *st, const char *text, size_t max, const char *field
 	if (!utf8_valid(text, len, true)) {
 		return refuse(st, CODE_INVALID, "", field, "%s is not UTF-8", field);
 	}
-	for (size_t i = 0; i < len; i++) {
-		if ((uint8_t)text[i] < 0x20 || text[i] == 0x7f) {
-			return refuse(st, CODE_INVALID, "", field,
-				      "%s has a control character at position %zu", field, i + 1);
-		}
+	control = utf8_find_control(text, len);
+	if (control < len) {
+		return refuse(st, CODE_INVALID, "", field,
+			      "%s has a control character at position %zu", field, control + 1);
 	}
 	return ACCEPT;
 }

@@ -376,6 +376,37 @@ static void test_utf8(void **state)
 		assert_int_equal(utf8_valid_prefix(c->text, c->len, true), c->good);
 		assert_int_equal(utf8_valid(c->text, c->len, true), c->good == c->len);
 	}
+	/* Each of them behind so many plain characters, and before so many: eight are looked at together. */
+	TEST_TABLE(c, cases)
+	{
+		for (size_t before = 0; before < 18; before++) {
+			char text[48];
+
+			memset(text, 'x', sizeof(text));
+			memcpy(text + before, c->text, c->len);
+			assert_int_equal(utf8_valid_prefix(text, before + c->len, true),
+					 before + c->good);
+			if (c->good == c->len) {
+				assert_true(utf8_valid(text, sizeof(text), true));
+			}
+		}
+	}
+	for (size_t at = 0; at < 20; at++) {
+		char text[20];
+
+		for (unsigned byte = 0; byte < 256; byte++) {
+			bool control = byte < 0x20 || byte == 0x7f;
+
+			memset(text, ' ', sizeof(text));
+			text[at] = (char)byte;
+			assert_int_equal(utf8_find_control(text, sizeof(text)),
+					 control ? at : sizeof(text));
+		}
+		memset(text, 'x', sizeof(text));
+		text[at] = '\0';
+		assert_int_equal(utf8_valid_prefix(text, sizeof(text), true), at);
+		assert_int_equal(utf8_valid_prefix(text, sizeof(text), false), sizeof(text));
+	}
 	assert_true(utf8_valid("a\0b", 3, false));
 	assert_false(utf8_valid("a\0b", 3, true));
 	assert_int_equal(utf8_valid_prefix("a\0b", 3, true), 1);

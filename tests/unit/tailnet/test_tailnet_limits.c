@@ -7,6 +7,7 @@
 /* Adds to one counter of the tailnet's head, on both replicas. */
 static void shift(struct world *w, uint64_t tailnet, size_t offset, int64_t by)
 {
+	world_settle(w);
 	for (int i = 0; i < 2; i++) {
 		struct skey k;
 		TailnetHead *h;
@@ -152,6 +153,7 @@ static void test_state_full(void **state UNUSED)
 	world_open_two(&w, 3);
 	key = world_do(&w, world_key(&w, 1, &(struct key_form){.user = 2}));
 	w.unchecked = true;
+	world_settle(&w);
 	for (int i = 0; i < 2; i++) {
 		Meta *m = world_meta(&w, i);
 		uint8_t data[1000];

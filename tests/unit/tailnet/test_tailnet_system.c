@@ -522,6 +522,7 @@ static void test_request_id_cap(void **state UNUSED)
 
 	world_open_two(&w, 7);
 	w.unchecked = true;
+	world_settle(&w);
 	for (int i = 0; i < LIM_REQUEST_IDS; i++) {
 		/* A wrong command is the quickest one. */
 		struct apply_context ctx = {.time_ms = w.now, .raft_index = 1};
