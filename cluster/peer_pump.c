@@ -24,12 +24,21 @@ struct peer_pump {
 	void *arg;
 };
 
-/* One side is over: what it sent is flushed to the other, which is closed then. */
+/*
+ * One side is over: what it sent is flushed to the other, which is closed then. libraft reads nothing from a link that it
+ * dialled and learns of its end by a write that fails. A stream that is closed goes on taking what it writes until the
+ * other side closes too, which libraft never does: its votes and entries would vanish for seconds before it dials anew.
+ * What the kernel holds for it is not lost by closing a socket of a pair, so only what the kernel has not taken is waited for.
+ */
 static void end(struct peer_pump *pump, struct side *ended, const struct err *why)
 {
 	bool remote = ended == &pump->remote;
 
-	stream_close(ended->other->stream);
+	if (remote && stream_backlog(pump->local.stream) == 0) {
+		stream_abort(pump->local.stream);
+	} else {
+		stream_close(ended->other->stream);
+	}
 	if (pump->cb != NULL) {
 		pump->cb(pump->arg, remote, why);
 	}

@@ -14,7 +14,10 @@ struct stream;
  */
 typedef void (*peer_pump_cb)(void *arg, bool remote, const struct err *why);
 
-/* Joins the streams and takes both. `a`: the local one, `b`: the remote one. Never NULL. */
+/*
+ * Joins the streams and takes both. `a`: the local one, over one end of a socketpair: who has its other end may write and
+ * never read. `b`: the remote one. Never NULL.
+ */
 struct peer_pump *peer_pump_new(struct stream *a, struct stream *b, peer_pump_cb cb, void *arg);
 
 /* Cuts both sides at once; no callback comes. NULL is fine. */

@@ -177,6 +177,38 @@ static void test_last_words(void **state)
 	close_all(&f);
 }
 
+/*
+ * libraft writes to a link that it dialled, and reads nothing: when the remote side is gone its next write must fail, for it
+ * dials anew only then. No wall clock: the loop's lingering would end with its timer, seconds later.
+ */
+static void test_writer_learns_of_the_end(void **state)
+{
+	struct stream *a, *b, *far;
+	struct fixture f = {.loop = loop_new("test")};
+	struct end e = {0};
+	bool failed = false;
+	int fd[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
+	assert_ok(stream_from_fd(f.loop, fd[1], &a, NULL));
+	stream_pair_new(f.loop, &b, &far);
+	peer_pump_new(a, b, on_end, &e);
+	assert_int_equal(send(fd[0], "entry", 5, MSG_NOSIGNAL), 5);
+	for (int i = 0; i < 20; i++) {
+		loop_turn(f.loop, false);
+	}
+	stream_abort(far);
+	for (int i = 0; i < 20 && !failed; i++) {
+		loop_turn(f.loop, false);
+		failed = e.called && send(fd[0], "vote", 4, MSG_NOSIGNAL) < 0;
+	}
+	assert_true(e.remote);
+	assert_true(failed);
+	close(fd[0]);
+	loop_free(f.loop);
+}
+
 /* A reader that reads nothing stops the sender; the pump keeps little. */
 static void test_back_pressure(void **state)
 {
@@ -214,6 +246,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_integrity),
 		cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_writer_learns_of_the_end),
 		cmocka_unit_test(test_back_pressure),
 	};
 
