@@ -206,10 +206,18 @@ static void early_connects(struct cluster *c)
 	}
 }
 
+static bool on_awaited(void *arg)
+{
+	const struct cluster *c = arg;
+
+	return propose_awaits(c) || read_awaits(c);
+}
+
 static const struct consensus_events events = {
 	.state = on_state,
 	.applied = on_applied,
 	.restored = on_restored,
+	.awaited = on_awaited,
 	.connect = on_connect,
 };
 

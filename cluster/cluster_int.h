@@ -36,6 +36,7 @@ struct proposer {
 	/* raft thread */
 	struct map requests; /* forwarded: request -> struct proposal */
 	uint64_t next_request;
+	size_t committed; /* of ours that wait for our own apply */
 	struct loop_timer timer;
 	/* commands of other lighthouses, on the leader */
 	atomic_size_t remote_items;
@@ -186,6 +187,9 @@ void cluster_free(struct cluster *c);
 void cluster_call(struct cluster *c, void (*fn)(void *arg), void *arg);
 
 /* ---- raft thread: what happened ---- */
+/* Does somebody wait for an apply? */
+bool propose_awaits(const struct cluster *c);
+bool read_awaits(const struct cluster *c);
 void propose_applied(struct cluster *c, const struct applied *a);
 void propose_state(struct cluster *c); /* leader or term changed: what waits is sent */
 void propose_restored(

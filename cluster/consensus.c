@@ -118,7 +118,7 @@ static void state_tell(struct consensus *cs)
 static void turn(struct consensus *cs)
 {
 	raft_shim_flush(&cs->shim);
-	if (!group_held(cs)) {
+	if (!group_held(cs) && !group_lazy(cs)) {
 		group_commit(cs);
 	}
 	if (!cs->closing) {
@@ -285,6 +285,8 @@ void snapshot_closed(struct consensus *cs)
 	raft_uv_close(&cs->shim.io);
 	loop_flush_remove(&cs->wake);
 	loop_timer_stop(&cs->race);
+	loop_timer_stop(&cs->push);
+	loop_timer_stop(&cs->settle);
 	mem_free(cs->dir);
 	handles_close(cs);
 }
@@ -497,6 +499,13 @@ out:
 }
 
 /* ---- what others ask and tell ---- */
+
+void consensus_committed(struct consensus *cs, uint64_t term, uint64_t index)
+{
+	if (term != 0 && !cs->closing) {
+		told_commit(&cs->shim, term, index);
+	}
+}
 
 bool consensus_leads(const struct consensus *cs)
 {

@@ -28,6 +28,7 @@ struct consensus_command {
 	const void *data; /* packed Command, borrowed until done; NULL: a read marker */
 	size_t len;
 	uint64_t deadline_ms; /* clock_mono_ms(); 0: none */
+	uint64_t term;        /* set before done: of which we lead, 0: we do not any more */
 	void (*done)(struct consensus_command *cmd, const struct err *err, uint64_t index,
 		     const Skerry__Internal__V1__CommandResult *r);
 };
@@ -40,6 +41,8 @@ struct consensus_events {
 	void (*applied)(void *arg, const struct applied *a);
 	/* A snapshot replaced the state. */
 	void (*restored)(void *arg);
+	/* Does somebody here wait for an entry or a revision that was not told of yet? */
+	bool (*awaited)(void *arg);
 	/* A message or connect attempt needs a link to this server. */
 	void (*connect)(void *arg, uint64_t request, uint64_t id, const char *address);
 };
@@ -73,6 +76,12 @@ void consensus_close(struct consensus *cs, void (*cb)(void *arg), void *arg);
 void consensus_submit(struct consensus *cs, struct consensus_command *cmd);
 /* Takes back a command that is not in an entry yet; false: too late. */
 bool consensus_withdraw(struct consensus *cs, struct consensus_command *cmd);
+
+/*
+ * The leader of `term` has committed the entry `index`, which somebody here waits for: not left to the next heartbeat, if
+ * it still is our leader's term. From a callback of the loop, never inside one of consensus.
+ */
+void consensus_committed(struct consensus *cs, uint64_t term, uint64_t index);
 
 bool consensus_leads(const struct consensus *cs);
 uint64_t consensus_leader(const struct consensus *cs); /* 0: none known */

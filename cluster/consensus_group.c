@@ -265,6 +265,7 @@ void group_pump(struct consensus *cs)
 	if (rv == 0) {
 		cs->pushed_commit = commit; /* it told everybody of that much, and no more */
 		g->flying = true;
+		loop_timer_stop(&cs->push);
 		g->index = g->req.index;
 		cs->first_group = cs->first_group && count == 0;
 		g->since_ns = clock_mono_ns();
@@ -316,10 +317,23 @@ static bool majority_matched(struct consensus *cs)
 	return matched > voters / 2;
 }
 
+static void on_push(void *arg)
+{
+	struct consensus *cs = arg;
+
+	if (!cs->closing && cs->raft.state == RAFT_LEADER &&
+	    cs->raft.commit_index != cs->pushed_commit) {
+		raft_shim_push(&cs->shim);
+		cs->pushed_commit = cs->raft.commit_index;
+	}
+}
+
 /*
  * Followers apply an entry when they are told that it is committed, which rides in the next entry or, up to some 40 ms
- * later, in a heartbeat. Who waits for an answer on a follower shall not wait for that: told at once, unless an entry
- * that went after the commit tells it. The same for the first entries of a term, which libraft sends with heartbeats alone.
+ * later, in a heartbeat. Who waits on a follower learns of it by the answer to his call (consensus_committed()); the others
+ * are told a little later, unless an entry that went after the commit has told them: a message to each follower, and its
+ * answer, for every group, would be as many as the entries themselves. The first entries of a term, which libraft sends
+ * with heartbeats alone, go at once.
  */
 void group_push(struct consensus *cs)
 {
@@ -334,11 +348,13 @@ void group_push(struct consensus *cs)
 	if (last == cs->pushed_index && r->commit_index == cs->pushed_commit) {
 		return;
 	}
-	if (r->commit_index != cs->pushed_commit || !majority_matched(cs)) {
-		raft_shim_push(&cs->shim);
-	}
 	cs->pushed_index = last;
-	cs->pushed_commit = r->commit_index;
+	if (!majority_matched(cs)) {
+		raft_shim_push(&cs->shim);
+		cs->pushed_commit = r->commit_index;
+	} else if (r->commit_index != cs->pushed_commit && !loop_timer_active(&cs->push)) {
+		loop_timer_start(&cs->push, cs->loop, LAZY_MS, on_push, cs);
+	}
 }
 
 /* ---- applying ---- */
@@ -385,6 +401,7 @@ static int apply(struct consensus *cs, const void *data, size_t len, uint64_t in
 	memcpy(cs->view.digest, a->digest, sizeof(a->digest));
 	cs->stamp_mono_ms = clock_mono_ms();
 	list_push(&cs->applied, &a->node);
+	cs->unsettled++;
 	ns = clock_mono_ns() - start_ns;
 	cs->apply_ns += ns;
 	histogram_observe(raft_metrics()->apply, (double)ns / 1e9);
@@ -466,14 +483,17 @@ void group_drop_waiting(struct consensus *cs)
 
 static void answer(struct consensus *cs, struct applied *a)
 {
+	uint64_t term = cs->raft.state == RAFT_LEADER ? cs->raft.current_term : 0;
 	struct err ok = {0};
 	struct consensus_command *c;
 
 	for (size_t i = 0; a->own && i < a->n; i++) {
 		c = command_pop(&cs->done_commands);
+		c->term = term;
 		c->done(c, &ok, a->index, a->command[i].result);
 	}
 	while ((c = command_pop(&a->markers)) != NULL) {
+		c->term = term;
 		c->done(c, &ok, a->index, NULL);
 	}
 }
@@ -488,11 +508,37 @@ bool group_held(const struct consensus *cs)
 	return store_writing(cs->store) && store_applied(cs->store) > cs->raft.last_stored;
 }
 
+static void on_settle(void *arg)
+{
+	struct consensus *cs = arg;
+
+	cs->settle_due = true; /* the turn does it */
+}
+
+/*
+ * A transaction of the store costs more than an entry of one command: the pages on the way to its records are copied
+ * once in each. Where we follow and nobody here waits, the entries of a few milliseconds share one.
+ */
+bool group_lazy(struct consensus *cs)
+{
+	if (!store_writing(cs->store) || cs->closing || cs->raft.state != RAFT_FOLLOWER ||
+	    cs->settle_due || cs->restored || cs->unsettled >= LAZY_ENTRIES ||
+	    cs->events->awaited == NULL || cs->events->awaited(cs->arg)) {
+		return false;
+	}
+	if (!loop_timer_active(&cs->settle)) {
+		loop_timer_start(&cs->settle, cs->loop, LAZY_MS, on_settle, cs);
+	}
+	return true;
+}
+
 void group_commit(struct consensus *cs)
 {
 	struct err err = {0};
 	struct list batch;
 
+	cs->settle_due = false;
+	cs->unsettled = 0;
 	if (store_writing(cs->store)) {
 		int r = store_commit(cs->store, &err);
 

@@ -20,6 +20,9 @@ enum {
 	STAMP_STEP_MS = 10000,
 	SNAPSHOT_TRAILING = 2048,
 	TICK_MS = 20,
+	/* How long a commit, and what was applied, may wait where nobody waits for it. */
+	LAZY_MS = 4,
+	LAZY_ENTRIES = 64,
 };
 #define SNAPSHOT_BYTES (16ull << 20)
 
@@ -87,7 +90,11 @@ struct consensus {
 	uint64_t stamp_mono_ms;    /* when the last entry was applied */
 	uint64_t ready_index;      /* leader: proposes nothing before this is applied */
 	uint64_t pushed_commit, pushed_index; /* what followers were told of, see group_push() */
-	bool first_group;                     /* leader: the next group carries the gap flag */
+	struct loop_timer push;               /* leader: the commit goes to all by itself */
+	struct loop_timer settle; /* follower: what was applied is committed to the store */
+	unsigned unsettled;       /* entries of the open transaction */
+	bool settle_due;
+	bool first_group;                    /* leader: the next group carries the gap flag */
 	uint64_t pace_time_ms, pace_mono_ms; /* leader: where state time runs on from; 0: not yet */
 	bool clocks_agree;
 	int64_t agreed_skew_ms; /* clock_skew_ms() that was judged so */
@@ -123,6 +130,7 @@ struct consensus {
 /* consensus_group.c */
 int group_apply(struct consensus *cs, const void *data, size_t len, uint64_t index);
 bool group_held(const struct consensus *cs);
+bool group_lazy(struct consensus *cs);
 void group_drain(struct consensus *cs);        /* a turn's share of what waits to be applied */
 void group_drop_waiting(struct consensus *cs); /* the log, or a snapshot, gives it again */
 void group_commit(struct consensus *cs);

@@ -80,16 +80,17 @@ static void batch_leave(struct forward *f)
 	}
 }
 
-static void answer(struct forward *f, const struct err *e, const command_result *r, uint64_t index)
+static void answer(struct forward *f, const struct err *e, const command_result *r,
+		   struct link_place at)
 {
 	list_remove(&f->node);
 	list_remove(&f->gathered);
 	loop_timer_stop(&f->timer);
 	batch_leave(f);
 	if (f->read) {
-		link_read_index(f->peer->cluster, f->request, e, index);
+		link_read_index(f->peer->cluster, f->request, e, at);
 	} else {
-		link_proposed(f->peer->cluster, f->request, e, r, index);
+		link_proposed(f->peer->cluster, f->request, e, r, at);
 	}
 	mem_free(f);
 }
@@ -99,7 +100,7 @@ static void not_leader(struct forward *f)
 	struct err e = {0};
 
 	err_set(&e, ERR_NOT_LEADER, "no link to the leader");
-	answer(f, &e, NULL, 0);
+	answer(f, &e, NULL, (struct link_place){0});
 }
 
 static void on_pause(void *arg)
@@ -157,7 +158,7 @@ static void failed(struct forward *f, const struct err *status)
 		err_reason(&e, ERR_UNAVAILABLE, "FATE_UNKNOWN", "the leader did not answer: %s",
 			   status->msg);
 	}
-	answer(f, &e, NULL, 0);
+	answer(f, &e, NULL, (struct link_place){0});
 }
 
 /* Not too fast again: the other side learns of a new leader at the same time. */
@@ -166,7 +167,7 @@ static void retry_later(struct forward *f)
 	loop_timer_start(&f->timer, f->peer->loop, FORWARD_PAUSE_MS, on_pause, f);
 }
 
-static void committed(struct forward *f, ProtobufCBinaryData packed, uint64_t index)
+static void committed(struct forward *f, ProtobufCBinaryData packed, struct link_place at)
 {
 	ProtobufCMessage *result = NULL;
 	struct err e = {0};
@@ -176,7 +177,7 @@ static void committed(struct forward *f, ProtobufCBinaryData packed, uint64_t in
 		failed(f, &e);
 		return;
 	}
-	answer(f, &e, (const command_result *)result, index);
+	answer(f, &e, (const command_result *)result, at);
 	pb_free(result);
 }
 
@@ -191,7 +192,7 @@ static void on_proposed(void *arg, const struct err *status, const ProtobufCMess
 	} else if (a->not_leader) {
 		retry_later(f);
 	} else {
-		committed(f, a->result, a->raft_index);
+		committed(f, a->result, (struct link_place){a->raft_index, a->term});
 	}
 }
 
@@ -219,7 +220,7 @@ static void result_take(struct forward *f, const propose_result *r)
 		err_reason(&e, err_from_grpc((int)r->code), r->reason, "%s", r->message);
 		failed(f, &e);
 	} else {
-		committed(f, r->result, r->raft_index);
+		committed(f, r->result, (struct link_place){r->raft_index, r->term});
 	}
 }
 
@@ -363,7 +364,7 @@ static void on_index(void *arg, const struct err *status, const ProtobufCMessage
 	} else if (a->not_leader) {
 		retry_later(f);
 	} else {
-		answer(f, &e, NULL, a->raft_index);
+		answer(f, &e, NULL, (struct link_place){a->raft_index, a->term});
 	}
 }
 
@@ -407,6 +408,6 @@ void forward_stop(struct peer *p)
 
 		rpc_cancel(f->call);
 		err_set(&e, ERR_CLOSED, "this lighthouse is stopping");
-		answer(f, &e, NULL, 0);
+		answer(f, &e, NULL, (struct link_place){0});
 	}
 }

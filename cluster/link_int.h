@@ -40,6 +40,11 @@ struct peer_ops {
 	void (*read_index)(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms);
 };
 
+/* Where a command is in the log, and the term of the leader that says that it is committed (0: not known). */
+struct link_place {
+	uint64_t index, term;
+};
+
 /* ---- answers and events of the peer side; any thread, they post to the raft thread ---- */
 
 /* fd: our end of a socketpair (taken), or negative: an error code. A request that is unknown by now: fd is closed. */
@@ -49,16 +54,16 @@ void link_connected(struct cluster *c, uint64_t request, int fd);
 void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd);
 
 /*
- * Answer of ops->propose. err->code 0: the leader committed it as entry raft_index with result r (borrowed).
+ * Answer of ops->propose. err->code 0: the leader committed it as entry at.index with result r (borrowed).
  * Otherwise ERR_NOT_LEADER (leader_hint, 0: unknown), ERR_LIMIT (refused before the log), ERR_UNAVAILABLE (sent,
  * fate unknown: proposed again under the same sequence).
  */
 void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
-		   const Skerry__Internal__V1__CommandResult *r, uint64_t raft_index);
+		   const Skerry__Internal__V1__CommandResult *r, struct link_place at);
 
 /* Answer of ops->read_index. */
 void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
-		     uint64_t raft_index);
+		     struct link_place at);
 
 /*
  * The process of the lighthouse that leads (as far as we know) is confirmed lost: a forced race, ranked by id among
@@ -74,14 +79,15 @@ void link_clocks_agree(struct cluster *c, bool agree, int64_t skew_ms);
 
 /* ---- what the peer side serves for other lighthouses; any thread, the callback fires once on `loop` ---- */
 
-/* err->code 0: committed and applied here as raft_index; borrows r. ERR_NOT_LEADER, ERR_LIMIT, ERR_UNAVAILABLE. */
+/* err->code 0: committed and applied here as at.index; borrows r. ERR_NOT_LEADER, ERR_LIMIT, ERR_UNAVAILABLE. */
 typedef void (*propose_local_cb)(void *arg, const struct err *err,
-				 const Skerry__Internal__V1__CommandResult *r, uint64_t raft_index);
+				 const Skerry__Internal__V1__CommandResult *r,
+				 struct link_place at);
 /* Leader only: a command of another lighthouse, packed (copied), origin set by that one. Never forwarded. */
 MUST_CHECK int propose_local(struct cluster *c, struct loop *loop, const void *command, size_t len,
 			     uint64_t deadline_ms, propose_local_cb cb, void *arg, struct err *err);
 
-typedef void (*read_local_cb)(void *arg, const struct err *err, uint64_t raft_index);
+typedef void (*read_local_cb)(void *arg, const struct err *err, struct link_place at);
 /* Leader only: an index that holds everything acknowledged before the call, committed. */
 MUST_CHECK int read_local_index(struct cluster *c, struct loop *loop, uint64_t deadline_ms,
 				read_local_cb cb, void *arg, struct err *err);

@@ -51,9 +51,9 @@ static void answer_closed(const struct op_msg *m)
 	if (m->op == OP_CONNECT) {
 		link_connected(m->peer->cluster, m->request, ERR_CLOSED);
 	} else if (m->op == OP_PROPOSE) {
-		link_proposed(m->peer->cluster, m->request, &e, NULL, 0);
+		link_proposed(m->peer->cluster, m->request, &e, NULL, (struct link_place){0});
 	} else if (m->op == OP_READ_INDEX) {
-		link_read_index(m->peer->cluster, m->request, &e, 0);
+		link_read_index(m->peer->cluster, m->request, &e, (struct link_place){0});
 	}
 }
 

@@ -75,7 +75,7 @@ static uint64_t deadline_of(struct rpc_call *call)
 }
 
 static void on_proposed(void *arg, const struct err *err,
-			const Skerry__Internal__V1__CommandResult *r, uint64_t raft_index)
+			const Skerry__Internal__V1__CommandResult *r, struct link_place at)
 {
 	struct waiting *w = arg;
 	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
@@ -90,7 +90,8 @@ static void on_proposed(void *arg, const struct err *err,
 		pb_pack(r, &packed);
 		out.result.data = packed.data;
 		out.result.len = packed.len;
-		out.raft_index = raft_index;
+		out.raft_index = at.index;
+		out.term = at.term;
 		rpc_call_reply(call, &out.base);
 	} else if (err->code == ERR_NOT_LEADER) {
 		out.not_leader = true;
@@ -114,7 +115,7 @@ static void on_propose(void *arg, struct rpc_call *call, const ProtobufCMessage 
 
 	if (r < 0) {
 		e.code = r;
-		on_proposed(w, &e, NULL, 0);
+		on_proposed(w, &e, NULL, (struct link_place){0});
 	}
 }
 
@@ -123,7 +124,7 @@ static void on_propose(void *arg, struct rpc_call *call, const ProtobufCMessage 
 struct many_item {
 	struct many *many;
 	struct buf packed;
-	uint64_t raft_index;
+	struct link_place at;
 	int code; /* 0: committed */
 	char *reason, *message;
 };
@@ -149,7 +150,8 @@ static void many_reply(struct many *m, struct rpc_call *call)
 		skerry__internal__v1__propose_result__init(r);
 		if (item->code == 0) {
 			r->result = (ProtobufCBinaryData){item->packed.len, item->packed.data};
-			r->raft_index = item->raft_index;
+			r->raft_index = item->at.index;
+			r->term = item->at.term;
 		} else if (item->code == ERR_NOT_LEADER) {
 			r->not_leader = true;
 		} else {
@@ -179,7 +181,7 @@ static void many_end(struct many *m)
 }
 
 static void on_item(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r,
-		    uint64_t raft_index)
+		    struct link_place at)
 {
 	struct many_item *item = arg;
 	struct many *m = item->many;
@@ -187,7 +189,7 @@ static void on_item(void *arg, const struct err *err, const Skerry__Internal__V1
 	item->code = err->code;
 	if (err->code == 0) {
 		pb_pack(r, &item->packed);
-		item->raft_index = raft_index;
+		item->at = at;
 	} else {
 		item->reason = mem_strdup(err->reason);
 		item->message = mem_strdup(err->msg);
@@ -228,7 +230,7 @@ static void on_propose_many(void *arg, struct rpc_call *call, const ProtobufCMes
 				  &m->item[i], &e);
 		if (r < 0) {
 			e.code = r;
-			on_item(&m->item[i], &e, NULL, 0);
+			on_item(&m->item[i], &e, NULL, (struct link_place){0});
 		}
 	}
 	if (--m->left == 0) {
@@ -236,14 +238,15 @@ static void on_propose_many(void *arg, struct rpc_call *call, const ProtobufCMes
 	}
 }
 
-static void on_index(void *arg, const struct err *err, uint64_t raft_index)
+static void on_index(void *arg, const struct err *err, struct link_place at)
 {
 	struct waiting *w = arg;
 	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
 	read_response out = SKERRY__INTERNAL__V1__READ_INDEX_RESPONSE__INIT;
 
 	if (call != NULL && (err->code == 0 || err->code == ERR_NOT_LEADER)) {
-		out.raft_index = raft_index;
+		out.raft_index = at.index;
+		out.term = at.term;
 		out.not_leader = err->code != 0;
 		out.leader_hint = w->peer->leader;
 		rpc_call_reply(call, &out.base);
@@ -264,7 +267,7 @@ static void on_read_index(void *arg, struct rpc_call *call, const ProtobufCMessa
 	r = read_local_index(p->cluster, p->loop, deadline_of(call), on_index, w, &e);
 	if (r < 0) {
 		e.code = r;
-		on_index(w, &e, 0);
+		on_index(w, &e, (struct link_place){0});
 	}
 }
 

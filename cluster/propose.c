@@ -152,6 +152,7 @@ static void finish(struct proposal *p, const struct err *err, CommandResult *res
 	r->arg = p->arg;
 	r->err = *err;
 	r->result = result;
+	q->committed -= p->state == COMMITTED;
 	pthread_mutex_lock(&q->lock);
 	list_remove(&p->node);
 	list_remove(&p->in);
@@ -467,6 +468,11 @@ int cluster_propose(struct cluster *c, struct loop *loop, const Command *cmd,
 
 /* ---- what happens ---- */
 
+bool propose_awaits(const struct cluster *c)
+{
+	return c->prop.committed > 0;
+}
+
 void propose_applied(struct cluster *c, const struct applied *a)
 {
 	struct proposer *q = &c->prop;
@@ -537,7 +543,8 @@ void propose_restored(struct cluster *c)
 
 struct forwarded {
 	struct cluster *c;
-	uint64_t request, index;
+	uint64_t request;
+	struct link_place at;
 	struct err err;
 	CommandResult *result;
 };
@@ -555,7 +562,8 @@ static void on_forwarded(void *arg)
 	if (f->err.code == 0 && f->result != NULL) {
 		p->sent = true;
 		p->state = COMMITTED;
-		p->index = f->index;
+		c->prop.committed++;
+		p->index = f->at.index;
 		p->early = f->result;
 		f->result = NULL;
 		/* Applied here already, but not by us (a snapshot): otherwise the own apply answers. */
@@ -565,6 +573,8 @@ static void on_forwarded(void *arg)
 
 			p->early = NULL;
 			finish(p, &ok, result);
+		} else {
+			consensus_committed(c->cs, f->at.term, f->at.index);
 		}
 	} else if (f->err.code == ERR_NOT_LEADER) {
 		retry(p, RETRY_MS);
@@ -585,13 +595,13 @@ out:
 }
 
 void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
-		   const CommandResult *r, uint64_t raft_index)
+		   const CommandResult *r, struct link_place at)
 {
 	struct forwarded *f = MEM_NEW(struct forwarded);
 
 	f->c = c;
 	f->request = request;
-	f->index = raft_index;
+	f->at = at;
 	if (err != NULL) {
 		f->err = *err;
 	}
@@ -610,7 +620,7 @@ struct remote {
 	propose_local_cb cb;
 	void *arg;
 	struct err err;
-	uint64_t index;
+	struct link_place at;
 	CommandResult *result;
 };
 
@@ -618,7 +628,7 @@ static void remote_fire(void *arg)
 {
 	struct remote *m = arg;
 
-	m->cb(m->arg, &m->err, m->result, m->index);
+	m->cb(m->arg, &m->err, m->result, m->at);
 	pb_free(m->result);
 	mem_free(m->data);
 	mem_free(m);
@@ -630,7 +640,7 @@ static void on_remote_done(struct consensus_command *cmd, const struct err *err,
 	struct remote *m = container_of(cmd, struct remote, cmd);
 
 	m->err = *err;
-	m->index = index;
+	m->at = (struct link_place){.index = index, .term = cmd->term};
 	m->result = r != NULL ? pb_copy(r) : NULL;
 	atomic_fetch_sub(&m->c->prop.remote_items, 1);
 	loop_post_reply(m->loop, remote_fire, m);

@@ -557,6 +557,12 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 			return 0;
 		}
 		return to_network(s, io, req, message, cb);
+	case RAFT_APPEND_ENTRIES_RESULT:
+		if (s->told.echoing) {
+			answer_later(s, req, cb);
+			return 0;
+		}
+		return to_network(s, io, req, message, cb);
 	case RAFT_TIMEOUT_NOW: timing_keep(s, message); return to_network(s, io, req, message, cb);
 	case RAFT_REQUEST_VOTE: vote_keep(s, message); __attribute__((fallthrough));
 	case RAFT_REQUEST_VOTE_RESULT:
@@ -705,6 +711,8 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 	struct raft_shim *s = shim_of(io);
 	struct raft *r = s->raft;
 	bool asked = m->type == RAFT_REQUEST_VOTE && r->state == RAFT_LEADER;
+	bool entries = m->type == RAFT_APPEND_ENTRIES;
+	struct told_match match = {0};
 
 	switch (m->type) {
 	case RAFT_APPEND_ENTRIES:
@@ -715,6 +723,7 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 		}
 		change_comes_first(&m->append_entries);
 		leader_heard(s, m->server_id, m->append_entries.term);
+		match = told_before(s, &m->append_entries);
 		break;
 	case RAFT_INSTALL_SNAPSHOT:
 		if (s->putting || s->receiving) {
@@ -741,6 +750,9 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 	default: break;
 	}
 	s->recv(io, m);
+	if (entries) {
+		told_after(s, &match);
+	}
 	/* Ended by a candidate whose log lacks some of ours: it cannot win, we can. */
 	s->timing.retake |= asked && r->state == RAFT_FOLLOWER && r->voted_for == 0;
 }

@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "cluster/raft_metrics.h"
 #include "cluster/raft_timing.h"
+#include "cluster/raft_told.h"
 #include "cluster/raft_window.h"
 
 #if !defined RAFT_VERSION_NUMBER || RAFT_VERSION_NUMBER < 2201
@@ -30,6 +31,7 @@
  *   - a RequestVote is marked as disrupting when our leader is marked lost, led an earlier term than ours, or was silent
  *     for the election timeout; election timeouts and hand-overs go by raft_timing.h
  *   - AppendEntries to a peer that does not answer are held back as raft_window.h says
+ *   - a follower that an answer told of a commit takes it for known, see raft_told.h
  * It uses container_of from the raft_io that libraft hands to each function: `io` must be the one of the shim.
  */
 struct raft_shim {
@@ -56,6 +58,7 @@ struct raft_shim {
 	struct list answered; /* struct shim_answer: callbacks that are due */
 	struct list windows;  /* struct send_window, one per peer */
 	struct raft_timing timing;
+	struct raft_told told;
 	uint64_t last_repeat_ms;
 	uint64_t handover_ms; /* when leadership was given away because of a stuck append */
 	bool putting;         /* a snapshot is being written */

@@ -162,7 +162,8 @@ static void ask(struct cluster *c)
 
 struct read_answer {
 	struct cluster *c;
-	uint64_t request, index;
+	uint64_t request;
+	struct link_place at;
 	struct err err;
 };
 
@@ -176,7 +177,10 @@ static void on_answer(void *arg)
 		return;
 	}
 	c->reads.request = 0;
-	settle(&c->reads.asking, &a->err, a->index);
+	settle(&c->reads.asking, &a->err, a->at.index);
+	if (a->err.code == 0 && a->at.index > consensus_applied(c->cs)) {
+		consensus_committed(c->cs, a->at.term, a->at.index);
+	}
 	/* After an error the watch asks again, in a moment; what came meanwhile goes at once. */
 	if (a->err.code == 0) {
 		ask(c);
@@ -185,13 +189,13 @@ static void on_answer(void *arg)
 }
 
 void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
-		     uint64_t raft_index)
+		     struct link_place at)
 {
 	struct read_answer *a = MEM_NEW(struct read_answer);
 
 	a->c = c;
 	a->request = request;
-	a->index = raft_index;
+	a->at = at;
 	if (err != NULL) {
 		a->err = *err;
 	}
@@ -305,6 +309,11 @@ int cluster_read_wait(struct cluster *c, struct loop *loop, const struct read_wa
 	return 0;
 }
 
+bool read_awaits(const struct cluster *c)
+{
+	return !list_empty(&c->reads.index) || !list_empty(&c->reads.revision);
+}
+
 void read_progress(struct cluster *c)
 {
 	uint64_t applied = consensus_applied(c->cs);
@@ -368,14 +377,14 @@ struct local_index {
 	read_local_cb cb;
 	void *arg;
 	struct err err;
-	uint64_t index;
+	struct link_place at;
 };
 
 static void local_fire(void *arg)
 {
 	struct local_index *l = arg;
 
-	l->cb(l->arg, &l->err, l->index);
+	l->cb(l->arg, &l->err, l->at);
 	mem_free(l);
 }
 
@@ -386,7 +395,7 @@ static void on_local_marker(struct consensus_command *cmd, const struct err *err
 
 	(void)result;
 	l->err = *err;
-	l->index = index;
+	l->at = (struct link_place){.index = index, .term = cmd->term};
 	atomic_fetch_sub(&l->c->reads.count, 1);
 	loop_post_reply(l->loop, local_fire, l);
 }

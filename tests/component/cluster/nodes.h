@@ -126,16 +126,16 @@ struct nodes_call {
 };
 
 static void nodes_answer(struct nodes_call *k, const struct err *err, const CommandResult *r,
-			 uint64_t index)
+			 struct link_place at)
 {
 	struct node *a = k->from;
 
 	pthread_mutex_lock(&a->all->lock);
 	if (a->c != NULL && a->start == k->start) {
 		if (k->read) {
-			link_read_index(a->c, k->request, err, index);
+			link_read_index(a->c, k->request, err, at);
 		} else {
-			link_proposed(a->c, k->request, err, r, index);
+			link_proposed(a->c, k->request, err, r, at);
 		}
 	}
 	pthread_mutex_unlock(&a->all->lock);
@@ -143,14 +143,14 @@ static void nodes_answer(struct nodes_call *k, const struct err *err, const Comm
 }
 
 static void nodes_on_proposed(void *arg, const struct err *err, const CommandResult *r,
-			      uint64_t index)
+			      struct link_place at)
 {
-	nodes_answer(arg, err, r, index);
+	nodes_answer(arg, err, r, at);
 }
 
-static void nodes_on_read(void *arg, const struct err *err, uint64_t index)
+static void nodes_on_read(void *arg, const struct err *err, struct link_place at)
 {
-	nodes_answer(arg, err, NULL, index);
+	nodes_answer(arg, err, NULL, at);
 }
 
 static void nodes_call(struct node *a, uint64_t request, uint64_t leader, const void *command,
@@ -177,7 +177,7 @@ static void nodes_call(struct node *a, uint64_t request, uint64_t leader, const 
 	}
 	pthread_mutex_unlock(&a->all->lock);
 	if (r != 0) {
-		nodes_answer(k, &err, NULL, 0);
+		nodes_answer(k, &err, NULL, (struct link_place){0});
 	}
 }
 
