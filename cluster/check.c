@@ -76,6 +76,18 @@ static int check_log(const char *dir, const struct raft_log *log, struct err *er
 	return 0;
 }
 
+/* A store that is wrong, and not the disk or the call: says what to do. */
+static int store_failed(const char *path, struct store *store, int rc, struct err *err)
+{
+	char what[sizeof(err->msg)];
+
+	snprintf(what, sizeof(what), "%s", err_msg(err, rc));
+	if (rc == ERR_CORRUPT || (store && store_damage(store)))
+		return err_set(err, ERR_CORRUPT, "%s: %s; " STORE_REMEDY, path, what);
+	err_prefix(err, "%s", path);
+	return rc;
+}
+
 static int check_store(const char *dir, struct cluster_check_facts *ret, struct err *err)
 {
 	char *path = mem_printf("%s/store", dir);
@@ -106,11 +118,11 @@ static int check_store(const char *dir, struct cluster_check_facts *ret, struct 
 		memcpy(ret->digest, view.digest, sizeof(ret->digest));
 		if (rc >= 0 && ret->applied_index)
 			rc = tailnet_check(kv, err);
-		if (rc < 0)
-			err_prefix(err, "%s", path);
 		while (rc >= 0 && kv_next(kv, key, &key, &value) >= 0)
 			ret->records++;
 	}
+	if (rc < 0)
+		rc = store_failed(path, store, rc, err);
 	if (read)
 		store_read_end(read);
 	store_close(store);
@@ -238,6 +250,8 @@ static int store_facts(const char *dir, struct cluster_replay_facts *ret, struct
 		memcpy(ret->store_digest, view.digest, sizeof(ret->store_digest));
 		store_read_end(read);
 	}
+	if (rc < 0)
+		rc = store_failed(path, store, rc, err);
 	store_close(store);
 	mem_free(path);
 	return rc;
@@ -282,7 +296,7 @@ int cluster_replay(const char *dir, struct cluster_replay_facts *ret, struct err
 		rc = err_set(err, ERR_CORRUPT,
 			     "the log up to entry %" PRIu64
 			     " makes another state than the store in %s/store holds: remove its "
-			     "data.mdb, and it is rebuilt from the log",
+			     "data.mdb, and it is rebuilt from the log at the next start",
 			     f.last_index, dir);
 	raft_log_free(log);
 	kv_mem_free(mem);

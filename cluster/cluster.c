@@ -1,6 +1,7 @@
 /* The façade: opens a directory, runs the raft thread, and what any thread asks of it. */
 #include "cluster/cluster.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -435,45 +436,93 @@ static int view_read(struct cluster *c, struct err *err)
 	return r;
 }
 
-static int store_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
+static void dropped_tell(const struct cluster *c)
+{
+	if (store_rebuilt(c->store) == NULL) {
+		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "
+			 "the log");
+	} else {
+		LOG_WARN("the store was wrong (%s): it is rebuilt from the log; test memory and "
+			 "disk",
+			 store_rebuilt(c->store));
+	}
+}
+
+static int raft_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
+{
+	char *raft = mem_printf("%s/raft", c->dir);
+	struct consensus_options co = {
+		.loop = c->loop,
+		.dir = raft,
+		.id = c->id,
+		.address = c->peer_address,
+		.store = c->store,
+		.cluster_id = c->cluster_id,
+		.election_ms = o->election_ms,
+		.heartbeat_ms = o->heartbeat_ms,
+		.snapshot_bytes = o->snapshot_bytes,
+		.apply_turn_ns = o->apply_turn_ns,
+		.events = &events,
+		.arg = c,
+	};
+	int r = consensus_open(&c->cs, &co, err);
+
+	mem_free(raft);
+	return r;
+}
+
+/* Store and log. *ret_wrong: not even what the state says of itself can be read; the store may be open. */
+static int state_try(struct cluster *c, const struct cluster_options *o, bool *ret_wrong,
+		     struct err *err)
 {
 	char *dir = mem_printf("%s/store", c->dir);
 	struct store_options so = {.dir = dir, .map_bytes = o->map_bytes};
-	struct err why = {0};
 	bool dropped;
 	int r = store_open(&c->store, &so, &dropped, err);
 
-	if (r == 0) {
-		r = view_read(c, &why);
-		if (r ==
-		    ERR_CORRUPT) { /* not even what the state says of itself: it is made anew at once */
-			r = store_order_rebuild(c->store, why.msg, err);
-			store_abandon(c->store);
-			c->store = NULL;
-			if (r == 0) {
-				r = store_open(&c->store, &so, &dropped, err);
-			}
-			if (r == 0) {
-				r = view_read(c, err);
-			}
-		} else if (r != 0 && err != NULL) {
-			*err = why;
-		}
+	mem_free(dir);
+	*ret_wrong = false;
+	if (r != 0) {
+		return r;
 	}
+	r = view_read(c, err);
+	if (r == 0 && c->view.epoch == 0 && store_applied(c->store) > 0) {
+		r = err_set(err, ERR_CORRUPT, "the state is empty after %" PRIu64 " entries",
+			    store_applied(c->store));
+	}
+	*ret_wrong = r == ERR_CORRUPT;
 	if (r == 0 && c->view.feature_level > FEATURE_LEVEL_MAX) {
 		r = err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
 			       "the state in %s is at feature level %u, this build knows %d to %d: "
 			       "install the build that the other lighthouses run",
 			       c->dir, c->view.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
 	}
-	mem_free(dir);
-	if (r == 0 && dropped && store_rebuilt(c->store) == NULL) {
-		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "
-			 "the log");
-	} else if (r == 0 && dropped) {
-		LOG_WARN("the store was wrong (%s): it is rebuilt from the log; test memory and "
-			 "disk",
-			 store_rebuilt(c->store));
+	if (r == 0 && dropped) {
+		dropped_tell(c);
+	}
+	if (r == 0) {
+		r = raft_begin(c, o, err);
+	}
+	*ret_wrong |= r != 0 && store_damage(c->store) != NULL;
+	return r;
+}
+
+/* A store that is found wrong here is made anew at once. */
+static int state_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
+{
+	struct err why = {0};
+	bool wrong;
+	int r = state_try(c, o, &wrong, &why);
+
+	if (r != 0 && wrong) {
+		r = store_order_rebuild(c->store, why.msg, err);
+		store_abandon(c->store);
+		c->store = NULL;
+		early_connects(c); /* raft had asked for them: forgotten */
+		return r == 0 ? state_try(c, o, &wrong, err) : r;
+	}
+	if (r != 0 && err != NULL) {
+		*err = why;
 	}
 	return r;
 }
@@ -510,27 +559,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	c->api_url = mem_strdup(o->api_url != NULL ? o->api_url : c->keys.api_url);
 	r = dirs_open(c, err);
 	if (r == 0) {
-		r = store_begin(c, o, err);
-	}
-	if (r == 0) {
-		char *raft = mem_printf("%s/raft", c->dir);
-		struct consensus_options co = {
-			.loop = c->loop,
-			.dir = raft,
-			.id = c->id,
-			.address = c->peer_address,
-			.store = c->store,
-			.cluster_id = c->cluster_id,
-			.election_ms = o->election_ms,
-			.heartbeat_ms = o->heartbeat_ms,
-			.snapshot_bytes = o->snapshot_bytes,
-			.apply_turn_ns = o->apply_turn_ns,
-			.events = &events,
-			.arg = c,
-		};
-
-		r = consensus_open(&c->cs, &co, err);
-		mem_free(raft);
+		r = state_begin(c, o, err);
 	}
 	if (r != 0) {
 		goto fail;

@@ -68,7 +68,8 @@ int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned 
 	}
 	if (r != 0) {
 		mem_free(m);
-		cluster_fail("snapshot cannot be made: %s", err_msg(&err, r));
+		err_prefix(&err, "snapshot cannot be made");
+		damage_fail(cs->store, r, &err);
 		return RAFT_IOERR;
 	}
 	m->cs = cs;
@@ -119,10 +120,9 @@ static void make_done(void *arg)
 	struct consensus *cs = m->cs;
 
 	if (m->err.code != 0) {
-		if (m->err.code == ERR_CORRUPT) {
+		if (m->err.code != ERR_CANCELLED) {
+			err_prefix(&m->err, "snapshot cannot be made");
 			damage_fail(cs->store, m->err.code, &m->err);
-		} else if (m->err.code != ERR_CANCELLED) {
-			cluster_fail("snapshot cannot be made: %s", m->err.msg);
 		}
 		raft_shim_prepared(&cs->shim, RAFT_CANCELED, NULL, 0);
 		return;
@@ -425,7 +425,7 @@ int snapshot_op_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 		if (cs->started) {
 			restore_fail(r, &err);
 		}
-		cs->open_code = r == ERR_FEATURE_LEVEL ? r : 0;
+		cs->open_code = r != ERR_CORRUPT ? r : 0;
 		memcpy(cs->raft.errmsg, err.msg, MIN(sizeof(cs->raft.errmsg), sizeof(err.msg)) - 1);
 		return RAFT_CORRUPT;
 	}

@@ -24,6 +24,7 @@ enum {
 	VALUE_MAX = 4 << 20, /* above any record */
 	READERS_MAX = 254,
 	DAMAGE_TEXT = 256,
+	LOOK_BYTES = 64 << 20,
 	/* Space of the file ahead of a write, so much more at a time, and how often it is looked at. */
 	ROOM_LOW = 4 << 20,
 	ROOM_STEP = 8 << 20,
@@ -62,7 +63,7 @@ struct store {
 	struct env *
 		former; /* after store_adopt(), until a worker comes by: closing it takes its time */
 	char *dir;
-	uint64_t map_bytes;
+	uint64_t map_bytes, look_bytes;
 	bool read_only;
 	struct store_found found;
 	atomic_bool damaged; /* LMDB said so */
@@ -89,7 +90,7 @@ static const char applied_key[] = "applied";
 static bool is_damage(int rc)
 {
 	return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
-	       rc == MDB_VERSION_MISMATCH || rc == MDB_CURSOR_FULL;
+	       rc == MDB_VERSION_MISMATCH || rc == MDB_CURSOR_FULL || rc == MDB_INCOMPATIBLE;
 }
 
 static int fail(struct err *err, int rc, const char *what)
@@ -124,7 +125,7 @@ static int fail(struct err *err, int rc, const char *what)
 /* LMDB met a page that makes no sense: the data is not trusted any more, whatever becomes of this process. */
 static void note_damage(struct store *s, int rc)
 {
-	if (!is_damage(rc) || s->read_only) {
+	if (!is_damage(rc)) {
 		return;
 	}
 	pthread_mutex_lock(&s->lock);
@@ -410,14 +411,24 @@ static void on_assert(MDB_env *mdb, const char *msg)
 static int env_open(struct store *s, struct err *err)
 {
 	unsigned flags = MDB_NOTLS | MDB_NOSYNC | MDB_WRITEMAP | (s->read_only ? MDB_RDONLY : 0);
-	unsigned create = s->read_only ? 0 : MDB_CREATE;
 	struct env *e = MEM_NEW(struct env);
 	MDB_txn *txn = NULL;
+	MDB_envinfo info;
+	unsigned create;
 	int rc, dead;
 
 	e->refs = 1;
 	s->env = e; /* closed with the store, whatever comes */
 	rc = mdb_env_create(&e->mdb);
+	/* After a crash all of it, so that none repeats itself; at a start in order as much as takes no time. */
+	if (rc == MDB_SUCCESS) {
+		int r = store_pages_check(
+			s->dir, s->read_only || s->found.unclean ? 0 : s->look_bytes, err);
+
+		if (r != 0) {
+			return r;
+		}
+	}
 	if (rc == MDB_SUCCESS) {
 		rc = mdb_env_set_mapsize(e->mdb, s->map_bytes);
 	}
@@ -433,12 +444,13 @@ static int env_open(struct store *s, struct err *err)
 	if (rc != MDB_SUCCESS) {
 		return fail(err, rc, s->dir);
 	}
-	if (!s->read_only) {
-		e->guard = store_guard_new(s->dir, s->found.why != NULL);
-		mdb_env_set_userctx(e->mdb, e);
-		mdb_env_set_assert(e->mdb, on_assert);
-	}
+	e->guard = s->read_only ? store_guard_look(s->dir)
+				: store_guard_new(s->dir, s->found.why != NULL);
+	mdb_env_set_userctx(e->mdb, e);
+	mdb_env_set_assert(e->mdb, on_assert);
 	IGNORE(mdb_reader_check(e->mdb, &dead));
+	IGNORE(mdb_env_info(e->mdb, &info));
+	create = s->read_only || info.me_last_txnid > 0 ? 0 : MDB_CREATE;
 	rc = GUARDED(e, mdb_txn_begin(e->mdb, NULL, s->read_only ? MDB_RDONLY : 0, &txn));
 	if (rc != MDB_SUCCESS) {
 		return fail(err, rc, "begin");
@@ -446,6 +458,9 @@ static int env_open(struct store *s, struct err *err)
 	rc = GUARDED(e, mdb_dbi_open(txn, "state", create, &e->state));
 	if (rc == MDB_SUCCESS) {
 		rc = GUARDED(e, mdb_dbi_open(txn, "local", create, &e->local));
+	}
+	if (rc == MDB_NOTFOUND) { /* the first transaction made both: the root is not what it was */
+		rc = MDB_CORRUPTED;
 	}
 	if (rc == MDB_SUCCESS) {
 		rc = applied_load(e, txn, &s->applied);
@@ -524,6 +539,7 @@ int store_open(struct store **ret, const struct store_options *o, bool *ret_drop
 	s->dir = mem_strdup(o->dir);
 	s->read_only = o->read_only;
 	s->map_bytes = o->map_bytes != 0 ? o->map_bytes : MAP_DEFAULT;
+	s->look_bytes = o->look_bytes != 0 ? o->look_bytes : LOOK_BYTES;
 	list_init(&s->readers);
 	pthread_mutex_init(&s->lock, NULL);
 	r = o->read_only ? env_open(s, err) : open_writable(s, o, err);
@@ -622,6 +638,7 @@ int store_write(struct store *s, const struct kv **ret, struct err *err)
 		int rc = GUARDED(s->env, mdb_txn_begin(s->env->mdb, NULL, 0, &txn));
 
 		if (rc != MDB_SUCCESS) {
+			note_damage(s, rc);
 			return fail(err, rc, "begin");
 		}
 		txn_init(&s->write, s, s->env, txn, false);
@@ -863,7 +880,7 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 	/* Database 0 of LMDB: transaction -> count of pages, and the pages. */
 	rc = GUARDED(read->env, mdb_cursor_open(read->t.txn, 0, &cursor));
 	if (rc == MDB_SUCCESS) {
-		while (GUARDED(read->env, mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) ==
+		while ((rc = GUARDED(read->env, mdb_cursor_get(cursor, &key, &value, MDB_NEXT))) ==
 		       MDB_SUCCESS) {
 			size_t n;
 
@@ -873,6 +890,9 @@ int store_usage(struct store *s, struct store_usage *ret, struct err *err)
 			}
 		}
 		mdb_cursor_close(cursor);
+	}
+	note_damage(s, rc);
+	if (rc == MDB_NOTFOUND) { /* the end of the list */
 		rc = mdb_env_info(read->env->mdb, &info);
 	}
 	if (rc == MDB_SUCCESS) {
@@ -899,6 +919,7 @@ int store_read_begin(struct store *s, const char *name, struct store_read **ret,
 	int rc = GUARDED(e, mdb_txn_begin(e->mdb, NULL, MDB_RDONLY, &txn));
 
 	if (rc != MDB_SUCCESS) {
+		note_damage(s, rc);
 		env_unref(s, e, NULL);
 		return rc == MDB_READERS_FULL
 			       ? err_set(err, ERR_LIMIT, "store: %d read transactions are open",
@@ -913,6 +934,7 @@ int store_read_begin(struct store *s, const char *name, struct store_read **ret,
 	r->begin_ms = clock_mono_ms();
 	rc = applied_load(e, txn, &r->applied);
 	if (rc != MDB_SUCCESS) {
+		note_damage(s, rc);
 		mdb_txn_abort(txn);
 		env_unref(s, e, NULL);
 		mem_free(r);

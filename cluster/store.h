@@ -22,11 +22,16 @@
 struct store;
 struct store_read;
 
+/* For a person, while the daemon is stopped. */
+#define STORE_REMEDY "remove its data.mdb, and it is rebuilt from the log at the next start"
+
 struct store_options {
 	const char *dir;     /* made 0700 when missing */
 	uint64_t map_bytes;  /* 0: 16 GiB */
 	const char *boot_id; /* NULL: the kernel's */
-	bool read_only;      /* for the offline check: no mark is changed, no write accepted */
+	uint64_t
+		look_bytes; /* up to which the pages are looked at after an end in order; 0: 64 MiB */
+	bool read_only;     /* for the offline check: no mark is changed, no write accepted */
 };
 
 /* *ret_dropped (may be NULL): the data was not trusted and is empty now. ERR_CORRUPT, -errno, ERR_STORE. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "cluster/store.h"
 #include "cluster/store_int.h"
 
 enum { GUARDS_MAX = 16, EXIT_DAMAGED = 65, EXIT_REBUILD = 70 };
@@ -23,7 +24,7 @@ struct store_guard {
 	atomic_uintptr_t begin, end; /* end 0: unused */
 	atomic_bool rebuilt;
 	bool taken;
-	char *rebuild, *damaged; /* paths */
+	char *rebuild, *damaged; /* paths; `damaged` NULL: no mark is written */
 	char *say_rebuild, *say_damaged;
 };
 
@@ -40,8 +41,8 @@ NORETURN void store_guard_end(struct store_guard *g)
 {
 	bool again = atomic_load(&g->rebuilt);
 	const char *say = again ? g->say_damaged : g->say_rebuild;
-	int fd = open(again ? g->damaged : g->rebuild, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-		      0600);
+	const char *mark = again ? g->damaged : g->rebuild;
+	int fd = mark != NULL ? open(mark, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
 
 	if (fd >= 0) {
 		(void)!write(fd, why, sizeof(why) - 1);
@@ -128,13 +129,13 @@ static bool find_map(const char *path, uintptr_t *ret_begin, uintptr_t *ret_end)
 	return found;
 }
 
-struct store_guard *store_guard_new(const char *dir, bool rebuilt)
+/* One that has its place and no texts yet. */
+static struct store_guard *guard_take(const char *dir, uintptr_t *ret_begin, uintptr_t *ret_end)
 {
 	char *data = mem_printf("%s/data.mdb", dir);
 	struct store_guard *g = NULL;
-	uintptr_t begin, end;
 
-	if (find_map(data, &begin, &end)) {
+	if (find_map(data, ret_begin, ret_end)) {
 		pthread_mutex_lock(&lock);
 		for (size_t i = 0; i < GUARDS_MAX && g == NULL; i++) {
 			g = guards[i].taken ? NULL : &guards[i];
@@ -146,6 +147,36 @@ struct store_guard *store_guard_new(const char *dir, bool rebuilt)
 		pthread_mutex_unlock(&lock);
 	}
 	mem_free(data);
+	return g;
+}
+
+static void guard_begin(struct store_guard *g, uintptr_t begin, uintptr_t end, bool rebuilt)
+{
+	atomic_store(&g->rebuilt, rebuilt);
+	atomic_store(&g->begin, begin);
+	atomic_store(&g->end, end);
+}
+
+struct store_guard *store_guard_look(const char *dir)
+{
+	uintptr_t begin, end;
+	struct store_guard *g = guard_take(dir, &begin, &end);
+
+	if (g != NULL) {
+		g->rebuild = g->damaged = g->say_rebuild = NULL;
+		g->say_damaged = mem_printf("skerryd: %s: a page of the store cannot be read, or "
+					    "led outside of it; " STORE_REMEDY "\n",
+					    dir);
+		guard_begin(g, begin, end, true);
+	}
+	return g;
+}
+
+struct store_guard *store_guard_new(const char *dir, bool rebuilt)
+{
+	uintptr_t begin, end;
+	struct store_guard *g = guard_take(dir, &begin, &end);
+
 	if (g == NULL) {
 		return NULL;
 	}
@@ -160,9 +191,7 @@ struct store_guard *store_guard_new(const char *dir, bool rebuilt)
 			   "rebuilt: test memory and disk; remove this lighthouse from the "
 			   "cluster and join it anew with an empty directory\n",
 			   dir);
-	atomic_store(&g->rebuilt, rebuilt);
-	atomic_store(&g->begin, begin);
-	atomic_store(&g->end, end);
+	guard_begin(g, begin, end, rebuilt);
 	return g;
 }
 

@@ -37,6 +37,12 @@ MUST_CHECK int store_marks_settle(const char *dir, struct err *err);
 MUST_CHECK int store_marks_clean(const char *dir, struct err *err);
 
 /*
+ * Whether LMDB may be let at data.mdb: every page of every tree makes sense (ERR_CORRUPT, where the first does not). Reads
+ * all of it; 0 without a look when there is none or it holds more than max_bytes (0: any).
+ */
+MUST_CHECK int store_pages_check(const char *dir, uint64_t max_bytes, struct err *err);
+
+/*
  * A fault of memory in the map of data.mdb (a page that the disk does not give), or inside of a call of LMDB (a page that leads
  * elsewhere), ends the process as an order to rebuild does: with `rebuild` and exit code 70, or `damaged` and 65. Other
  * faults are passed on.
@@ -44,6 +50,8 @@ MUST_CHECK int store_marks_clean(const char *dir, struct err *err);
 struct store_guard;
 /* NULL: too many stores are open, or the map was not found: without guard. `rebuilt`: that mark is there. */
 struct store_guard *store_guard_new(const char *dir, bool rebuilt);
+/* As that, for a store that is only looked at: says what is wrong and ends with 65; no mark is written. */
+struct store_guard *store_guard_look(const char *dir);
 void store_guard_settled(struct store_guard *g);
 void store_guard_free(struct store_guard *g);
 /* For LMDB's own assertions. Does not return. */

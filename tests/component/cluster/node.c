@@ -20,9 +20,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "cluster/check.h"
 #include "cluster/cluster_int.h"
 #include "cluster/keyfile.h"
-#include "cluster/cluster_int.h"
 #include "cluster/peer_int.h"
 #include "proto/pb_util.h"
 #include "tailnet/keys.h"
@@ -502,6 +502,7 @@ static void stats_get(void *arg)
 static void do_status(struct child *c)
 {
 	struct consensus_stats stats;
+	struct cluster_facts facts;
 	struct cluster_status s;
 	size_t voters = 0, linked = 0, lost = 0;
 	double races = metrics_value("skerry_peer_probe_lost_total", NULL);
@@ -513,6 +514,7 @@ static void do_status(struct child *c)
 	int step, outcome;
 
 	cluster_status(c->cluster, &s);
+	cluster_facts_self(c->cluster, &facts);
 	for (size_t i = 0; i < s.n_members; i++) {
 		voters += s.member[i].voter;
 		linked += s.member[i].connected && !s.member[i].self;
@@ -531,11 +533,11 @@ static void do_status(struct child *c)
 	    "applied=%" PRIu64 " revision=%" PRIu64
 	    " quorum=%d lost=%zu races=%.0f alarms=%.0f change=%" PRIu64 " step=%d ended=%" PRIu64
 	    " outcome=%d last=%" PRIu64 " commit=%" PRIu64 " role=%s repeated=%" PRIu64
-	    " dropped=%" PRIu64 " raft:%s",
+	    " dropped=%" PRIu64 " scrubbed=%d raft:%s",
 	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
 	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0,
 	    change, step, last, outcome, link.last_index, link.commit_index, stats.role,
-	    stats.votes_repeated, stats.messages_dropped, raft);
+	    stats.votes_repeated, stats.messages_dropped, facts.scrubbed_ms != 0, raft);
 }
 
 /* Behind the back of everything that keeps the digest, on the raft thread. */
@@ -665,6 +667,10 @@ static bool child_line(struct child *c, char *line)
 		r = child_join(c, arg, &e);
 	} else if (strcmp(line, "open") == 0) {
 		r = child_open(c, &e);
+	} else if (strcmp(line, "check") == 0) {
+		struct cluster_check_facts facts;
+
+		r = cluster_check_dir(c->node->dir, &facts, &e);
 	} else if (strcmp(line, "forge") == 0) {
 		r = forge(c, arg, &e);
 	} else if (strcmp(line, "token") == 0) {

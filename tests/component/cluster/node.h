@@ -31,6 +31,7 @@ void node_spawn(struct node *n);
 /*
  * Sends a line and waits for the answer (in `out`, without newline; "ok ..." or "error REASON text"). Lines:
  *   init | join TOKEN | open          set up and start
+ *   check                             what `skerryd check` does, before it is started
  *   token [MS] | remove ID | digests  administration
  *   change KIND [ID,...] [with=ID] [nofill]   promote, demote, remove, replace, cancel: "ok NUMBER"
  *   die N                             SIGKILL itself at the N-th event of its steps as a leader (before, after each)

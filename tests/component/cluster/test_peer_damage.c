@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "node.h"
@@ -13,6 +14,7 @@ enum { EXIT_DATA = 65, EXIT_FAIL_STOP = 70, WAIT_MS = 30000 };
 struct fixture {
 	char root[64];
 	struct node n[3];
+	int users; /* name0 ... */
 };
 
 #define wait_for(condition, what)                                       \
@@ -75,8 +77,8 @@ static int set_up(void **state)
 		node_ok(&f->n[i], line, "open");
 		wait_for(voters(f, i == 1 ? 1 : i + 1), "the voters");
 	}
-	for (int i = 0; i < 20; i++) {
-		node_ok(&f->n[i % 3], line, "user name%d", i);
+	for (; f->users < 20; f->users++) {
+		node_ok(&f->n[f->users % 3], line, "user name%d", f->users);
 	}
 	return 0;
 }
@@ -248,6 +250,62 @@ static void wrong_again(void **state)
 	node_ok(one_that(f, true), line, "user goes-on");
 }
 
+/* The answer, "" when it ended instead, as it may at any line. */
+static const char *ask(struct node *n, char out[NODE_LINE], const char *what)
+{
+	size_t len = 0;
+
+	out[0] = '\0';
+	if (n->pid == 0) {
+		return out;
+	}
+	node_send(n, "%s", what);
+	while (len < NODE_LINE - 1 && read(n->fd, out + len, 1) == 1 && out[len] != '\n') {
+		len++;
+	}
+	out[len] = '\0';
+	if (len == 0) {
+		node_wait_exit(n, WAIT_MS);
+	}
+	return out;
+}
+
+/* Starts it and has all of its state read and some written: the lighthouse is there, or it has ended. */
+static bool is_there(struct node *n, const char *page, int users)
+{
+	static int round;
+	char line[NODE_LINE], text[32];
+	uint64_t end = clock_mono_ms() + WAIT_MS;
+
+	node_spawn(n);
+	if (strncmp(ask(n, line, "open"), "error", 5) == 0) {
+		TEST_FAIL("%s: %s", page, line);
+	}
+	while (strncmp(ask(n, line, "status"), "ok", 2) == 0 &&
+	       (node_number(line, "leader") == 0 ||
+		(node_number(line, "scrubbed") == 0 && !mark(n, "rebuilt")))) {
+		if (clock_mono_ms() > end) {
+			TEST_FAIL("%s: neither found right nor wrong", page);
+		}
+		usleep(2000);
+	}
+	for (int i = 0; n->pid != 0 && i < users; i++) {
+		snprintf(text, sizeof(text), "has name%d", i);
+		while (strcmp(ask(n, line, text), "ok 1") != 0 && n->pid != 0) {
+			if (clock_mono_ms() > end) {
+				TEST_FAIL("%s: name%d: %s", page, i, line);
+			}
+			usleep(2000);
+		}
+	}
+	/* A write that meets the page is not answered, or in the turn that ends it. */
+	snprintf(text, sizeof(text), "user afterwards%d", ++round);
+	if (strncmp(ask(n, line, text), "ok", 2) != 0 && n->pid != 0) {
+		node_wait_exit(n, WAIT_MS);
+	}
+	return n->pid != 0;
+}
+
 /* Bits of the file, while it is closed: the lighthouse comes up, or says what to do and comes up the next time. */
 static void flipped_in_the_file(void **state)
 {
@@ -274,28 +332,130 @@ static void flipped_in_the_file(void **state)
 	}
 	close(fd);
 	assert_true(flips > 3);
-	for (int tries = 0;; tries++) {
-		uint64_t end = clock_mono_ms() + WAIT_MS;
-		assert_true(tries < 3);
-		node_spawn(n);
-		node_send(n, "open");
-		/* What is wrong may end it at once, or when the scrub comes to it. */
-		while (node_wait_exit(n, 50) != EXIT_FAIL_STOP && clock_mono_ms() < end &&
-		       n->pid != 0 && tries == 0) {
-		}
-		if (n->pid == 0) {
-			print_message("ended with status %#x\n", (unsigned)n->exit_status);
-			assert_true(mark(n, "rebuild"));
-			continue;
-		}
-		node_answer(n, line);
-		if (strncmp(line, "ok", 2) != 0) {
-			TEST_FAIL("%s", line);
-		}
-		break;
+	for (int tries = 0; !is_there(n, "the flips", f->users); tries++) {
+		print_message("ended with status %#x\n", (unsigned)n->exit_status);
+		assert_true(tries < 2 && mark(n, "rebuild"));
 	}
 	wait_for(equal(f), "equal digests");
 	node_ok(n, line, "user after-the-flips");
+}
+
+/* ---- each page of a closed store in turn ---- */
+
+enum { PAGE = 4096 };
+
+static int set_up_alone(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	char line[NODE_LINE];
+
+	node_scrub_ms = 20;
+	*state = f;
+	snprintf(f->root, sizeof(f->root), "/tmp/skerry-damage-XXXXXX");
+	assert_non_null(mkdtemp(f->root));
+	node_prepare(&f->n[0], f->root, "n0");
+	node_spawn(&f->n[0]);
+	node_ok(&f->n[0], line, "init");
+	node_ok(&f->n[0], line, "open");
+	for (; f->users < 40; f->users++) {
+		node_ok(&f->n[0], line, "user name%d", f->users);
+	}
+	node_quit(&f->n[0]);
+	return 0;
+}
+
+static void damage(const char *path, off_t at, const void *bytes, size_t len)
+{
+	int fd = open(path, O_RDWR);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, bytes, len, at), (ssize_t)len);
+	close(fd);
+}
+
+/* What `skerryd check` makes of it: nothing is changed by it, and what is wrong is said with its remedy. */
+static bool checked(struct node *n, const char *page)
+{
+	char line[NODE_LINE];
+	bool right;
+
+	node_spawn(n);
+	right = strcmp(ask(n, line, "check"), "ok") == 0;
+	if (n->pid == 0) {
+		assert_int_equal(WEXITSTATUS(n->exit_status), EXIT_DATA);
+	} else if (!right && strstr(line, "data.mdb, and it is rebuilt") == NULL) {
+		TEST_FAIL("%s: check: %s", page, line);
+	}
+	if (n->pid != 0) {
+		node_quit(n);
+	}
+	assert_false(mark(n, "rebuild"));
+	return right;
+}
+
+/*
+ * Whatever page makes no sense: the lighthouse is there with all of its state, if need be after an end for its
+ * supervisor, and never says the same error at each start.
+ */
+static void each_page(void **state)
+{
+	static const struct {
+		const char *name;
+		off_t at;
+		uint8_t bytes[6];
+		size_t len;
+	} kinds[] = {
+		{"flags", 10, {0xff, 0xff}, 2},
+		{"no flags", 10, {0, 0}, 2},
+		{"bounds", 12, {0xff, 0xff, 0xff, 0xff}, 4},
+		{"no entries", 12, {16, 0, 0, 16}, 4},
+	};
+	struct fixture *f = *state;
+	struct node *n = &f->n[0];
+	char data[256], command[512];
+	int ends = 0, wrong = 0, unused = 0;
+	struct stat st;
+
+	snprintf(data, sizeof(data), "%s/store/data.mdb", n->dir);
+	assert_int_equal(stat(data, &st), 0);
+	assert_true(st.st_size / PAGE > 8);
+	snprintf(command, sizeof(command), "cp -a %s/store %s/good", n->dir, f->root);
+	assert_int_equal(system(command), 0);
+	/* The log stays: what is written meanwhile is applied anew. */
+	snprintf(command, sizeof(command), "rm -rf %s/store && cp -a %s/good %s/store", n->dir,
+		 f->root, n->dir);
+	for (off_t page = 2; page < st.st_size / PAGE; page++) {
+		for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+			bool right, there;
+			char what[64];
+
+			snprintf(what, sizeof(what), "page %ld, %s", (long)page, kinds[k].name);
+			assert_int_equal(system(command), 0);
+			damage(data, page * PAGE + kinds[k].at, kinds[k].bytes, kinds[k].len);
+			right = checked(n, what);
+			there = is_there(n, what, f->users);
+			if (!there) {
+				ends++;
+				if (!WIFEXITED(n->exit_status) ||
+				    WEXITSTATUS(n->exit_status) != EXIT_FAIL_STOP) {
+					TEST_FAIL("%s: status %#x", what, (unsigned)n->exit_status);
+				}
+				assert_true(mark(n, "rebuild"));
+				if (!is_there(n, what, f->users)) {
+					TEST_FAIL("%s: ended again", what);
+				}
+			}
+			wrong += !right;
+			unused += right;
+			node_kill(n);
+			if (right) {
+				break; /* a free page: one time is enough */
+			}
+		}
+	}
+	print_message("%ld pages: %d times wrong, %d times not in use; %d ends\n",
+		      (long)(st.st_size / PAGE), wrong, unused, ends);
+	assert_true(wrong > 8);
 }
 
 int main(void)
@@ -307,6 +467,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(by_snapshot, set_up_with_snapshots, tear_down),
 		T(wrong_again),
 		T(flipped_in_the_file),
+		cmocka_unit_test_setup_teardown(each_page, set_up_alone, tear_down),
 	};
 
 	node_compare_ms = 300;

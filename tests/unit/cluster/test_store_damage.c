@@ -11,8 +11,16 @@
 #include "base/crypto.h"
 #include "base/mem.h"
 #include "cluster/store.h"
+#include "cluster/store_int.h"
 
-enum { RECORDS = 600, FLIPS = 240, ERROR_SEEN = 10, EXIT_REBUILD = 70, EXIT_DAMAGED = 65 };
+enum {
+	RECORDS = 600,
+	FLIPS = 240,
+	ERROR_SEEN = 10,
+	REBUILT = 11,
+	EXIT_REBUILD = 70,
+	EXIT_DAMAGED = 65
+};
 
 static char dir[TEST_DIR], path[TEST_DIR + 8], data[TEST_DIR + 24];
 
@@ -32,9 +40,12 @@ static int teardown(void **state)
 	return 0;
 }
 
+static uint64_t look_bytes;
+
 static int open_at(struct store **ret, bool *ret_dropped, struct err *err)
 {
-	struct store_options o = {.dir = path, .map_bytes = 64 << 20, .boot_id = "boot"};
+	struct store_options o = {
+		.dir = path, .map_bytes = 64 << 20, .boot_id = "boot", .look_bytes = look_bytes};
 
 	return store_open(ret, &o, ret_dropped, err);
 }
@@ -177,7 +188,7 @@ static void use(void)
 		r = r != 0 ? r : kv_put(kv, text(k), text("other"));
 		r = r != 0 ? r : store_commit(s, NULL);
 	}
-	_exit(r == 0 ? 0 : ERROR_SEEN);
+	_exit(r != 0 ? ERROR_SEEN : store_rebuilt(s) != NULL ? REBUILT : 0);
 }
 
 static int in_child(void (*fn)(void))
@@ -201,16 +212,18 @@ static int in_child(void (*fn)(void))
 	return WEXITSTATUS(status);
 }
 
-/* Whatever bit is flipped: an answer, an error, or an end that orders the rebuild; no crash, no endless loop. */
-static void flipped_bits(void **state)
+/*
+ * Whatever bit is flipped: an answer, an error, an end that orders the rebuild, or a rebuild at once; no crash, no endless
+ * loop. seen: counts of these.
+ */
+static void flip(int seen[4])
 {
 	struct test_rand rng = {4711};
 	struct store *s;
 	struct stat st;
 	uint8_t *good, byte;
-	int fd, seen[3] = {0};
+	int fd;
 
-	(void)state;
 	assert_ok(open_at(&s, NULL, NULL));
 	for (int i = 0; i < 5; i++) {
 		fill(s, RECORDS);
@@ -230,8 +243,7 @@ static void flipped_bits(void **state)
 
 		/* The child may have rebuilt it: the file is put back whole. */
 		snprintf(command, sizeof(command),
-			 "rm -f %s/rebuild %s/rebuilt %s/damaged %s/lock.mdb", path, path, path,
-			 path);
+			 "cd %s && rm -f rebuild rebuilt damaged lock.mdb && touch clean", path);
 		assert_int_equal(system(command), 0);
 		fd = open(data, O_RDWR | O_CREAT | O_TRUNC, 0600);
 		assert_int_equal(pwrite(fd, good, (size_t)st.st_size, 0), st.st_size);
@@ -244,13 +256,113 @@ static void flipped_bits(void **state)
 			seen[2]++;
 		} else if (code == 0 || code == ERROR_SEEN) {
 			seen[code != 0]++;
+		} else if (code == REBUILT) {
+			seen[3]++;
 		} else {
 			TEST_FAIL("flip %d of byte %ld ended with %d", i, (long)at, code);
 		}
 	}
 	mem_free(good);
-	print_message("flips: %d unnoticed, %d errors, %d faults\n", seen[0], seen[1], seen[2]);
+	print_message("flips: %d unnoticed, %d errors, %d faults, %d rebuilt\n", seen[0], seen[1],
+		      seen[2], seen[3]);
+}
+
+/* As it is in a store that is too large to be looked at. */
+static void flipped_bits(void **state)
+{
+	int seen[4] = {0};
+
+	(void)state;
+	look_bytes = 1;
+	flip(seen);
+	look_bytes = 0;
 	assert_true(seen[1] + seen[2] > 0);
+}
+
+/* What leads LMDB astray is seen before it does. */
+static void flipped_bits_are_seen(void **state)
+{
+	int seen[4] = {0};
+
+	(void)state;
+	flip(seen);
+	assert_int_equal(seen[1] + seen[2], 0);
+	assert_true(seen[3] > 0);
+}
+
+/* ---- the look at the pages ---- */
+
+/* Nothing is wrong with what LMDB makes of many writes and deletes, long values and many free pages. */
+static void right_pages_are_right(void **state)
+{
+	static uint8_t value[20000];
+	struct test_rand rng = {99};
+	const struct kv *kv;
+	struct store *s;
+
+	(void)state;
+	for (int round = 0; round < 40; round++) {
+		struct err err = {0};
+
+		assert_ok(open_at(&s, NULL, NULL));
+		for (int turn = 0; turn < 5; turn++) {
+			assert_ok(store_write(s, &kv, NULL));
+			for (int i = 0; i < 200; i++) {
+				uint64_t x = test_rand_next(&rng);
+				char key[400];
+				int len = snprintf(key, sizeof(key), "%0*d",
+						   (int)(x >> 8 & 0xff) + 5,
+						   (int)(x >> 40 & 0x3ff));
+				struct slice k = {key, (size_t)len};
+
+				if (x % 3 == 0) {
+					int r = kv_del(kv, k);
+
+					assert_true(r == 0 || r == ERR_NOT_FOUND);
+				} else {
+					size_t n = x >> 16 & 0xff;
+
+					assert_ok(kv_put(
+						kv, k,
+						(struct slice){value, n * (x % 7 == 0 ? 78 : 1)}));
+				}
+			}
+			assert_ok(store_commit(s, NULL));
+		}
+		if (round % 2 == 0) {
+			store_close(s);
+		} else {
+			store_abandon(s);
+		}
+		if (store_pages_check(path, 0, &err) != 0) {
+			TEST_FAIL("round %d: %s", round, err.msg);
+		}
+	}
+}
+
+static void a_look_has_its_limit(void **state)
+{
+	uint8_t page[4096] = {0};
+	struct store *s;
+	struct stat st;
+	int fd;
+
+	(void)state;
+	assert_ok(store_pages_check(path, 0, NULL)); /* nothing there */
+	assert_ok(open_at(&s, NULL, NULL));
+	fill(s, RECORDS);
+	store_close(s);
+	fd = open(data, O_RDWR);
+	assert_int_equal(fstat(fd, &st), 0);
+	for (off_t at = 2 * 4096; at < st.st_size; at += 4096) {
+		assert_int_equal(pwrite(fd, page, sizeof(page), at), sizeof(page));
+	}
+	close(fd);
+	assert_err(store_pages_check(path, 0, NULL), ERR_CORRUPT);
+	assert_err(store_pages_check(path, (uint64_t)st.st_size, NULL), ERR_CORRUPT);
+	assert_ok(store_pages_check(path, (uint64_t)st.st_size - 1, NULL));
+	assert_int_equal(truncate(data, st.st_size - 4096), 0);
+	assert_err(store_pages_check(path, 1, NULL), ERR_CORRUPT);
 }
 
 /* ---- the disk does not give a page ---- */
@@ -365,8 +477,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(a_rebuild_is_ordered), T(a_file_that_lmdb_refuses),  T(flipped_bits),
-		T(a_lost_page),          T(other_faults_are_not_ours), T(deletes_make_room),
+		T(a_rebuild_is_ordered),  T(a_file_that_lmdb_refuses),  T(flipped_bits),
+		T(flipped_bits_are_seen), T(right_pages_are_right),     T(a_look_has_its_limit),
+		T(a_lost_page),           T(other_faults_are_not_ours), T(deletes_make_room),
 	};
 
 	crypto_init();
