@@ -44,13 +44,20 @@ struct binding {
 
 /* ---- life ---- */
 
+/* Few calls have one, and there is much of it to wipe. */
+static void key_forget(struct admin_call *c)
+{
+	if (c->key.kind)
+		key_done(&c->key);
+}
+
 static void admin_free(struct admin_call *c)
 {
 	if (c->pending.api)
 		api_pending_end(&c->pending);
 	if (c->secret_text)
 		secret_wipe(c->secret_text, strlen(c->secret_text));
-	key_done(&c->key);
+	key_forget(c);
 	arena_done(&c->records);
 	arena_done(&c->arena);
 	mem_free(c);
@@ -182,17 +189,16 @@ static int find_target(struct admin_call *c, struct err *err)
 
 /* ---- transactions ---- */
 
-static int view_begin(struct admin_call *c, const char *name, struct cluster_read **ret,
-		      struct err *err)
+static int view_begin(struct admin_call *c, struct cluster_read **ret, struct err *err)
 {
-	int rc = cluster_read_begin(c->api->cluster, name, ret, err);
+	int rc = view_take(&c->api->view, ret, err);
 
 	if (rc < 0)
 		return rc;
 	c->kv = cluster_read_kv(*ret);
-	rc = query_revision(c->kv, &c->epoch, &c->revision, &c->now_ms);
+	rc = view_revision(&c->api->view, &c->epoch, &c->revision, &c->now_ms);
 	if (rc < 0) {
-		cluster_read_end(*ret);
+		view_give(&c->api->view);
 		c->kv = NULL;
 		if (rc == ERR_NOT_FOUND)
 			return err_reason(
@@ -204,10 +210,10 @@ static int view_begin(struct admin_call *c, const char *name, struct cluster_rea
 	return 0;
 }
 
-static void view_end(struct admin_call *c, struct cluster_read *read)
+static void view_end(struct admin_call *c)
 {
 	c->kv = NULL;
-	cluster_read_end(read);
+	view_give(&c->api->view);
 }
 
 /* Fills in what a function left out. */
@@ -391,11 +397,11 @@ static void read_now(struct admin_call *c)
 	ProtobufCMessage *msg = NULL;
 	struct cluster_read *read;
 	struct err err = {0};
-	int rc = view_begin(c, c->method->path, &read, &err);
+	int rc = view_begin(c, &read, &err);
 
 	if (rc >= 0) {
 		rc = c->read_fn(c, &msg, &err);
-		view_end(c, read);
+		view_end(c);
 	}
 	if (rc < 0) {
 		if (!err.code)
@@ -468,10 +474,10 @@ static void write_answer(struct admin_call *c, const Skerry__Internal__V1__Comma
 	}
 	rc = resource_parse(r->object, c->method->kind, "object", &object, &err);
 	if (rc >= 0)
-		rc = view_begin(c, c->method->path, &read, &err);
+		rc = view_begin(c, &read, &err);
 	if (rc >= 0) {
 		rc = get_object(c, object.tailnet, object.id, &msg, &err);
-		view_end(c, read);
+		view_end(c);
 	}
 	if (rc < 0) {
 		err_prefix(&err, "the change was made, but its object cannot be shown");
@@ -585,6 +591,7 @@ static void write_refused(struct admin_call *c, struct rpc_call *call, const str
 		admin_fail(c, &e);
 }
 
+/* Makes the command and has it judged: 0, what apply would answer, or a negative code. */
 static int write_command(struct admin_call *c, struct rpc_call *call, struct err *err)
 {
 	const char *reason = rpc_call_metadata(call, "skerry-reason");
@@ -592,7 +599,7 @@ static int write_command(struct admin_call *c, struct rpc_call *call, struct err
 	struct buf packed = BUF_INIT;
 	int rc;
 
-	key_done(&c->key);
+	key_forget(c);
 	arena_reset(&c->records);
 	skerry__internal__v1__command__init(&c->cmd);
 	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
@@ -619,35 +626,33 @@ static int write_command(struct admin_call *c, struct rpc_call *call, struct err
 		buf_done(&packed);
 		c->cmd.request_hash = (ProtobufCBinaryData){.data = c->request_hash, .len = 32};
 	}
-	rc = view_begin(c, c->method->path, &read, err);
+	rc = view_begin(c, &read, err);
 	if (rc < 0)
 		return rc;
 	rc = c->method->command(c, err);
-	view_end(c, read);
-	/* What a newer client adds would end lighthouses that do not know it. */
-	if (rc >= 0 && tailnet_command_known(&c->cmd, err) < 0) {
-		err->code = rc = ERR_INVALID;
+	if (rc >= 0) {
+		struct arena scratch;
+
+		arena_init(&scratch, TAILNET_ARENA_BYTES);
+		rc = cluster_precheck_in(read, &c->cmd, &scratch, err);
+		arena_done(&scratch);
 	}
-	if (rc < 0)
-		return explain(rc, c, c->method->kind, c->target.tailnet, c->target.id, err);
-	return 0;
+	view_end(c);
+	/* What a newer client adds would end lighthouses that do not know it. */
+	if (rc == ERR_UNIMPLEMENTED)
+		err->code = rc = ERR_INVALID;
+	return rc < 0 ? explain(rc, c, c->method->kind, c->target.tailnet, c->target.id, err) : rc;
 }
 
 static void write_try(struct admin_call *c)
 {
 	struct rpc_call *call = admin_back(c);
-	struct arena scratch;
 	struct err err = {0};
 	int rc;
 
 	if (!call)
 		return;
 	rc = write_command(c, call, &err);
-	if (rc >= 0) {
-		arena_init(&scratch, TAILNET_ARENA_BYTES);
-		rc = cluster_precheck(c->api->cluster, &c->cmd, &scratch, &err);
-		arena_done(&scratch);
-	}
 	if (rc == 0)
 		write_propose(c, call);
 	else
@@ -659,10 +664,12 @@ static void write_try(struct admin_call *c)
 static void on_call(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 {
 	struct binding *b = arg;
-	struct admin_call *c = MEM_NEW(struct admin_call);
+	struct admin_call *c = mem_alloc(sizeof(*c));
 	const struct admin_method *m = b->method;
 	struct err err = {0};
 
+	/* Without the inside of the key, which is nine tenths of it. */
+	memset(c, 0, offsetof(struct admin_call, key) + sizeof(c->key.kind));
 	api_pending_begin(b->api, &c->pending);
 	c->api = b->api;
 	c->method = m;

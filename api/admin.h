@@ -71,11 +71,12 @@ struct admin_call {
 	Skerry__Internal__V1__Actor actor;
 	char caller_name[64];
 	uint8_t random[32], request_hash[32];
-	struct key key; /* has a kind when a secret was made */
 	bool confirmed; /* the refusal comes from a state that the leader confirmed */
 	bool repeated, secret_lost;
 	char *secret_text; /* wiped at the end */
 	int (*read_fn)(struct admin_call *c, ProtobufCMessage **ret_msg, struct err *err);
+	struct key
+		key; /* has a kind when a secret was made; without one its content is undefined */
 };
 
 /* Registers the methods at a server; their handler is the common one. */

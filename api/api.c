@@ -160,6 +160,7 @@ struct api *api_new(const struct api_options *o)
 	list_init(&api->faces);
 	list_init(&api->pending);
 	list_init(&api->bindings);
+	view_init(&api->view, api->cluster, api->loop);
 	api->gate = caller_gate_new(api);
 	api->agent = agent_service_new(api);
 	pthread_mutex_lock(&living_lock);
@@ -188,6 +189,7 @@ void api_free(struct api *api)
 	agent_service_free(api->agent);
 	caller_gate_free(api->gate);
 	admin_done(api);
+	view_done(&api->view);
 	mem_free(api->version);
 	mem_free(api->api_url);
 	mem_free(api);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "api/api.h"
+#include "api/view_int.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "cluster/cluster.h"
@@ -25,6 +26,7 @@ struct api {
 	struct list faces;    /* api_face.link */
 	struct list pending;  /* api_pending.link */
 	struct list bindings; /* of methods of administration (api/admin.c) */
+	struct view view;     /* of the calls of this turn */
 	struct map refusals;  /* tailnet -> struct bucket of refused commands (api/admin.c) */
 	struct loop_timer status_timer;
 	uint64_t quorum_ms; /* loop time at which there was a quorum; 0: never */

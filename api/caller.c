@@ -42,10 +42,31 @@ enum {
 
 static const char data_kind; /* its address names our pointer at a call */
 
+/* What the text of an API key stands for, so that it is not decoded for each call of its holder. */
+struct parsed {
+	bool set;
+	uint8_t text[32]; /* SHA-256 of the text */
+	uint64_t id;
+	uint8_t hash[32]; /* key_hash() */
+};
+
+/* The last look-up that succeeded, good as long as the view is the same. */
+struct looked_up {
+	uint64_t view; /* its number; 0: none */
+	uint64_t id;
+	uint8_t hash[32];
+	uint64_t tailnet, user;
+	uint32_t role;
+};
+
+enum { PARSED = 64 };
+
 struct caller_gate {
 	struct api *api;
 	struct sources sources;
 	struct list open; /* struct call_caller.link: streams under an API key */
+	struct parsed parsed[PARSED];
+	struct looked_up last;
 };
 
 /* The caller, kept with its call. */
@@ -213,58 +234,78 @@ int caller_bad_credential(struct api *api, struct rpc_call *call, struct err *er
 
 /* ---- API keys ---- */
 
-static void become_key(struct caller *c, const ApiKeyRecord *r, uint32_t role)
+static void become_key(struct caller *c, const struct looked_up *l)
 {
 	c->kind = CALLER_API_KEY;
-	c->id = r->id;
-	c->tailnet = r->tailnet;
-	c->role = (int)role;
-	c->user = r->user;
-	snprintf(c->text, sizeof(c->text), "api-key:%" PRIu64, r->id);
+	c->id = l->id;
+	c->tailnet = l->tailnet;
+	c->role = (int)l->role;
+	c->user = l->user;
+	snprintf(c->text, sizeof(c->text), "api-key:%" PRIu64, l->id);
+}
+
+/* In a view that is held. */
+static int look_into(struct view *view, const struct kv *kv, struct looked_up *l,
+		     const uint8_t hash[32], struct err *err)
+{
+	static const uint8_t nobody[32];
+	const uint8_t *stored = nobody;
+	uint64_t epoch, revision, now;
+	ApiKeyRecord *r = NULL;
+	struct arena arena;
+	bool equal;
+	int rc = view_revision(view, &epoch, &revision, &now);
+
+	arena_init(&arena, ARENA_BYTES);
+	if (rc >= 0)
+		rc = query_api_key_any(kv, l->id, &arena, &r);
+	if (rc >= 0 && r->credential && r->credential->hash.len == 32)
+		stored = r->credential->hash.data;
+	/* Compared in any case, so that an unknown id takes the same time. */
+	equal = crypto_equal(stored, hash, 32) && stored != nobody;
+	if (rc < 0 && rc != ERR_NOT_FOUND) {
+		rc = err_set(err, rc, "the credential cannot be looked up: %s", err_text(rc));
+	} else if (rc < 0 || !equal) {
+		rc = err_reason(
+			err, ERR_UNAUTHENTICATED, "API_KEY_UNKNOWN",
+			"the API key is not known to this cluster: it was deleted, or belongs "
+			"to another one");
+	} else if (query_api_key_valid(kv, r, now, &l->role) < 0) {
+		rc = err_reason(err, ERR_UNAUTHENTICATED, "API_KEY_EXPIRED",
+				"the API key %" PRIu64 " has expired, was revoked, or its user is "
+				"suspended: make a new one",
+				l->id);
+	} else {
+		l->tailnet = r->tailnet;
+		l->user = r->user;
+	}
+	arena_done(&arena);
+	return rc;
 }
 
 /* Looks the key up in what this lighthouse has applied. ERR_UNAUTHENTICATED: it is not valid here. */
 static int look_up(struct api *api, uint64_t id, const uint8_t hash[32], struct caller *c,
 		   struct err *err)
 {
-	static const uint8_t nobody[32];
-	const uint8_t *stored = nobody;
-	uint64_t epoch, revision, now;
+	struct looked_up *last = &api->gate->last;
+	struct view *view = &api->view;
 	struct cluster_read *read;
-	ApiKeyRecord *r = NULL;
-	const struct kv *kv;
-	struct arena arena;
-	uint32_t role = 0;
-	bool equal;
-	int rc = cluster_read_begin(api->cluster, "credential", &read, err);
+	int rc = view_take(view, &read, err);
 
 	if (rc < 0)
 		return rc;
-	arena_init(&arena, ARENA_BYTES);
-	kv = cluster_read_kv(read);
-	rc = query_revision(kv, &epoch, &revision, &now);
+	if (last->view != view->number || last->id != id || !crypto_equal(last->hash, hash, 32)) {
+		struct looked_up l = {.view = view->number, .id = id};
+
+		rc = look_into(view, cluster_read_kv(read), &l, hash, err);
+		if (rc >= 0) {
+			memcpy(l.hash, hash, 32);
+			*last = l;
+		}
+	}
 	if (rc >= 0)
-		rc = query_api_key_any(kv, id, &arena, &r);
-	if (rc >= 0 && r->credential && r->credential->hash.len == 32)
-		stored = r->credential->hash.data;
-	/* Compared in any case, so that an unknown id takes the same time. */
-	equal = crypto_equal(stored, hash, 32) && stored != nobody;
-	if (rc < 0 && rc != ERR_NOT_FOUND)
-		rc = err_set(err, rc, "the credential cannot be looked up: %s", err_text(rc));
-	else if (rc < 0 || !equal)
-		rc = err_reason(
-			err, ERR_UNAUTHENTICATED, "API_KEY_UNKNOWN",
-			"the API key is not known to this cluster: it was deleted, or belongs "
-			"to another one");
-	else if (query_api_key_valid(kv, r, now, &role) < 0)
-		rc = err_reason(err, ERR_UNAUTHENTICATED, "API_KEY_EXPIRED",
-				"the API key %" PRIu64 " has expired, was revoked, or its user is "
-				"suspended: make a new one",
-				id);
-	else
-		become_key(c, r, role);
-	arena_done(&arena);
-	cluster_read_end(read);
+		become_key(c, last);
+	view_give(view);
 	return rc;
 }
 
@@ -353,13 +394,46 @@ static bool repeated(const struct rpc_call *call, const char *name)
 	return n > 1;
 }
 
+/* Id and hash of the API key that the text is, or ERR_UNAUTHENTICATED. */
+static int parse_bearer(struct caller_gate *gate, const char *text, uint64_t *ret_id,
+			uint8_t hash[32], struct err *err)
+{
+	uint8_t sum[32];
+	struct parsed *p;
+	struct key key;
+
+	crypto_sha256(sum, text, strlen(text));
+	p = &gate->parsed[sum[0] % PARSED];
+	if (!p->set || !crypto_equal(p->text, sum, 32)) {
+		if (key_parse(text, &key, err) < 0) {
+			err->code = ERR_UNAUTHENTICATED;
+			err_prefix(err, "authorization");
+			return ERR_UNAUTHENTICATED;
+		}
+		if (key.kind != KEY_API) {
+			err_reason(err, ERR_UNAUTHENTICATED, "CREDENTIAL_KIND",
+				   "authorization: this is an %s key, not an API key (sk-api-…)",
+				   key_kind_text(key.kind));
+			key_done(&key);
+			return ERR_UNAUTHENTICATED;
+		}
+		p->set = true;
+		memcpy(p->text, sum, 32);
+		p->id = key.id;
+		key_hash(&key, p->hash);
+		key_done(&key);
+	}
+	*ret_id = p->id;
+	memcpy(hash, p->hash, 32);
+	return 0;
+}
+
 /* 0, RPC_GATE_WAIT or a refusal. */
 static int by_bearer(struct caller_gate *gate, struct rpc_call *call, struct call_caller *cc,
 		     const char *authorization, struct err *err)
 {
 	const char *text = caller_bearer(authorization);
 	uint8_t hash[32];
-	struct key key;
 	uint64_t id;
 	int rc;
 
@@ -369,20 +443,7 @@ static int by_bearer(struct caller_gate *gate, struct rpc_call *call, struct cal
 				: "the authorization is not of the form \"Bearer sk-api-…\"");
 		return failed(gate, call, err);
 	}
-	if (key_parse(text, &key, err) < 0) {
-		err->code = ERR_UNAUTHENTICATED;
-		err_prefix(err, "authorization");
-		return failed(gate, call, err);
-	}
-	key_hash(&key, hash);
-	id = key.id;
-	rc = key.kind == KEY_API ? 0 : ERR_UNAUTHENTICATED;
-	if (rc < 0)
-		err_reason(err, rc, "CREDENTIAL_KIND",
-			   "authorization: this is an %s key, not an API key (sk-api-…)",
-			   key_kind_text(key.kind));
-	key_done(&key);
-	if (rc < 0)
+	if (parse_bearer(gate, text, &id, hash, err) < 0)
 		return failed(gate, call, err);
 	rc = look_up(gate->api, id, hash, &cc->c, err);
 	if (rc == ERR_UNAUTHENTICATED) {
@@ -530,5 +591,6 @@ void caller_gate_free(struct caller_gate *gate)
 	if (!gate)
 		return;
 	sources_done(&gate->sources);
+	secret_wipe(gate->parsed, sizeof(gate->parsed));
 	mem_free(gate);
 }

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -14,6 +15,72 @@ struct arena_chunk {
 	size_t used;
 	_Alignas(ARENA_ALIGN) uint8_t data[];
 };
+
+/*
+ * Chunks of the first size that a thread has no use for wait here for its next arena: they are too large for malloc's own
+ * caches of small pieces, and a call of a client takes half a dozen of them. Sanitizers shall see each chunk come and go.
+ */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define ARENA_CAREFUL 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(ARENA_CAREFUL)
+enum { SPARE_MAX = 0 };
+#else
+enum { SPARE_MAX = 256 };
+#endif
+
+static _Thread_local struct arena_chunk *spare;
+static _Thread_local int n_spare;
+static pthread_key_t spare_key; /* frees them when their thread ends */
+static pthread_once_t spare_once = PTHREAD_ONCE_INIT;
+
+static void spare_free(void *arg)
+{
+	(void)arg;
+	while (spare != NULL) {
+		struct arena_chunk *c = spare;
+
+		spare = c->next;
+		mem_free(c);
+	}
+	n_spare = 0;
+}
+
+static void spare_make_key(void)
+{
+	PRE(pthread_key_create(&spare_key, spare_free) == 0);
+}
+
+static struct arena_chunk *chunk_get(size_t size)
+{
+	struct arena_chunk *c = spare;
+
+	if (size != ARENA_CHUNK || c == NULL) {
+		c = mem_alloc(sizeof(*c) + size);
+		c->size = size;
+		return c;
+	}
+	spare = c->next;
+	n_spare--;
+	return c;
+}
+
+static void chunk_put(struct arena_chunk *c)
+{
+	if (c->size != ARENA_CHUNK || n_spare >= SPARE_MAX) {
+		mem_free(c);
+		return;
+	}
+	if (spare == NULL) {
+		pthread_once(&spare_once, spare_make_key);
+		pthread_setspecific(spare_key, c); /* any value but NULL */
+	}
+	c->next = spare;
+	spare = c;
+	n_spare++;
+}
 
 void arena_init(struct arena *a, size_t budget)
 {
@@ -35,9 +102,8 @@ static struct arena_chunk *chunk_add(struct arena *a, size_t want)
 	if (size < want) {
 		size = want;
 	}
-	c = mem_alloc(sizeof(*c) + size);
+	c = chunk_get(size);
 	c->next = a->chunks;
-	c->size = size;
 	c->used = 0;
 	a->chunks = c;
 	return c;
@@ -98,7 +164,7 @@ static void chunks_free(struct arena_chunk *c)
 	while (c != NULL) {
 		struct arena_chunk *next = c->next;
 
-		mem_free(c);
+		chunk_put(c);
 		c = next;
 	}
 }

@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/rand.h"
+#include "base/sha256_int.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -43,6 +44,10 @@ void crypto_sha256v(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, size
 {
 	crypto_hash_sha256_state st;
 
+	if (sha256_fast()) {
+		sha256_fast_v(out, iov, n);
+		return;
+	}
 	crypto_hash_sha256_init(&st);
 	for (size_t i = 0; i < n; i++) {
 		if (iov[i].len > 0) {

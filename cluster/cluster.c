@@ -840,12 +840,30 @@ const struct kv *cluster_read_kv(const struct cluster_read *r)
 	return store_read_kv((const struct store_read *)r);
 }
 
+bool cluster_read_current(const struct cluster_read *r)
+{
+	return store_read_current((const struct store_read *)r);
+}
+
 void cluster_read_end(struct cluster_read *r)
 {
 	store_read_end((struct store_read *)r);
 }
 
 int cluster_precheck(struct cluster *c, const Command *cmd, struct arena *arena, struct err *err)
+{
+	struct cluster_read *read;
+	int r = cluster_read_begin(c, "precheck", &read, err);
+
+	if (r == 0) {
+		r = cluster_precheck_in(read, cmd, arena, err);
+		cluster_read_end(read);
+	}
+	return r;
+}
+
+int cluster_precheck_in(const struct cluster_read *read, const Command *cmd, struct arena *arena,
+			struct err *err)
 {
 	static const uint8_t random[32];
 	/*
@@ -854,21 +872,16 @@ int cluster_precheck(struct cluster *c, const Command *cmd, struct arena *arena,
 	 */
 	struct apply_context ctx = {.judge_only = true};
 	struct apply_result result;
-	struct store_read *read;
 	Command copy = *cmd;
-	int r = store_read_begin(c->store, "precheck", &read, err);
+	int r;
 
-	if (r != 0) {
-		return r;
-	}
 	/* Without an origin: nothing of it is to be remembered. */
 	copy.lighthouse = copy.incarnation = copy.sequence = copy.lowest_unanswered = 0;
 	if (copy.random.len == 0) {
 		copy.random =
 			(ProtobufCBinaryData){.data = (uint8_t *)random, .len = sizeof(random)};
 	}
-	r = tailnet_apply(store_read_kv(read), &copy, &ctx, arena, &result, err);
-	store_read_end(read);
+	r = tailnet_apply(cluster_read_kv(read), &copy, &ctx, arena, &result, err);
 	if (r != 0) {
 		return r;
 	}

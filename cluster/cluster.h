@@ -134,14 +134,20 @@ MUST_CHECK int cluster_propose(struct cluster *c, struct loop *loop,
  */
 MUST_CHECK int cluster_precheck(struct cluster *c, const Skerry__Internal__V1__Command *cmd,
 				struct arena *arena, struct err *err);
+/* The same in a read transaction that is open. */
+struct cluster_read;
+MUST_CHECK int cluster_precheck_in(const struct cluster_read *read,
+				   const Skerry__Internal__V1__Command *cmd, struct arena *arena,
+				   struct err *err);
 
 /* ---- read ---- */
 
 /* A read transaction: a consistent view. Must not outlive the loop turn (named and aged in the metrics). */
-struct cluster_read;
 MUST_CHECK int cluster_read_begin(struct cluster *c, const char *name, struct cluster_read **ret,
 				  struct err *err);
 const struct kv *cluster_read_kv(const struct cluster_read *r);
+/* Whether one that begins now would show the same. Any thread. */
+bool cluster_read_current(const struct cluster_read *r);
 void cluster_read_end(struct cluster_read *r);
 
 enum read_level {

@@ -957,6 +957,19 @@ uint64_t store_read_applied(const struct store_read *r)
 	return r->applied;
 }
 
+bool store_read_current(const struct store_read *r)
+{
+	struct store *s = r->store;
+	MDB_envinfo info;
+	bool same;
+
+	pthread_mutex_lock(&s->lock);
+	same = s->env == r->env;
+	pthread_mutex_unlock(&s->lock);
+	return same && GUARDED(r->env, mdb_env_info(r->env->mdb, &info)) == MDB_SUCCESS &&
+	       info.me_last_txnid == mdb_txn_id(r->t.txn);
+}
+
 void store_read_end(struct store_read *r)
 {
 	if (r == NULL) {

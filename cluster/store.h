@@ -112,6 +112,8 @@ MUST_CHECK int store_read_begin(struct store *s, const char *name, struct store_
 const struct kv *store_read_kv(const struct store_read *r);
 /* Index of the last entry in this view. */
 uint64_t store_read_applied(const struct store_read *r);
+/* Whether one that begins now would see the same. */
+bool store_read_current(const struct store_read *r);
 void store_read_end(struct store_read *r);
 /* Milliseconds since the oldest open reader began, its name in *ret_name (may be NULL); 0: none. */
 uint64_t store_oldest_read_ms(struct store *s, const char **ret_name);

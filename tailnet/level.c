@@ -59,31 +59,32 @@ static bool is_set(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 	}
 }
 
-static uint32_t field_level(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
+/* Of the fields of the message itself. */
+static uint32_t own_level(const ProtobufCMessage *m)
 {
+	uint32_t level = 1;
+
 	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-		if (fields[i].message == m->descriptor && fields[i].tag == f->id) {
-			return fields[i].level;
+		if (fields[i].message == m->descriptor &&
+		    is_set(m,
+			   protobuf_c_message_descriptor_get_field(m->descriptor, fields[i].tag))) {
+			level = MAX(level, fields[i].level);
 		}
 	}
-	return 1;
+	return level;
 }
 
 static uint32_t level_in(const ProtobufCMessage *m, unsigned depth)
 {
 	const uint8_t *base = (const uint8_t *)m;
-	uint32_t level = 1;
+	uint32_t level = depth <= LIM_PB_DEPTH ? own_level(m) : 1;
 
 	for (unsigned i = 0; i < m->descriptor->n_fields && depth <= LIM_PB_DEPTH; i++) {
 		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
 		ProtobufCMessage *const *subs;
 		size_t n = 1;
 
-		if (!is_set(m, f)) {
-			continue;
-		}
-		level = MAX(level, field_level(m, f));
-		if (f->type != PROTOBUF_C_TYPE_MESSAGE) {
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE || !is_set(m, f)) {
 			continue;
 		}
 		subs = (ProtobufCMessage *const *)(base + f->offset);

@@ -53,6 +53,26 @@ static void test_arena(void **state)
 	arena_done(&a);
 	assert_non_null(arena_alloc(&a, 10));
 	arena_done(&a);
+
+	/* Chunks are used again, by small budgets and large ones in turn, more of them than are kept. */
+	{
+		static struct arena many[600];
+
+		for (size_t round = 0; round < 3; round++) {
+			for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+				size_t len = i % 3 == 0 ? 100 : i % 3 == 1 ? 4000 : 9000;
+
+				arena_init(&many[i], len + 16);
+				p = arena_alloc(&many[i], len);
+				assert_non_null(p);
+				memset(p, (int)i, len);
+				assert_null(arena_alloc(&many[i], 33));
+			}
+			for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+				arena_done(&many[i]);
+			}
+		}
+	}
 }
 
 struct item {

@@ -172,9 +172,12 @@ static void readers_see_commits(void **state)
 	assert_ok(store_set_applied(s, 12, NULL));
 	assert_true(store_writing(s));
 	assert_ok(store_read_begin(s, "before", &before, NULL));
+	assert_true(store_read_current(before)); /* whatever is being written */
 	assert_ok(store_commit(s, NULL));
 	assert_false(store_writing(s));
 	assert_ok(store_read_begin(s, "after", &after, NULL));
+	assert_false(store_read_current(before));
+	assert_true(store_read_current(after));
 	assert_err(kv_get(store_read_kv(before), text("k"), &v), ERR_NOT_FOUND);
 	assert_int_equal(store_read_applied(before), 0);
 	assert_ok(kv_get(store_read_kv(after), text("k"), &v));
@@ -192,7 +195,10 @@ static void readers_see_commits(void **state)
 	assert_ok(kv_put(kv, text("k"), text("w")));
 	assert_ok(store_set_applied(s, 13, NULL));
 	assert_int_equal(store_applied(s), 13);
+	assert_ok(store_read_begin(s, "meanwhile", &before, NULL));
 	store_abort(s);
+	assert_true(store_read_current(before));
+	store_read_end(before);
 	assert_int_equal(store_applied(s), 12);
 	assert_ok(store_read_begin(s, "given up", &after, NULL));
 	assert_ok(kv_get(store_read_kv(after), text("k"), &v));
@@ -314,6 +320,8 @@ static void adopt(void **state)
 	assert_ok(kv_get(store_read_kv(before), text("key"), &v));
 	assert_slice(v, text("old"));
 	assert_int_equal(store_read_applied(before), 7);
+	assert_false(store_read_current(before));
+	assert_true(store_read_current(after));
 	assert_ok(kv_get(store_read_kv(after), text("key"), &v));
 	assert_slice(v, text("new"));
 	store_read_end(before);
