@@ -9,7 +9,7 @@
 #include "base/jsonx.h"
 #include "base/limits.h"
 #include "google/protobuf/any.pb-c.h"
-#include "net/json_pb_int.h"
+#include "net/json_pb.h"
 #include "proto/json_map.h"
 #include "proto/pb_util.h"
 
@@ -403,7 +403,7 @@ static void init_strings(const ProtobufCFieldDescriptor *field, void *list, size
 static int read_list(struct reader *r, const struct place *p, const struct jsonx *v,
 		     const ProtobufCFieldDescriptor *field, void **ret_list, size_t *ret_n)
 {
-	size_t n = jsonx_len(v), size = json_pb_element_size(field->type);
+	size_t n = jsonx_len(v), size = pb_element_size(field->type);
 	char *list;
 	int rv;
 
@@ -435,7 +435,7 @@ static int read_map_key(struct reader *r, const struct place *p, const char *key
 	char *end;
 	uint64_t u;
 	int64_t i;
-	bool is64 = json_pb_element_size(field->type) == 8;
+	bool is64 = pb_element_size(field->type) == 8;
 
 	errno = 0;
 	switch (field->type) {

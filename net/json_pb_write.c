@@ -5,7 +5,7 @@
 #include "base/enc.h"
 #include "base/jsonx.h"
 #include "google/protobuf/any.pb-c.h"
-#include "net/json_pb_int.h"
+#include "net/json_pb.h"
 #include "proto/json_map.h"
 #include "proto/pb_decode.h"
 #include "proto/pb_util.h"
@@ -243,7 +243,7 @@ static void write_repeated(struct writer *j, const ProtobufCFieldDescriptor *fie
 			   const void *list, size_t n)
 {
 	const struct proto_message_info *info = NULL;
-	size_t size = json_pb_element_size(field->type);
+	size_t size = pb_element_size(field->type);
 
 	if (field->type == PROTOBUF_C_TYPE_MESSAGE)
 		info = proto_message_info(field->descriptor);
@@ -255,18 +255,6 @@ static void write_repeated(struct writer *j, const ProtobufCFieldDescriptor *fie
 	for (size_t i = 0; i < n; i++)
 		write_value(j, field, (const char *)list + i * size);
 	jsonw_end(&j->w);
-}
-
-static bool is_default(const ProtobufCFieldDescriptor *field, const void *at)
-{
-	static const char zero[sizeof(double)];
-
-	switch (field->type) {
-	case PROTOBUF_C_TYPE_STRING: return !*(char *const *)at || !**(char *const *)at;
-	case PROTOBUF_C_TYPE_BYTES: return !((const ProtobufCBinaryData *)at)->len;
-	case PROTOBUF_C_TYPE_MESSAGE: return !*(ProtobufCMessage *const *)at;
-	default: return !memcmp(at, zero, json_pb_element_size(field->type));
-	}
 }
 
 static bool is_written(const struct writer *j, const ProtobufCMessage *msg,
@@ -285,7 +273,7 @@ static bool is_written(const struct writer *j, const ProtobufCMessage *msg,
 		return *(const char *const *)at && *(const char *const *)at != field->default_value;
 	if (field->label == PROTOBUF_C_LABEL_OPTIONAL)
 		return *(const protobuf_c_boolean *)quantifier;
-	return !is_default(field, at) || j->flags & JSON_PB_DEFAULTS;
+	return !pb_is_default(field, at) || j->flags & JSON_PB_DEFAULTS;
 }
 
 static void write_members(struct writer *j, const ProtobufCMessage *msg,

@@ -190,6 +190,35 @@ int pb_mask_check(const Google__Protobuf__FieldMask *mask, const ProtobufCMessag
 	return 0;
 }
 
+size_t pb_element_size(ProtobufCType type)
+{
+	switch (type) {
+	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_SINT64:
+	case PROTOBUF_C_TYPE_SFIXED64:
+	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_FIXED64:
+	case PROTOBUF_C_TYPE_DOUBLE: return 8;
+	case PROTOBUF_C_TYPE_STRING:
+	case PROTOBUF_C_TYPE_MESSAGE: return sizeof(void *);
+	case PROTOBUF_C_TYPE_BYTES: return sizeof(ProtobufCBinaryData);
+	case PROTOBUF_C_TYPE_BOOL: return sizeof(protobuf_c_boolean);
+	default: return 4;
+	}
+}
+
+bool pb_is_default(const ProtobufCFieldDescriptor *field, const void *at)
+{
+	static const char zero[sizeof(double)];
+
+	switch (field->type) {
+	case PROTOBUF_C_TYPE_STRING: return !*(char *const *)at || !**(char *const *)at;
+	case PROTOBUF_C_TYPE_BYTES: return !((const ProtobufCBinaryData *)at)->len;
+	case PROTOBUF_C_TYPE_MESSAGE: return !*(ProtobufCMessage *const *)at;
+	default: return !memcmp(at, zero, pb_element_size(field->type));
+	}
+}
+
 static void strip_value(const ProtobufCFieldDescriptor *f, void *value)
 {
 	if (f->type == PROTOBUF_C_TYPE_MESSAGE) {
@@ -218,8 +247,7 @@ void pb_strip_unknown(void *msg)
 				strip_value(f, base + f->offset);
 		} else if (f->label == PROTOBUF_C_LABEL_REPEATED) {
 			size_t n = *(size_t *)(base + f->quantifier_offset);
-			size_t size = f->type == PROTOBUF_C_TYPE_ENUM ? sizeof(int)
-								      : sizeof(void *);
+			size_t size = pb_element_size(f->type);
 			uint8_t *elements = *(uint8_t **)(base + f->offset);
 
 			for (size_t j = 0; j < n; j++)

@@ -71,3 +71,9 @@ int MUST_CHECK pb_mask_check(const Google__Protobuf__FieldMask *mask,
  * message lives in an arena (what is forgotten is not freed).
  */
 void pb_strip_unknown(void *msg);
+
+/* Bytes that one value of this type takes in a generated struct, or in the list of a repeated field. */
+size_t pb_element_size(ProtobufCType type);
+
+/* Whether the value at `at`, of a field that is not repeated, is what proto3 leaves out: 0, empty, no message. */
+bool pb_is_default(const ProtobufCFieldDescriptor *field, const void *at);

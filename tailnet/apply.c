@@ -6,6 +6,7 @@
  *
  * A refusal writes what deduplication keeps, state time and log position; nothing else.
  */
+#include "proto/pb_util.h"
 #include "tailnet/commands_int.h"
 
 #include <string.h>
@@ -139,8 +140,7 @@ static int message_known(const ProtobufCMessage *m, unsigned depth, struct err *
 		}
 		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
 			size_t n = *(const size_t *)(base + f->quantifier_offset);
-			size_t size = f->type == PROTOBUF_C_TYPE_ENUM ? sizeof(int)
-								      : sizeof(void *);
+			size_t size = pb_element_size(f->type);
 			const uint8_t *elements = *(const uint8_t *const *)value;
 
 			for (size_t j = 0; j < n && r == 0; j++) {

@@ -1,7 +1,6 @@
 /* Feature levels: what a field of a command needs, and the refusal below it. */
-#include <string.h>
-
 #include "base/limits.h"
+#include "proto/pb_util.h"
 #include "tailnet/commands_int.h"
 
 /*
@@ -22,26 +21,10 @@ static const struct level_field {
 	{&skerry__internal__v1__member_record__descriptor, 18, 2}, /* keep_standby */
 };
 
-static size_t scalar_size(ProtobufCType type)
-{
-	switch (type) {
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-	case PROTOBUF_C_TYPE_DOUBLE: return 8;
-	case PROTOBUF_C_TYPE_BOOL: return sizeof(protobuf_c_boolean);
-	default: return 4;
-	}
-}
-
 /* As proto3 puts it on the wire: what has its default is not there. */
 static bool is_set(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 {
-	static const uint8_t zero[8];
-	const uint8_t *base = (const uint8_t *)m, *value = base + f->offset;
-	const char *text;
+	const uint8_t *base = (const uint8_t *)m;
 
 	if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0) {
 		return *(const uint32_t *)(base + f->quantifier_offset) == f->id;
@@ -49,14 +32,7 @@ static bool is_set(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 	if (f->label == PROTOBUF_C_LABEL_REPEATED) {
 		return *(const size_t *)(base + f->quantifier_offset) > 0;
 	}
-	switch (f->type) {
-	case PROTOBUF_C_TYPE_MESSAGE: return *(void *const *)value != NULL;
-	case PROTOBUF_C_TYPE_STRING:
-		text = *(const char *const *)value;
-		return text != NULL && text[0] != '\0';
-	case PROTOBUF_C_TYPE_BYTES: return ((const ProtobufCBinaryData *)value)->len > 0;
-	default: return memcmp(value, zero, scalar_size(f->type)) != 0;
-	}
+	return !pb_is_default(f, base + f->offset);
 }
 
 /* Of the fields of the message itself. */
