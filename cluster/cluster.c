@@ -491,11 +491,11 @@ static int state_try(struct cluster *c, const struct cluster_options *o, bool *r
 			    store_applied(c->store));
 	}
 	*ret_wrong = r == ERR_CORRUPT;
-	if (r == 0 && c->view.feature_level > FEATURE_LEVEL_MAX) {
-		r = err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-			       "the state in %s is at feature level %u, this build knows %d to %d: "
-			       "install the build that the other lighthouses run",
-			       c->dir, c->view.feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
+	if (r == 0 && c->view.feature_level != 0) {
+		char *what = mem_printf("the state in %s is at", c->dir);
+
+		r = feature_level_known(c->view.feature_level, what, err);
+		mem_free(what);
 	}
 	if (r == 0 && dropped) {
 		dropped_tell(c);

@@ -238,14 +238,9 @@ static int header_check(const struct consensus *cs, const struct snapshot_header
 			       (unsigned long long)h->cluster_id,
 			       (unsigned long long)cs->cluster_id);
 	}
-	if (h->feature_level > FEATURE_LEVEL_MAX) {
-		return err_reason(
-			err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-			"snapshot has feature level %u, this build knows %d to %d: install "
-			"the build that the other lighthouses run",
-			h->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
-	}
-	return 0;
+	/* None: of no state yet. */
+	return h->feature_level == 0 ? 0
+				     : feature_level_known(h->feature_level, "snapshot has", err);
 }
 
 /* A store beside ours that holds the snapshot. Any thread. */

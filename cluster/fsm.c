@@ -81,14 +81,7 @@ static int admit(const struct entry_header *h, uint64_t cluster_id, const struct
 			       "together; remove the lighthouse and join it anew",
 			       (unsigned long long)h->epoch, (unsigned long long)v->epoch);
 	}
-	if (h->feature_level < FEATURE_LEVEL_MIN || h->feature_level > FEATURE_LEVEL_MAX) {
-		return err_reason(
-			err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-			"log entry has feature level %u, this build knows %d to %d: install "
-			"the build that the other lighthouses run",
-			h->feature_level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
-	}
-	return 0;
+	return feature_level_known(h->feature_level, "log entry has", err);
 }
 
 static int apply_one(const struct kv *kv, struct tailnet_batch *b, const struct entry_header *h,

@@ -281,11 +281,7 @@ static int level_admit(struct cluster *c, uint32_t level, struct err *err)
 	if (now == 0 || level <= now) {
 		return 0;
 	}
-	return err_reason(
-		err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-		"this needs feature level %u, the cluster is at %u: once every lighthouse "
-		"runs a version that has it, run `skerry cluster finalize-upgrade`",
-		level, now);
+	return feature_level_needed(level, now, err);
 }
 
 /* Sends a waiting one where the leader is, if there is one. May free p. */

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/rand.h"
 #include "net/rpc_client.h"
+#include "tailnet/tailnet.h"
 
 #define PATH_READY "/skerry.internal.v1.PeerService/SealReady"
 
@@ -109,13 +110,7 @@ static int propose(struct ask *a, Skerry__Internal__V1__Command *c)
 
 static int level_check(const struct rotate_view *v, struct err *err)
 {
-	return v->level >= 2
-		       ? 0
-		       : err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
-				    "this needs feature level 2, the cluster is at %u: once every "
-				    "lighthouse runs a version that has it, run `skerry cluster "
-				    "finalize-upgrade`",
-				    v->level);
+	return v->level >= 2 ? 0 : feature_level_needed(2, v->level, err);
 }
 
 /* ---- the CA ---- */

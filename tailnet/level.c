@@ -90,14 +90,32 @@ uint32_t level_of_fields(const ProtobufCMessage *m)
 	return level_in(m, 1);
 }
 
+int feature_level_needed(uint32_t level, uint32_t now, struct err *err)
+{
+	return err_reason(
+		err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+		"this needs feature level %u, the cluster is at %u: once every lighthouse "
+		"runs a version that has it, run `skerry cluster finalize-upgrade`",
+		level, now);
+}
+
+int feature_level_known(uint32_t level, const char *what, struct err *err)
+{
+	return level >= FEATURE_LEVEL_MIN && level <= FEATURE_LEVEL_MAX
+		       ? 0
+		       : err_reason(err, ERR_FEATURE_LEVEL, "FEATURE_LEVEL",
+				    "%s feature level %u, this build knows %d to %d: install the "
+				    "build that the other lighthouses run",
+				    what, level, FEATURE_LEVEL_MIN, FEATURE_LEVEL_MAX);
+}
+
 int level_needs(struct state *st, uint32_t level)
 {
+	struct err err = {0};
+
 	if (st->meta->feature_level >= level) {
 		return ACCEPT;
 	}
-	return refuse(
-		st, CODE_PRECONDITION, "FEATURE_LEVEL", "",
-		"this needs feature level %u, the cluster is at %u: once every lighthouse runs "
-		"a version that has it, run `skerry cluster finalize-upgrade`",
-		level, st->meta->feature_level);
+	feature_level_needed(level, st->meta->feature_level, &err);
+	return refuse(st, CODE_PRECONDITION, err.reason, "", "%s", err.msg);
 }

@@ -24,6 +24,11 @@
 #endif
 enum { FEATURE_LEVEL_MIN = 1, FEATURE_LEVEL_MAX = SKERRY_TEST_LEVEL_MAX };
 
+/* The refusal of what needs `level` in a cluster that is at `now`, with the remedy: ERR_FEATURE_LEVEL. */
+int feature_level_needed(uint32_t level, uint32_t now, struct err *err);
+/* 0 when this build knows `level`; else ERR_FEATURE_LEVEL, with the remedy. `what`: "the snapshot has". */
+MUST_CHECK int feature_level_known(uint32_t level, const char *what, struct err *err);
+
 /*
  * A budget for the arena of an apply that always suffices: the reply and the list of changes go there. With less
  * an apply may fail like a store that fails.
