@@ -212,7 +212,7 @@ static int trust_read(struct admin_call *c, const struct kv *kv, struct trust *r
 	if (rc >= 0)
 		rc = query_secret(kv, PKI_CA_KEY_NAME, &c->records, &key);
 	if (rc >= 0) {
-		ret->seal = MAX(key->seal, 1u);
+		ret->seal = rotation_number(key->seal);
 		rc = query_ca_before(kv, ret->ca->generation, &c->records, &ret->old);
 		if (rc == ERR_NOT_FOUND || (rc >= 0 && ret->old->retire_ms)) {
 			ret->old = NULL;

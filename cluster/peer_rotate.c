@@ -34,11 +34,6 @@ typedef Skerry__Internal__V1__SealKeys seal_keys;
 
 /* ---- what the state says ---- */
 
-static uint32_t counted(uint32_t n)
-{
-	return MAX(n, 1u);
-}
-
 static int members_look(const struct kv *kv, uint64_t self, struct arena *a, struct rotate_view *v)
 {
 	uint64_t after = 0;
@@ -83,7 +78,7 @@ int rotate_look(struct peer *p, struct arena *a, struct rotate_view *ret, struct
 		r = query_secret(kv, PKI_CA_KEY_NAME, a, &v.key);
 	}
 	if (r >= 0) {
-		v.seal = counted(v.key->seal);
+		v.seal = rotation_number(v.key->seal);
 		r = query_ca_before(kv, v.ca->generation, a, &v.old);
 		if (r == ERR_NOT_FOUND || (r >= 0 && v.old->retire_ms != 0)) {
 			v.old = NULL;

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/rand.h"
 #include "net/rpc_client.h"
+#include "tailnet/query.h"
 #include "tailnet/tailnet.h"
 
 #define PATH_READY "/skerry.internal.v1.PeerService/SealReady"
@@ -290,7 +291,7 @@ static int seal_check(struct ask *a)
 	if (r >= 0) {
 		r = level_check(&v, &a->err);
 	}
-	if (r >= 0 && MAX(v.lowest_seal, 1u) < v.seal) {
+	if (r >= 0 && rotation_number(v.lowest_seal) < v.seal) {
 		r = err_reason(&a->err, ERR_PRECONDITION, "MEMBER_NOT_CONFIRMED",
 			       "a lighthouse has not taken the present cluster.key yet: `skerry "
 			       "cluster ca status` names it; start it, or remove it first");

@@ -3,14 +3,9 @@
 
 #include "base/limits.h"
 #include "tailnet/commands_int.h"
+#include "tailnet/query.h"
 
 #define REMOVED SKERRY__INTERNAL__V1__MEMBER_KIND__MEMBER_KIND_REMOVED
-
-/* Counts of rotations begin at 1, and what was written before there were any says 0. */
-static uint32_t counted(uint32_t n)
-{
-	return MAX(n, 1u);
-}
 
 static const CaRecord *ca_newest(struct state *st)
 {
@@ -43,7 +38,7 @@ uint32_t seal_now(struct state *st)
 	struct skey k = {0};
 	const SealedSecret *s = record_next(st, TABLE_SECRET, &k, REC(sealed_secret));
 
-	return s != NULL ? counted(s->seal) : 1;
+	return s != NULL ? rotation_number(s->seal) : 1;
 }
 
 /* The members that have not confirmed this CA and this cluster.key, by name; NULL: all have. */
@@ -54,7 +49,8 @@ static const char *members_lacking(struct state *st, uint32_t ca, uint32_t seal)
 	struct skey k = {0};
 
 	while ((m = record_next(st, TABLE_MEMBER, &k, REC(member_record))) != NULL) {
-		if (m->kind != REMOVED && (m->ca_generation < ca || counted(m->seal) < seal)) {
+		if (m->kind != REMOVED &&
+		    (m->ca_generation < ca || rotation_number(m->seal) < seal)) {
 			names = names == NULL ? m->name : st_printf(st, "%s, %s", names, m->name);
 		}
 	}
@@ -85,7 +81,7 @@ int cmd_ca_rotate(struct state *st)
 			"the certificate authority was rotated meanwhile: see `skerry cluster "
 			"ca status`");
 	}
-	if (counted(c->key->seal) != seal_now(st)) {
+	if (rotation_number(c->key->seal) != seal_now(st)) {
 		return refuse(st, CODE_ABORTED, "SEAL_CHANGED", "key.seal",
 			      "cluster.key was rotated meanwhile: try again");
 	}

@@ -1,5 +1,6 @@
 /* Commands of the system: bootstrap, lighthouses, the feature level, secrets. */
 #include "tailnet/commands_int.h"
+#include "tailnet/query.h"
 
 #include <string.h>
 
@@ -518,7 +519,7 @@ int cmd_secret_put(struct state *st)
 		return REFUSE;
 	}
 	if (p->secret != NULL && st->meta->feature_level >= 2 &&
-	    MAX(p->secret->seal, 1u) != seal_now(st)) {
+	    rotation_number(p->secret->seal) != seal_now(st)) {
 		return refuse(st, CODE_ABORTED, "SEAL_CHANGED", "secret.seal",
 			      "cluster.key was rotated meanwhile: try again");
 	}

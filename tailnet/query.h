@@ -19,6 +19,12 @@
  * Records of a tailnet that was deleted are not found, though they go in portions.
  */
 
+/* A count of rotations begins at 1; what was written before there were any says 0. */
+static inline uint32_t rotation_number(uint32_t n)
+{
+	return MAX(n, 1u);
+}
+
 MUST_CHECK int query_meta(const struct kv *kv, struct arena *a, Meta **ret);
 /* Only what a heartbeat needs, without an arena. */
 MUST_CHECK int query_revision(const struct kv *kv, uint64_t *ret_epoch, uint64_t *ret_revision,
