@@ -377,33 +377,47 @@ static void on_retire(void *arg, const struct err *why)
 	propose(c, on_retired);
 }
 
-static void on_ca_rotated(void *arg, const struct err *why, const struct cluster_rotated *r)
+/* True when it was carried out; else the call has ended. */
+static bool rotated(struct admin_call *c, const struct err *why)
 {
-	struct admin_call *c = arg;
-
 	if (!admin_back(c))
-		return;
-	if (why->code) {
+		return false;
+	if (why->code)
 		admin_fail(c, why);
-		return;
-	}
-	LOG_INFO("certificate authority %u, asked by %s", r->ca_generation, c->caller_name);
-	trust_reply(c);
+	return !why->code;
 }
 
-static void on_rotate_ca(void *arg, const struct err *why)
+/* What cluster_ca_rotate and cluster_seal_rotate have in common. */
+typedef int (*rotate_fn)(struct cluster *c, struct loop *loop,
+			 const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+			 rotated_cb cb, void *arg, struct err *err);
+
+static void rotate(struct admin_call *c, const struct err *why, rotate_fn fn, rotated_cb cb)
 {
-	struct admin_call *c = arg;
 	struct rpc_call *call = admin_back(c);
 	struct err err = *why;
 
 	if (!call)
 		return;
 	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	if (err.code ||
-	    cluster_ca_rotate(c->api->cluster, c->api->loop, &c->actor,
-			      api_call_deadline(call, CALL_MS), on_ca_rotated, c, &err) < 0)
+	if (err.code || fn(c->api->cluster, c->api->loop, &c->actor,
+			   api_call_deadline(call, CALL_MS), cb, c, &err) < 0)
 		admin_fail(c, &err);
+}
+
+static void on_ca_rotated(void *arg, const struct err *why, const struct cluster_rotated *r)
+{
+	struct admin_call *c = arg;
+
+	if (!rotated(c, why))
+		return;
+	LOG_INFO("certificate authority %u, asked by %s", r->ca_generation, c->caller_name);
+	trust_reply(c);
+}
+
+static void on_rotate_ca(void *arg, const struct err *why)
+{
+	rotate(arg, why, cluster_ca_rotate, on_ca_rotated);
 }
 
 void cluster_rotate_ca(struct admin_call *c)
@@ -420,12 +434,8 @@ static void on_seal_rotated(void *arg, const struct err *why, const struct clust
 	Skerry__V1__RotateSealResponse m = SKERRY__V1__ROTATE_SEAL_RESPONSE__INIT;
 	struct admin_call *c = arg;
 
-	if (!admin_back(c))
+	if (!rotated(c, why))
 		return;
-	if (why->code) {
-		admin_fail(c, why);
-		return;
-	}
 	LOG_INFO("cluster.key number %u, asked by %s", r->seal, c->caller_name);
 	m.seal_generation = r->seal;
 	m.recovery_string = r->recovery;
@@ -436,17 +446,7 @@ static void on_seal_rotated(void *arg, const struct err *why, const struct clust
 
 static void on_rotate_seal(void *arg, const struct err *why)
 {
-	struct admin_call *c = arg;
-	struct rpc_call *call = admin_back(c);
-	struct err err = *why;
-
-	if (!call)
-		return;
-	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	if (err.code ||
-	    cluster_seal_rotate(c->api->cluster, c->api->loop, &c->actor,
-				api_call_deadline(call, CALL_MS), on_seal_rotated, c, &err) < 0)
-		admin_fail(c, &err);
+	rotate(arg, why, cluster_seal_rotate, on_seal_rotated);
 }
 
 void cluster_rotate_seal(struct admin_call *c)
