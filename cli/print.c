@@ -273,20 +273,6 @@ static void value_text(struct buf *out, const ProtobufCFieldDescriptor *f, const
 	}
 }
 
-static size_t element_size(const ProtobufCFieldDescriptor *f)
-{
-	switch (f->type) {
-	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_MESSAGE: return sizeof(void *);
-	case PROTOBUF_C_TYPE_BYTES: return sizeof(ProtobufCBinaryData);
-	case PROTOBUF_C_TYPE_BOOL: return sizeof(protobuf_c_boolean);
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_UINT64: return 8;
-	default: return 4;
-	}
-}
-
 static void fields(struct cli *cx, struct table *t, const ProtobufCMessage *msg, const char *prefix)
 {
 	for (unsigned i = 0; i < msg->descriptor->n_fields; i++) {
@@ -308,7 +294,7 @@ static void fields(struct cli *cx, struct table *t, const ProtobufCMessage *msg,
 		if (many) {
 			at = *(const uint8_t *const *)at;
 		}
-		for (size_t j = 0; j < n; j++, at += many ? element_size(f) : 0) {
+		for (size_t j = 0; j < n; j++, at += many ? pb_element_size(f->type) : 0) {
 			const ProtobufCMessage *sub = f->type == PROTOBUF_C_TYPE_MESSAGE
 							      ? *(ProtobufCMessage *const *)at
 							      : NULL;
