@@ -74,8 +74,6 @@ void consensus_close(struct consensus *cs, void (*cb)(void *arg), void *arg);
 
 /* Queues for the next group. Only while consensus_leads(); otherwise `done` says ERR_NOT_LEADER in a later turn. */
 void consensus_submit(struct consensus *cs, struct consensus_command *cmd);
-/* Takes back a command that is not in an entry yet; false: too late. */
-bool consensus_withdraw(struct consensus *cs, struct consensus_command *cmd);
 
 /*
  * The leader of `term` has committed the entry `index`, which somebody here waits for: not left to the next heartbeat, if

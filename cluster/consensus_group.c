@@ -616,15 +616,3 @@ void consensus_submit(struct consensus *cs, struct consensus_command *cmd)
 	}
 	loop_flush_add(cs->loop, &cs->wake);
 }
-
-bool consensus_withdraw(struct consensus *cs, struct consensus_command *cmd)
-{
-	LIST_FOREACH(&cs->queue, it)
-	{
-		if (it == &cmd->node) {
-			list_remove(it);
-			return true;
-		}
-	}
-	return false;
-}
