@@ -48,6 +48,21 @@ static int say_change(struct cli *cx, const Skerry__V1__MemberChange *c, const c
 	return CLI_OK;
 }
 
+/* Calls; with --json that is all. True: *ret is still to be put into words. Else the result is in *rc. */
+static bool called(struct cli *cx, const char *path, const void *req, void *ret, int *rc)
+{
+	void **reply = ret;
+
+	if (*rc == CLI_OK) {
+		*rc = client_call(cx, path, req, ret);
+	}
+	if (*rc == CLI_OK && cli_json(cx)) {
+		print_json(cx, *reply);
+		return false;
+	}
+	return *rc == CLI_OK;
+}
+
 /* The first name and the others, as members/<id>. */
 static int resolve(struct cli *cx, char **ret_name, char ***ret_more, size_t *ret_n)
 {
@@ -83,15 +98,8 @@ int cmd_cluster_promote(struct cli *cx)
 	Skerry__V1__PromoteMemberResponse *r;
 	int rc = resolve(cx, &req.name, &req.more, &req.n_more);
 
-	if (rc == CLI_OK) {
-		rc = client_call(cx, "/skerry.v1.ClusterService/PromoteMember", &req, &r);
-	}
-	if (rc != CLI_OK) {
+	if (!called(cx, "/skerry.v1.ClusterService/PromoteMember", &req, &r, &rc)) {
 		return rc;
-	}
-	if (cli_json(cx)) {
-		print_json(cx, r);
-		return CLI_OK;
 	}
 	if (cx->n_args > 1) {
 		return say_change(cx, r->change, cli_printf(cx, "%s are voters", arguments(cx)));
@@ -107,15 +115,8 @@ int cmd_cluster_demote(struct cli *cx)
 	int rc = resolve(cx, &req.name, &req.more, &req.n_more);
 
 	req.no_fill = cli_given(cx, OPT_NO_FILL);
-	if (rc == CLI_OK) {
-		rc = client_call(cx, "/skerry.v1.ClusterService/DemoteMember", &req, &r);
-	}
-	if (rc != CLI_OK) {
+	if (!called(cx, "/skerry.v1.ClusterService/DemoteMember", &req, &r, &rc)) {
 		return rc;
-	}
-	if (cli_json(cx)) {
-		print_json(cx, r);
-		return CLI_OK;
 	}
 	return say_change(cx, r,
 			  r->n_enter > 0 ? cli_printf(cx, "%s: standby; voter: %s", arguments(cx),
@@ -134,10 +135,7 @@ int cmd_cluster_remove(struct cli *cx)
 	}
 	req.no_fill = cli_given(cx, OPT_NO_FILL);
 	req.request_id = client_request_id(cx);
-	rc = client_call(cx, "/skerry.v1.ClusterService/DeleteMember", &req, &reply);
-	if (rc == CLI_OK && cli_json(cx)) {
-		print_json(cx, reply);
-	} else if (rc == CLI_OK) {
+	if (called(cx, "/skerry.v1.ClusterService/DeleteMember", &req, &reply, &rc)) {
 		fprintf(cx->io->out, "removed %s\n", arguments(cx));
 	}
 	return rc;
@@ -157,15 +155,8 @@ int cmd_cluster_replace(struct cli *cx)
 	if (rc == CLI_OK && cli_given(cx, OPT_EXPIRY)) {
 		req.lifetime = pb_duration_set(&lifetime, cx->opt[OPT_EXPIRY].num);
 	}
-	if (rc == CLI_OK) {
-		rc = client_call(cx, "/skerry.v1.ClusterService/ReplaceMember", &req, &r);
-	}
-	if (rc != CLI_OK) {
+	if (!called(cx, "/skerry.v1.ClusterService/ReplaceMember", &req, &r, &rc)) {
 		return rc;
-	}
-	if (cli_json(cx)) {
-		print_json(cx, r);
-		return CLI_OK;
 	}
 	if (r->token == NULL) {
 		return say_change(cx, r->change,
@@ -189,15 +180,8 @@ int cmd_cluster_cancel(struct cli *cx)
 	Skerry__V1__MemberChange *r;
 	int rc = client_to_lighthouse(cx);
 
-	if (rc == CLI_OK) {
-		rc = client_call(cx, "/skerry.v1.ClusterService/CancelChange", &req, &r);
-	}
-	if (rc != CLI_OK) {
+	if (!called(cx, "/skerry.v1.ClusterService/CancelChange", &req, &r, &rc)) {
 		return rc;
-	}
-	if (cli_json(cx)) {
-		print_json(cx, r);
-		return CLI_OK;
 	}
 	return say_change(cx, r,
 			  strcmp(r->outcome, "done") == 0
