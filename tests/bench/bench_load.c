@@ -9,7 +9,6 @@
  * Prints a line of progress every five seconds and at the end how long it took. A second run with the same prefix
  * makes no second set: tailnets that are there are used, and nodes get other keys, so that it adds to them.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,10 +20,9 @@
 #include "base/mem.h"
 #include "base/rand.h"
 #include "net/loop.h"
-#include "net/rpc_client.h"
-#include "net/tls.h"
 #include "proto/pb_util.h"
 #include "skerry/v1/admin.pb-c.h"
+#include "tests/bench/client.h"
 
 enum {
 	MAX_TARGETS = 9,
@@ -50,7 +48,7 @@ struct load {
 	struct loop *loop;
 	struct rpc_channel *channel[MAX_TARGETS];
 	unsigned channels;
-	char authorization[1100];
+	struct client_key key;
 	const char *prefix;
 	size_t tailnets, nodes, outstanding;
 	bool quiet;
@@ -63,25 +61,6 @@ struct load {
 };
 
 static void run(struct slot *s);
-
-static int accept_any(void *arg, const struct tls_peer *peer, struct err *err)
-{
-	(void)arg;
-	(void)peer;
-	(void)err;
-	return 0;
-}
-
-static size_t add_key(void *arg, const char *path, struct rpc_metadata *out, size_t max)
-{
-	struct load *l = arg;
-
-	(void)path;
-	if (max == 0)
-		return 0;
-	out[0] = (struct rpc_metadata){.name = "authorization", .value = l->authorization};
-	return 1;
-}
 
 static void give_up(const char *what, const struct err *status)
 {
@@ -288,23 +267,6 @@ static void report(struct load *l)
 	       l->latency[l->nodes - 1] / 1e3, l->failures);
 }
 
-static int read_key(struct load *l, const char *path)
-{
-	FILE *file = fopen(path, "r");
-	char key[1024];
-
-	if (!file || !fgets(key, sizeof(key), file)) {
-		fprintf(stderr, "%s: %s\n", path, strerror(errno));
-		if (file)
-			fclose(file);
-		return -1;
-	}
-	fclose(file);
-	key[strcspn(key, "\r\n")] = '\0';
-	snprintf(l->authorization, sizeof(l->authorization), "Bearer %s", key);
-	return 0;
-}
-
 static int usage(void)
 {
 	fprintf(stderr,
@@ -315,6 +277,7 @@ static int usage(void)
 
 static int parse(struct load *l, int argc, char **argv, char **ret_urls)
 {
+	struct err err = {0};
 	static const struct option options[] = {
 		{"url", required_argument, NULL, 'u'},
 		{"key", required_argument, NULL, 'k'},
@@ -344,14 +307,14 @@ static int parse(struct load *l, int argc, char **argv, char **ret_urls)
 	    l->tailnets > MAX_TAILNETS || l->nodes == 0 || l->nodes > 10000000 ||
 	    l->outstanding == 0 || l->outstanding > MAX_OUTSTANDING || strlen(l->prefix) > 40)
 		return -1;
-	return read_key(l, key);
+	if (client_key_read(&l->key, key, &err) >= 0)
+		return 0;
+	fprintf(stderr, "%s\n", err.msg);
+	return -1;
 }
 
 int main(int argc, char **argv)
 {
-	static const char *const alpn[] = {"h2", NULL};
-	struct tls_client_opts tls_opts = {
-		.trust = TLS_TRUST_CALLBACK, .alpn = alpn, .verify = accept_any};
 	struct load l = {.tailnets = 50, .nodes = 100000, .outstanding = 128, .prefix = "load"};
 	struct slot *slots;
 	struct tls_ctx *tls;
@@ -361,7 +324,7 @@ int main(int argc, char **argv)
 	if (parse(&l, argc, argv, &urls) < 0)
 		return usage();
 	crypto_init();
-	if (tls_client_new(&tls_opts, &tls, &err) < 0) {
+	if (client_tls(&tls, &err) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return 1;
 	}
@@ -374,8 +337,8 @@ int main(int argc, char **argv)
 			.n_targets = 1,
 			.dial.tls = tls,
 			.reconnect = true,
-			.metadata = add_key,
-			.arg = &l,
+			.metadata = client_metadata,
+			.arg = &l.key,
 		};
 
 		l.channel[l.channels++] = rpc_channel_new(l.loop, &opts);

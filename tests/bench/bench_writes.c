@@ -5,7 +5,6 @@
  *
  * bench_writes TARGET[,TARGET...] API-KEY-FILE PARENT OUTSTANDING SECONDS
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +12,10 @@
 
 #include "base/mem.h"
 #include "net/loop.h"
-#include "net/rpc_client.h"
-#include "net/tls.h"
 #include "proto/pb_util.h"
 #include "google/protobuf/empty.pb-c.h"
 #include "skerry/v1/admin.pb-c.h"
+#include "tests/bench/client.h"
 
 enum { MAX_TARGETS = 8, MAX_LATENCIES = 4000000 };
 
@@ -33,8 +31,7 @@ struct bench {
 	struct loop *loop;
 	struct rpc_channel *channel[MAX_TARGETS];
 	unsigned channels;
-	char key[1024];
-	char authorization[1100];
+	struct client_key key;
 	const char *parent;
 	uint64_t measure_from, end;
 	uint32_t *latencies; /* microseconds */
@@ -45,25 +42,6 @@ struct bench {
 };
 
 static void next_call(struct slot *slot);
-
-static int accept_any(void *arg, const struct tls_peer *peer, struct err *err)
-{
-	(void)arg;
-	(void)peer;
-	(void)err;
-	return 0;
-}
-
-static size_t add_key(void *arg, const char *path, struct rpc_metadata *out, size_t max)
-{
-	struct bench *bench = arg;
-
-	(void)path;
-	if (max == 0)
-		return 0;
-	out[0] = (struct rpc_metadata){.name = "authorization", .value = bench->authorization};
-	return 1;
-}
 
 static void answered(void *arg, const struct err *status, const ProtobufCMessage *reply)
 {
@@ -131,27 +109,8 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static int read_key(struct bench *bench, const char *path)
-{
-	FILE *file = fopen(path, "r");
-
-	if (!file || !fgets(bench->key, sizeof(bench->key), file)) {
-		fprintf(stderr, "%s: %s\n", path, strerror(errno));
-		if (file)
-			fclose(file);
-		return -1;
-	}
-	fclose(file);
-	bench->key[strcspn(bench->key, "\r\n")] = '\0';
-	snprintf(bench->authorization, sizeof(bench->authorization), "Bearer %s", bench->key);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
-	static const char *const alpn[] = {"h2", NULL};
-	struct tls_client_opts tls_opts = {
-		.trust = TLS_TRUST_CALLBACK, .alpn = alpn, .verify = accept_any};
 	struct bench bench = {0};
 	struct tls_ctx *tls;
 	struct slot *slots;
@@ -168,9 +127,9 @@ int main(int argc, char **argv)
 	outstanding = (unsigned)strtoul(argv[4], NULL, 10);
 	seconds = strtod(argv[5], NULL);
 	bench.parent = argv[3];
-	if (outstanding == 0 || outstanding > 4096 || seconds <= 0 || read_key(&bench, argv[2]) < 0)
+	if (outstanding == 0 || outstanding > 4096 || seconds <= 0)
 		return 2;
-	if (tls_client_new(&tls_opts, &tls, &err) < 0) {
+	if (client_key_read(&bench.key, argv[2], &err) < 0 || client_tls(&tls, &err) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return 1;
 	}
@@ -182,8 +141,8 @@ int main(int argc, char **argv)
 			.targets = targets,
 			.n_targets = 1,
 			.dial.tls = tls,
-			.metadata = add_key,
-			.arg = &bench,
+			.metadata = client_metadata,
+			.arg = &bench.key,
 		};
 
 		bench.channel[bench.channels++] = rpc_channel_new(bench.loop, &opts);

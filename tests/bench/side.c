@@ -12,48 +12,12 @@
 #include "base/rand.h"
 #include "etcd.pb-c.h"
 #include "net/loop.h"
-#include "net/tls.h"
 #include "proto/pb_util.h"
 #include "skerry/v1/admin.pb-c.h"
 
 enum { FILL_AT_ONCE = 64 };
 
 /* ---- connecting ---- */
-
-static int accept_any(void *arg, const struct tls_peer *peer, struct err *err)
-{
-	(void)arg;
-	(void)peer;
-	(void)err;
-	return 0;
-}
-
-static size_t add_key(void *arg, const char *path, struct rpc_metadata *out, size_t max)
-{
-	struct side *s = arg;
-
-	(void)path;
-	if (s->etcd || max == 0)
-		return 0;
-	out[0] = (struct rpc_metadata){.name = "authorization", .value = s->authorization};
-	return 1;
-}
-
-static int read_key(struct side *s, const char *path, struct err *err)
-{
-	char key[1024] = "";
-	FILE *file = fopen(path, "r");
-
-	if (!file || !fgets(key, sizeof(key), file)) {
-		if (file)
-			fclose(file);
-		return err_set(err, ERR_NOT_FOUND, "no API key in %s", path);
-	}
-	fclose(file);
-	key[strcspn(key, "\r\n")] = '\0';
-	snprintf(s->authorization, sizeof(s->authorization), "Bearer %s", key);
-	return 0;
-}
 
 static void open_member(struct side *s, const char *url)
 {
@@ -65,8 +29,8 @@ static void open_member(struct side *s, const char *url)
 		.reconnect = true,
 		.backoff_min_ms = 50,
 		.backoff_max_ms = 500,
-		.metadata = add_key,
-		.arg = s,
+		.metadata = client_metadata,
+		.arg = &s->key,
 	};
 
 	for (unsigned i = 0; i < s->connections; i++)
@@ -77,9 +41,6 @@ static void open_member(struct side *s, const char *url)
 int side_open(struct side *s, struct loop *loop, const char *name, const char *urls,
 	      const char *pids, const char *key_file, unsigned connections, struct err *err)
 {
-	static const char *const alpn[] = {"h2", NULL};
-	struct tls_client_opts tls = {
-		.trust = TLS_TRUST_CALLBACK, .alpn = alpn, .verify = accept_any};
 	char *list = mem_strdup(urls), *save;
 	uint8_t random[8];
 	unsigned n = 0;
@@ -90,9 +51,9 @@ int side_open(struct side *s, struct loop *loop, const char *name, const char *u
 	rand_bytes(random, sizeof(random));
 	for (size_t i = 0; i < sizeof(random); i++)
 		snprintf(s->nonce + 2 * i, 3, "%02x", random[i]);
-	r = tls_client_new(&tls, &s->tls, err);
+	r = client_tls(&s->tls, err);
 	if (r >= 0 && key_file)
-		r = read_key(s, key_file, err);
+		r = client_key_read(&s->key, key_file, err);
 	if (r >= 0) {
 		for (char *url = strtok_r(list, ",", &save); url && s->members < SIDE_MEMBERS;
 		     url = strtok_r(NULL, ",", &save))

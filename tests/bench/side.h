@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "net/rpc_client.h"
+#include "tests/bench/client.h"
 
 enum {
 	SIDE_MEMBERS = 9,
@@ -29,8 +30,8 @@ struct side {
 	unsigned members, connections; /* connections: to each member */
 	struct rpc_channel *channel[SIDE_MEMBERS][SIDE_CONNECTIONS];
 	pid_t pid[SIDE_MEMBERS]; /* of the servers; 0: not given */
-	char authorization[1100];
-	char (*object)[48]; /* Skerry: resource names */
+	struct client_key key;   /* Skerry */
+	char (*object)[48];      /* Skerry: resource names */
 	unsigned objects;
 	char nonce[17]; /* of this run: in request ids */
 	uint64_t count;
