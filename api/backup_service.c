@@ -82,30 +82,24 @@ static void stalled(void *arg)
 
 static void on_noted(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
 {
+	const char *why = cluster_backup_unnoted(err, r);
+
 	(void)arg;
-	if (err->code && strcmp(err->reason, "FEATURE_LEVEL") != 0)
-		LOG_WARN("a backup that was taken is not in the audit log: %s", err->msg);
-	else if (!err->code && r->code)
-		LOG_WARN("a backup that was taken is not in the audit log: %s", r->message);
+	if (why)
+		LOG_WARN("a backup that was taken is not in the audit log: %s", why);
 }
 
-/* Into the audit chain: who has taken what of the state. Without a quorum the backup is good all the same. */
+/* Without a quorum the backup is good all the same. */
 static void note(struct backup_call *b)
 {
-	Skerry__Internal__V1__BackupNote body = SKERRY__INTERNAL__V1__BACKUP_NOTE__INIT;
 	Skerry__Internal__V1__Command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
 	Skerry__Internal__V1__Actor actor;
 	char name[64];
-	struct propose_options o = {.class = PROPOSE_INTERNAL};
 	struct err err = {0};
 
 	caller_fill_command(&b->caller, &c, &actor, name);
-	body.lighthouse = cluster_lighthouse_id(b->api->cluster);
-	body.revision = b->revision;
-	body.bytes = b->size;
-	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_BACKUP_NOTE;
-	c.backup_note = &body;
-	if (cluster_propose(b->api->cluster, b->api->loop, &c, &o, on_noted, NULL, &err) < 0)
+	if (cluster_propose_backup(b->api->cluster, b->api->loop, &c, b->revision, b->size, NULL, 0,
+				   on_noted, NULL, &err) < 0)
 		LOG_WARN("a backup that was taken is not in the audit log: %s", err.msg);
 }
 

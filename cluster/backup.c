@@ -281,3 +281,31 @@ size_t backup_read(const struct backup *b, uint64_t at, void *out, size_t len)
 	}
 	return done;
 }
+
+/* ---- the audit chain ---- */
+
+int cluster_propose_backup(struct cluster *c, struct loop *loop, Command *cmd, uint64_t revision,
+			   uint64_t bytes, const char *file, uint64_t deadline_ms, propose_cb cb,
+			   void *arg, struct err *err)
+{
+	Skerry__Internal__V1__BackupNote body = SKERRY__INTERNAL__V1__BACKUP_NOTE__INIT;
+	struct propose_options o = {.class = PROPOSE_INTERNAL, .deadline_ms = deadline_ms};
+
+	body.lighthouse = c->id;
+	body.revision = revision;
+	body.bytes = bytes;
+	if (file != NULL) {
+		body.file = (char *)(uintptr_t)file;
+	}
+	cmd->body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_BACKUP_NOTE;
+	cmd->backup_note = &body;
+	return cluster_propose(c, loop, cmd, &o, cb, arg, err);
+}
+
+const char *cluster_backup_unnoted(const struct err *err, const CommandResult *r)
+{
+	if (err->code != 0) {
+		return strcmp(err->reason, "FEATURE_LEVEL") != 0 ? err->msg : NULL;
+	}
+	return r->code != 0 ? r->message : NULL;
+}

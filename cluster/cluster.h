@@ -357,6 +357,17 @@ MUST_CHECK int cluster_ask_facts(struct cluster *c, struct loop *loop, uint64_t 
 				 facts_cb cb, void *arg, struct err *err);
 /* A backup of the state was completed at wall_ms; for the facts. Any thread. */
 void cluster_note_backup(struct cluster *c, int64_t wall_ms);
+/*
+ * Into the audit chain: who has taken what of the state. `cmd` comes with its actor, the rest is filled in; file may be
+ * NULL. Otherwise as cluster_propose().
+ */
+MUST_CHECK int cluster_propose_backup(struct cluster *c, struct loop *loop,
+				      Skerry__Internal__V1__Command *cmd, uint64_t revision,
+				      uint64_t bytes, const char *file, uint64_t deadline_ms,
+				      propose_cb cb, void *arg, struct err *err);
+/* Why it is not there, of what propose_cb is given. NULL: it is, or the cluster is at level 1, which knows no such note. */
+const char *cluster_backup_unnoted(const struct err *err,
+				   const Skerry__Internal__V1__CommandResult *r);
 /* This lighthouse has a schedule; and its last backup failed (until the next one is noted). Any thread. */
 void cluster_note_backup_schedule(struct cluster *c, int64_t every_ms);
 void cluster_note_backup_failed(struct cluster *c, const char *why);

@@ -224,34 +224,25 @@ static void fail(struct schedule *s)
 static void on_noted(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r)
 {
 	struct schedule *s = arg;
+	const char *why = cluster_backup_unnoted(err, r);
 
-	/* The file is there: that it is not in the audit log is said, and no more. Level 1 knows no note. */
-	if (err->code && strcmp(err->reason, "FEATURE_LEVEL") != 0)
-		LOG_WARN("the backup %s is not in the audit log: %s", s->name, err->msg);
-	else if (!err->code && r->code)
-		LOG_WARN("the backup %s is not in the audit log: %s", s->name, r->message);
+	/* The file is there: that it is not in the audit log is said, and no more. */
+	if (why)
+		LOG_WARN("the backup %s is not in the audit log: %s", s->name, why);
 	end(s);
 }
 
 static void note(struct schedule *s)
 {
-	Skerry__Internal__V1__BackupNote b = SKERRY__INTERNAL__V1__BACKUP_NOTE__INIT;
 	Skerry__Internal__V1__Command c = SKERRY__INTERNAL__V1__COMMAND__INIT;
 	Skerry__Internal__V1__Actor actor = SKERRY__INTERNAL__V1__ACTOR__INIT;
-	struct propose_options o = {.class = PROPOSE_INTERNAL,
-				    .deadline_ms = clock_mono_ms() + NOTE_MS};
 	struct err err = {0};
 
 	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_LIGHTHOUSE;
 	actor.id = cluster_lighthouse_id(s->o.cluster);
-	b.lighthouse = actor.id;
-	b.revision = s->facts.revision;
-	b.bytes = s->facts.bytes;
-	b.file = s->name;
 	c.actor = &actor;
-	c.body_case = SKERRY__INTERNAL__V1__COMMAND__BODY_BACKUP_NOTE;
-	c.backup_note = &b;
-	if (cluster_propose(s->o.cluster, s->o.loop, &c, &o, on_noted, s, &err) < 0) {
+	if (cluster_propose_backup(s->o.cluster, s->o.loop, &c, s->facts.revision, s->facts.bytes,
+				   s->name, clock_mono_ms() + NOTE_MS, on_noted, s, &err) < 0) {
 		LOG_WARN("the backup %s is not in the audit log: %s", s->name, err.msg);
 		end(s);
 	}
