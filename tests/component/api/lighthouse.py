@@ -211,9 +211,13 @@ listeners:
     serve: [metrics]
 {more.format(dir=self.dir)}""")
         how = ["join", "-"] if token else ["init"]
-        subprocess.run([SKERRYD, *how, "--config", self.config, "--name", name, "--api-address",
-                        f"127.0.0.1:{self.api}", "--peer-address", f"127.0.0.1:{self.peer}"],
-                       check=True, stdout=subprocess.DEVNULL, input=(token or "").encode())
+        try:
+            subprocess.run([SKERRYD, *how, "--config", self.config, "--name", name, "--api-address",
+                            f"127.0.0.1:{self.api}", "--peer-address", f"127.0.0.1:{self.peer}"],
+                           check=True, stdout=subprocess.DEVNULL, input=(token or "").encode())
+        except subprocess.CalledProcessError:
+            shutil.rmtree(self.dir)
+            raise
         self.log = open(os.path.join(self.dir, "log"), "wb")
         self.process = None
         self.start()
