@@ -35,6 +35,7 @@ struct proposer {
 	struct map tailnets; /* tailnet -> struct tailnet_share */
 	/* raft thread */
 	struct map requests; /* forwarded: request -> struct proposal */
+	bool stalled;        /* one that the raft thread has seen may wait for something */
 	uint64_t next_request;
 	size_t committed; /* of ours that wait for our own apply */
 	struct loop_timer timer;

@@ -1,6 +1,7 @@
 /* Commands and read requests of this lighthouse on their way to the leader. */
 #include "cluster/peer_int.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -35,7 +36,6 @@ typedef Skerry__Internal__V1__ProposeResult propose_result;
 typedef Skerry__Internal__V1__Proposal proposal;
 typedef Skerry__Internal__V1__ReadIndexRequest read_request;
 typedef Skerry__Internal__V1__ReadIndexResponse read_response;
-typedef Skerry__Internal__V1__CommandResult command_result;
 
 struct batch;
 
@@ -80,7 +80,7 @@ static void batch_leave(struct forward *f)
 	}
 }
 
-static void answer(struct forward *f, const struct err *e, const command_result *r,
+static void answer(struct forward *f, const struct err *e, ProtobufCBinaryData result,
 		   struct link_place at)
 {
 	list_remove(&f->node);
@@ -90,7 +90,7 @@ static void answer(struct forward *f, const struct err *e, const command_result 
 	if (f->read) {
 		link_read_index(f->peer->cluster, f->request, e, at);
 	} else {
-		link_proposed(f->peer->cluster, f->request, e, r, at);
+		link_proposed(f->peer->cluster, f->request, e, result, at);
 	}
 	mem_free(f);
 }
@@ -100,7 +100,7 @@ static void not_leader(struct forward *f)
 	struct err e = {0};
 
 	err_set(&e, ERR_NOT_LEADER, "no link to the leader");
-	answer(f, &e, NULL, (struct link_place){0});
+	answer(f, &e, (ProtobufCBinaryData){0}, (struct link_place){0});
 }
 
 static void on_pause(void *arg)
@@ -108,22 +108,34 @@ static void on_pause(void *arg)
 	not_leader(arg);
 }
 
+/* Of any thread. */
 static struct forward *forward_new(struct peer *p, uint64_t request, uint64_t leader, bool read,
 				   size_t len)
 {
-	struct forward *f = mem_zalloc(sizeof(*f) + len);
+	struct forward *f = mem_alloc(sizeof(*f) + len);
 
+	memset(f, 0, sizeof(*f));
 	list_init(&f->gathered);
 	f->len = len;
 	f->peer = p;
 	f->request = request;
 	f->leader = leader;
 	f->read = read;
-	counter_inc(metrics_counter("skerry_peer_forwarded_total",
-				    "Calls that went to the leader from here, by kind.",
-				    read ? "kind=\"read\"" : "kind=\"command\""));
-	list_push(&p->forwards, &f->node);
 	return f;
+}
+
+static void forward_begin(struct forward *f)
+{
+	static struct metric *_Atomic commands, *_Atomic reads;
+	struct metric *_Atomic *site = f->read ? &reads : &commands;
+
+	if (*site == NULL) {
+		*site = metrics_counter("skerry_peer_forwarded_total",
+					"Calls that went to the leader from here, by kind.",
+					f->read ? "kind=\"read\"" : "kind=\"command\"");
+	}
+	counter_inc(*site);
+	list_push(&f->peer->forwards, &f->node);
 }
 
 /* The link to go by; NULL: the answer is on its way. */
@@ -158,7 +170,7 @@ static void failed(struct forward *f, const struct err *status)
 		err_reason(&e, ERR_UNAVAILABLE, "FATE_UNKNOWN", "the leader did not answer: %s",
 			   status->msg);
 	}
-	answer(f, &e, NULL, (struct link_place){0});
+	answer(f, &e, (ProtobufCBinaryData){0}, (struct link_place){0});
 }
 
 /* Not too fast again: the other side learns of a new leader at the same time. */
@@ -169,16 +181,9 @@ static void retry_later(struct forward *f)
 
 static void committed(struct forward *f, ProtobufCBinaryData packed, struct link_place at)
 {
-	ProtobufCMessage *result = NULL;
 	struct err e = {0};
 
-	if (pb_decode_heap(&skerry__internal__v1__command_result__descriptor, packed.data,
-			   packed.len, NULL, &result, &e) < 0) {
-		failed(f, &e);
-		return;
-	}
-	answer(f, &e, (const command_result *)result, at);
-	pb_free(result);
+	answer(f, &e, packed, at);
 }
 
 static void on_proposed(void *arg, const struct err *status, const ProtobufCMessage *reply)
@@ -341,6 +346,25 @@ void forward_init(struct peer *p)
 	p->forward_flush = (struct flush_hook){.run = on_flush, .arg = p};
 }
 
+static void on_command(void *arg)
+{
+	struct forward *f = arg;
+	struct peer *p = f->peer;
+
+	if (atomic_load(&p->stopping)) {
+		struct err e = {0};
+
+		err_set(&e, ERR_CLOSED, "this lighthouse is stopping");
+		link_proposed(p->cluster, f->request, &e, (ProtobufCBinaryData){0},
+			      (struct link_place){0});
+		mem_free(f);
+		return;
+	}
+	forward_begin(f);
+	list_push(&p->gathered, &f->gathered);
+	loop_flush_add(p->loop, &p->forward_flush);
+}
+
 void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const void *command,
 		     size_t len, uint64_t deadline_ms)
 {
@@ -348,8 +372,7 @@ void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const vo
 
 	memcpy(f->data, command, len);
 	f->deadline_ms = deadline_ms;
-	list_push(&p->gathered, &f->gathered);
-	loop_flush_add(p->loop, &p->forward_flush);
+	loop_post_reply(p->loop, on_command, f);
 }
 
 static void on_index(void *arg, const struct err *status, const ProtobufCMessage *reply)
@@ -364,7 +387,8 @@ static void on_index(void *arg, const struct err *status, const ProtobufCMessage
 	} else if (a->not_leader) {
 		retry_later(f);
 	} else {
-		answer(f, &e, NULL, (struct link_place){a->raft_index, a->term});
+		answer(f, &e, (ProtobufCBinaryData){0},
+		       (struct link_place){a->raft_index, a->term});
 	}
 }
 
@@ -373,8 +397,10 @@ void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint6
 	read_request q = SKERRY__INTERNAL__V1__READ_INDEX_REQUEST__INIT;
 	struct rpc_opts o = {.deadline_ms = remaining(deadline_ms)};
 	struct forward *f = forward_new(p, request, leader, true, 0);
-	struct peer_link *l = way(f);
+	struct peer_link *l;
 
+	forward_begin(f);
+	l = way(f);
 	if (l == NULL) {
 		return;
 	}
@@ -408,6 +434,6 @@ void forward_stop(struct peer *p)
 
 		rpc_cancel(f->call);
 		err_set(&e, ERR_CLOSED, "this lighthouse is stopping");
-		answer(f, &e, NULL, (struct link_place){0});
+		answer(f, &e, (ProtobufCBinaryData){0}, (struct link_place){0});
 	}
 }

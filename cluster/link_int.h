@@ -5,10 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "base/err.h"
 #include "base/limits.h"
 #include "base/macros.h"
-#include "skerry/internal/v1/command.pb-c.h"
 
 struct cluster;
 struct loop;
@@ -54,12 +55,13 @@ void link_connected(struct cluster *c, uint64_t request, int fd);
 void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd);
 
 /*
- * Answer of ops->propose. err->code 0: the leader committed it as entry at.index with result r (borrowed).
+ * Answer of ops->propose. err->code 0: the leader committed it as entry at.index, `result` is its packed CommandResult
+ * (copied), which is looked into only if our own apply does not answer.
  * Otherwise ERR_NOT_LEADER (leader_hint, 0: unknown), ERR_LIMIT (refused before the log), ERR_UNAVAILABLE (sent,
  * fate unknown: proposed again under the same sequence).
  */
 void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
-		   const Skerry__Internal__V1__CommandResult *r, struct link_place at);
+		   ProtobufCBinaryData result, struct link_place at);
 
 /* Answer of ops->read_index. */
 void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
@@ -79,9 +81,11 @@ void link_clocks_agree(struct cluster *c, bool agree, int64_t skew_ms);
 
 /* ---- what the peer side serves for other lighthouses; any thread, the callback fires once on `loop` ---- */
 
-/* err->code 0: committed and applied here as at.index; borrows r. ERR_NOT_LEADER, ERR_LIMIT, ERR_UNAVAILABLE. */
-typedef void (*propose_local_cb)(void *arg, const struct err *err,
-				 const Skerry__Internal__V1__CommandResult *r,
+/*
+ * err->code 0: committed and applied here as at.index; borrows `result`, the packed CommandResult. ERR_NOT_LEADER, ERR_LIMIT,
+ * ERR_UNAVAILABLE.
+ */
+typedef void (*propose_local_cb)(void *arg, const struct err *err, ProtobufCBinaryData result,
 				 struct link_place at);
 /* Leader only: a command of another lighthouse, packed (copied), origin set by that one. Never forwarded. */
 MUST_CHECK int propose_local(struct cluster *c, struct loop *loop, const void *command, size_t len,

@@ -25,15 +25,13 @@ enum { META_BUDGET = 64 << 10, REMOVED_MS = 300 };
 
 /* ---- what the raft side asks: copied and posted ---- */
 
-enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_PROPOSE, OP_READ_INDEX };
+enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_READ_INDEX };
 
 struct op_msg {
 	struct peer *peer;
 	enum op op;
 	uint64_t request, id, term, deadline_ms;
 	bool self;
-	size_t len;
-	uint8_t data[];
 };
 
 static void refresh_and_run(struct peer *p)
@@ -50,8 +48,6 @@ static void answer_closed(const struct op_msg *m)
 	err_set(&e, ERR_CLOSED, "this lighthouse is stopping");
 	if (m->op == OP_CONNECT) {
 		link_connected(m->peer->cluster, m->request, ERR_CLOSED);
-	} else if (m->op == OP_PROPOSE) {
-		link_proposed(m->peer->cluster, m->request, &e, NULL, (struct link_place){0});
 	} else if (m->op == OP_READ_INDEX) {
 		link_read_index(m->peer->cluster, m->request, &e, (struct link_place){0});
 	}
@@ -87,21 +83,17 @@ static void on_op(void *arg)
 		member_run(p);
 		break;
 	case OP_MEMBERS: refresh_and_run(p); break;
-	case OP_PROPOSE:
-		forward_propose(p, m->request, m->id, m->data, m->len, m->deadline_ms);
-		break;
 	case OP_READ_INDEX: forward_read_index(p, m->request, m->id, m->deadline_ms); break;
 	}
 	mem_free(m);
 }
 
-static struct op_msg *op_new(void *impl, enum op op, size_t len)
+static struct op_msg *op_new(void *impl, enum op op)
 {
-	struct op_msg *m = mem_zalloc(sizeof(*m) + len);
+	struct op_msg *m = MEM_NEW(struct op_msg);
 
 	m->peer = impl;
 	m->op = op;
-	m->len = len;
 	return m;
 }
 
@@ -113,7 +105,7 @@ static void op_post(struct op_msg *m)
 
 static void op_connect(void *impl, uint64_t request, uint64_t id, const char *address)
 {
-	struct op_msg *m = op_new(impl, OP_CONNECT, 0);
+	struct op_msg *m = op_new(impl, OP_CONNECT);
 
 	(void)address; /* the member table says where it is */
 	m->request = request;
@@ -123,7 +115,7 @@ static void op_connect(void *impl, uint64_t request, uint64_t id, const char *ad
 
 static void op_cut(void *impl, uint64_t id)
 {
-	struct op_msg *m = op_new(impl, OP_CUT, 0);
+	struct op_msg *m = op_new(impl, OP_CUT);
 
 	m->id = id;
 	op_post(m);
@@ -131,7 +123,7 @@ static void op_cut(void *impl, uint64_t id)
 
 static void op_leader(void *impl, uint64_t leader, uint64_t term, bool self)
 {
-	struct op_msg *m = op_new(impl, OP_LEADER, 0);
+	struct op_msg *m = op_new(impl, OP_LEADER);
 
 	m->id = leader;
 	m->term = term;
@@ -141,24 +133,18 @@ static void op_leader(void *impl, uint64_t leader, uint64_t term, bool self)
 
 static void op_members(void *impl)
 {
-	op_post(op_new(impl, OP_MEMBERS, 0));
+	op_post(op_new(impl, OP_MEMBERS));
 }
 
 static void op_propose(void *impl, uint64_t request, uint64_t leader, const void *command,
 		       size_t len, uint64_t deadline_ms)
 {
-	struct op_msg *m = op_new(impl, OP_PROPOSE, len);
-
-	m->request = request;
-	m->id = leader;
-	m->deadline_ms = deadline_ms;
-	memcpy(m->data, command, len);
-	op_post(m);
+	forward_propose(impl, request, leader, command, len, deadline_ms);
 }
 
 static void op_read_index(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms)
 {
-	struct op_msg *m = op_new(impl, OP_READ_INDEX, 0);
+	struct op_msg *m = op_new(impl, OP_READ_INDEX);
 
 	m->request = request;
 	m->id = leader;

@@ -287,7 +287,7 @@ void peer_service_who(struct peer *p, Skerry__Internal__V1__WhoAreYouResponse *r
 
 /* forward.c */
 void forward_init(struct peer *p);
-/* Copies the command, which goes at the end of the turn with the others of it. */
+/* Copies the command, which goes at the end of a turn of the peer thread with the others of it. Any thread. */
 void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const void *command,
 		     size_t len, uint64_t deadline_ms);
 void forward_read_index(struct peer *p, uint64_t request, uint64_t leader, uint64_t deadline_ms);

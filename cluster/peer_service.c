@@ -74,22 +74,19 @@ static uint64_t deadline_of(struct rpc_call *call)
 	return clock_mono_ms() + MIN(rpc_call_remaining_ms(call), (uint64_t)LIM_GRPC_UNARY_MS);
 }
 
-static void on_proposed(void *arg, const struct err *err,
-			const Skerry__Internal__V1__CommandResult *r, struct link_place at)
+static void on_proposed(void *arg, const struct err *err, ProtobufCBinaryData result,
+			struct link_place at)
 {
 	struct waiting *w = arg;
 	struct rpc_call *call = peer_call_find(w->peer->peer_rpc, w->ref);
 	propose_response out = SKERRY__INTERNAL__V1__PROPOSE_RESPONSE__INIT;
-	struct buf packed = BUF_INIT;
 
 	if (call == NULL) {
 		mem_free(w);
 		return;
 	}
 	if (err->code == 0) {
-		pb_pack(r, &packed);
-		out.result.data = packed.data;
-		out.result.len = packed.len;
+		out.result = result;
 		out.raft_index = at.index;
 		out.term = at.term;
 		rpc_call_reply(call, &out.base);
@@ -100,7 +97,6 @@ static void on_proposed(void *arg, const struct err *err,
 	} else {
 		rpc_call_finish(call, err);
 	}
-	buf_done(&packed);
 	mem_free(w);
 }
 
@@ -115,7 +111,7 @@ static void on_propose(void *arg, struct rpc_call *call, const ProtobufCMessage 
 
 	if (r < 0) {
 		e.code = r;
-		on_proposed(w, &e, NULL, (struct link_place){0});
+		on_proposed(w, &e, (ProtobufCBinaryData){0}, (struct link_place){0});
 	}
 }
 
@@ -180,7 +176,7 @@ static void many_end(struct many *m)
 	mem_free(m);
 }
 
-static void on_item(void *arg, const struct err *err, const Skerry__Internal__V1__CommandResult *r,
+static void on_item(void *arg, const struct err *err, ProtobufCBinaryData result,
 		    struct link_place at)
 {
 	struct many_item *item = arg;
@@ -188,7 +184,7 @@ static void on_item(void *arg, const struct err *err, const Skerry__Internal__V1
 
 	item->code = err->code;
 	if (err->code == 0) {
-		pb_pack(r, &item->packed);
+		buf_append(&item->packed, result.data, result.len);
 		item->at = at;
 	} else {
 		item->reason = mem_strdup(err->reason);
@@ -230,7 +226,7 @@ static void on_propose_many(void *arg, struct rpc_call *call, const ProtobufCMes
 				  &m->item[i], &e);
 		if (r < 0) {
 			e.code = r;
-			on_item(&m->item[i], &e, NULL, (struct link_place){0});
+			on_item(&m->item[i], &e, (ProtobufCBinaryData){0}, (struct link_place){0});
 		}
 	}
 	if (--m->left == 0) {

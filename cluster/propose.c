@@ -16,6 +16,7 @@
  */
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -51,10 +52,10 @@ struct proposal {
 	bool first; /* LighthouseStart: before it commands of this incarnation are refused */
 	bool sent;  /* a copy may be in some log */
 	uint8_t *data;
-	size_t len, room;     /* packed; what it takes in the queue */
-	uint64_t request;     /* FORWARDED */
-	uint64_t index;       /* COMMITTED */
-	CommandResult *early; /* COMMITTED: what the leader answered */
+	size_t len, room; /* packed; what it takes in the queue */
+	uint64_t request; /* FORWARDED */
+	uint64_t index;   /* COMMITTED */
+	struct buf early; /* COMMITTED: what the leader answered, packed */
 	uint64_t retry_ms;
 	struct loop *loop;
 	propose_cb cb;
@@ -162,7 +163,7 @@ static void finish(struct proposal *p, const struct err *err, CommandResult *res
 		map_del_u64(&q->requests, p->request);
 	}
 	loop_post_reply(p->loop, reply_fire, r);
-	pb_free(p->early);
+	buf_done(&p->early);
 	mem_free(p->data);
 	mem_free(p);
 }
@@ -199,11 +200,27 @@ static void advance(struct proposal *p);
 
 static void retry(struct proposal *p, uint64_t pause_ms)
 {
+	p->c->prop.committed -= p->state == COMMITTED;
 	p->state = WAITING;
+	p->c->prop.stalled = true;
 	p->retry_ms = clock_mono_ms() + pause_ms;
 	if (clock_mono_ms() >= p->deadline_ms) {
 		finish_late(p);
 	}
+}
+
+/* A committed one whose entry came to us in a snapshot: the leader's answer is the answer. */
+static void finish_early(struct proposal *p)
+{
+	ProtobufCMessage *result;
+	struct err ok = {0};
+
+	if (pb_decode_heap(&skerry__internal__v1__command_result__descriptor, p->early.data,
+			   p->early.len, NULL, &result, NULL) < 0) {
+		retry(p, RETRY_MS); /* answered by the row of its sequence */
+		return;
+	}
+	finish(p, &ok, (CommandResult *)result);
 }
 
 static void on_local_done(struct consensus_command *cmd, const struct err *err, uint64_t index,
@@ -292,7 +309,11 @@ static void advance(struct proposal *p)
 	uint64_t leader = consensus_leader(c->cs);
 	struct err err = {0};
 
-	if (p->state != WAITING || clock_mono_ms() < p->retry_ms || (!c->announced && !p->first)) {
+	if (p->state != WAITING) {
+		return;
+	}
+	if ((p->retry_ms != 0 && clock_mono_ms() < p->retry_ms) || (!c->announced && !p->first)) {
+		q->stalled = true;
 		return;
 	}
 	if (!p->sent && level_admit(c, p->level, &err) != 0) {
@@ -317,6 +338,8 @@ static void advance(struct proposal *p)
 		p->request = ++q->next_request;
 		map_put_u64(&q->requests, p->request, p);
 		c->ops->propose(c->ops_impl, p->request, leader, p->data, p->len, p->deadline_ms);
+	} else {
+		q->stalled = true;
 	}
 }
 
@@ -334,6 +357,7 @@ static void advance_all(struct cluster *c)
 		p->state = WAITING;
 	}
 	q->posted = false;
+	q->stalled = false;
 	/* finish() takes the lock; only this thread removes, others append. */
 	for (struct list *it = q->all.next; it != &q->all;) {
 		struct proposal *p = LIST_ENTRY(it, struct proposal, node);
@@ -351,6 +375,28 @@ static void advance_all(struct cluster *c)
 		loop_timer_start(&q->timer, c->loop, WATCH_MS, on_watch, c);
 	}
 	pthread_mutex_unlock(&q->lock);
+}
+
+/* Those that came since; nothing else waits, so that all that are under way need no look. */
+static void advance_new(struct cluster *c)
+{
+	struct proposer *q = &c->prop;
+	struct list batch, *it;
+
+	list_init(&batch);
+	pthread_mutex_lock(&q->lock);
+	list_splice(&batch, &q->incoming);
+	q->posted = false;
+	pthread_mutex_unlock(&q->lock);
+	if (!list_empty(&batch) && !loop_timer_active(&q->timer)) {
+		loop_timer_start(&q->timer, c->loop, WATCH_MS, on_watch, c);
+	}
+	while ((it = list_pop(&batch)) != NULL) {
+		struct proposal *p = LIST_ENTRY(it, struct proposal, in);
+
+		p->state = WAITING;
+		advance(p);
+	}
 }
 
 static void on_watch(void *arg)
@@ -380,8 +426,13 @@ static void on_post(void *arg)
 {
 	struct cluster *c = arg;
 
-	if (!c->stopping) {
+	if (c->stopping) {
+		return;
+	}
+	if (c->prop.stalled) {
 		advance_all(c);
+	} else {
+		advance_new(c);
 	}
 }
 
@@ -524,12 +575,8 @@ void propose_restored(struct cluster *c)
 		struct list *next = it->next;
 
 		if (p->state == COMMITTED && p->index <= applied) {
-			CommandResult *result = p->early;
-			struct err ok = {0};
-
-			p->early = NULL;
 			pthread_mutex_unlock(&q->lock);
-			finish(p, &ok, result);
+			finish_early(p);
 			pthread_mutex_lock(&q->lock);
 		}
 		it = next;
@@ -542,7 +589,7 @@ struct forwarded {
 	uint64_t request;
 	struct link_place at;
 	struct err err;
-	CommandResult *result;
+	struct buf result; /* packed; empty: none */
 };
 
 static void on_forwarded(void *arg)
@@ -555,20 +602,16 @@ static void on_forwarded(void *arg)
 		goto out;
 	}
 	p->request = 0;
-	if (f->err.code == 0 && f->result != NULL) {
+	if (f->err.code == 0) {
 		p->sent = true;
 		p->state = COMMITTED;
 		c->prop.committed++;
 		p->index = f->at.index;
 		p->early = f->result;
-		f->result = NULL;
+		buf_init(&f->result);
 		/* Applied here already, but not by us (a snapshot): otherwise the own apply answers. */
 		if (p->index <= consensus_applied(c->cs)) {
-			CommandResult *result = p->early;
-			struct err ok = {0};
-
-			p->early = NULL;
-			finish(p, &ok, result);
+			finish_early(p);
 		} else {
 			consensus_committed(c->cs, f->at.term, f->at.index);
 		}
@@ -586,12 +629,12 @@ static void on_forwarded(void *arg)
 		finish(p, &f->err, NULL);
 	}
 out:
-	pb_free(f->result);
+	buf_done(&f->result);
 	mem_free(f);
 }
 
 void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
-		   const CommandResult *r, struct link_place at)
+		   ProtobufCBinaryData result, struct link_place at)
 {
 	struct forwarded *f = MEM_NEW(struct forwarded);
 
@@ -601,7 +644,7 @@ void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
 	if (err != NULL) {
 		f->err = *err;
 	}
-	f->result = r != NULL ? pb_copy(r) : NULL;
+	buf_append(&f->result, result.data, result.len);
 	loop_post_reply(c->loop, on_forwarded, f);
 }
 
@@ -617,15 +660,15 @@ struct remote {
 	void *arg;
 	struct err err;
 	struct link_place at;
-	CommandResult *result;
+	struct buf result; /* packed */
 };
 
 static void remote_fire(void *arg)
 {
 	struct remote *m = arg;
 
-	m->cb(m->arg, &m->err, m->result, m->at);
-	pb_free(m->result);
+	m->cb(m->arg, &m->err, (ProtobufCBinaryData){m->result.len, m->result.data}, m->at);
+	buf_done(&m->result);
 	mem_free(m->data);
 	mem_free(m);
 }
@@ -637,7 +680,9 @@ static void on_remote_done(struct consensus_command *cmd, const struct err *err,
 
 	m->err = *err;
 	m->at = (struct link_place){.index = index, .term = cmd->term};
-	m->result = r != NULL ? pb_copy(r) : NULL;
+	if (r != NULL) {
+		pb_pack(r, &m->result);
+	}
 	atomic_fetch_sub(&m->c->prop.remote_items, 1);
 	loop_post_reply(m->loop, remote_fire, m);
 }

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/mem.h"
+
 enum { WIRE_BYTES = 2, NANOS_PER_MS = 1000000 };
 
 #define TIMESTAMP_MIN INT64_C(-62135596800) /* 0001-01-01 */
@@ -43,11 +45,44 @@ void pb_pack_field(uint32_t field, const void *msg, struct buf *out)
 	pb_pack(msg, out);
 }
 
+/* Of numbers and strings alone: its copy needs no wire form between. */
+static bool is_flat(const ProtobufCMessage *m)
+{
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+
+		if (f->label == PROTOBUF_C_LABEL_REPEATED || f->type == PROTOBUF_C_TYPE_MESSAGE ||
+		    f->type == PROTOBUF_C_TYPE_BYTES || (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF))
+			return false;
+	}
+	return m->n_unknown_fields == 0;
+}
+
+static void *copy_flat(const ProtobufCMessage *m)
+{
+	const ProtobufCMessageDescriptor *d = m->descriptor;
+	uint8_t *copy = mem_memdup(m, d->sizeof_message);
+
+	((ProtobufCMessage *)copy)->unknown_fields = NULL;
+	for (unsigned i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &d->fields[i];
+		char **text = (char **)(copy + f->offset);
+
+		if (f->type != PROTOBUF_C_TYPE_STRING || !*text)
+			continue;
+		/* The default is not freed with the message. */
+		*text = **text || !f->default_value ? mem_strdup(*text) : (char *)f->default_value;
+	}
+	return copy;
+}
+
 void *pb_copy(const void *msg)
 {
 	struct buf b = BUF_INIT;
 	ProtobufCMessage *copy;
 
+	if (is_flat(msg))
+		return copy_flat(msg);
 	pb_pack(msg, &b);
 	copy = protobuf_c_message_unpack(((const ProtobufCMessage *)msg)->descriptor, NULL, b.len,
 					 b.data);

@@ -125,7 +125,7 @@ struct nodes_call {
 	bool read;
 };
 
-static void nodes_answer(struct nodes_call *k, const struct err *err, const CommandResult *r,
+static void nodes_answer(struct nodes_call *k, const struct err *err, ProtobufCBinaryData r,
 			 struct link_place at)
 {
 	struct node *a = k->from;
@@ -142,7 +142,7 @@ static void nodes_answer(struct nodes_call *k, const struct err *err, const Comm
 	mem_free(k);
 }
 
-static void nodes_on_proposed(void *arg, const struct err *err, const CommandResult *r,
+static void nodes_on_proposed(void *arg, const struct err *err, ProtobufCBinaryData r,
 			      struct link_place at)
 {
 	nodes_answer(arg, err, r, at);
@@ -150,7 +150,7 @@ static void nodes_on_proposed(void *arg, const struct err *err, const CommandRes
 
 static void nodes_on_read(void *arg, const struct err *err, struct link_place at)
 {
-	nodes_answer(arg, err, NULL, at);
+	nodes_answer(arg, err, (ProtobufCBinaryData){0}, at);
 }
 
 static void nodes_call(struct node *a, uint64_t request, uint64_t leader, const void *command,
@@ -177,7 +177,7 @@ static void nodes_call(struct node *a, uint64_t request, uint64_t leader, const 
 	}
 	pthread_mutex_unlock(&a->all->lock);
 	if (r != 0) {
-		nodes_answer(k, &err, NULL, (struct link_place){0});
+		nodes_answer(k, &err, (ProtobufCBinaryData){0}, (struct link_place){0});
 	}
 }
 

@@ -131,6 +131,20 @@ static void test_copy(void **state UNUSED)
 	assert_memory_equal(blob->data, "\x0a\x06\x0a\x04name", 8);
 	blob_unref(blob);
 	pb_free(copy);
+	/* Without a wire form between: texts are copied, empty ones are the default. */
+	{
+		Google__Rpc__BadRequest__FieldViolation *flat;
+		char empty[] = "";
+
+		violation.description = empty;
+		flat = pb_copy(&violation);
+		assert_true(pb_equal(flat, &violation));
+		assert_ptr_not_equal(flat->field, text);
+		assert_ptr_not_equal(flat->description, empty);
+		text[0] = 'n';
+		assert_string_equal(flat->field, "Name");
+		pb_free(flat);
+	}
 }
 
 /* Records joined at the wire level are what packing them together gives. */
