@@ -1,15 +1,12 @@
 /* The façade: opens a directory, runs the raft thread, and what any thread asks of it. */
 #include "cluster/cluster.h"
 
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/fileio.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
@@ -18,13 +15,10 @@
 #include "tailnet/query.h"
 
 enum {
-	LOCK_TRIES = 150,
-	LOCK_PAUSE_US = 20000,
 	PUBLISH_MS = 100,
 	LOOK_MS = 1000, /* at disk and store */
 	SYNC_MS =
 		30000, /* the store: what the end has to write stays small, nothing else depends on it */
-	QUORUM_MS = 5000,
 	HANDOVER_MS = 2000,
 	META_BUDGET = 64 << 10,
 };
@@ -192,8 +186,7 @@ static void on_connect(void *arg, uint64_t request, uint64_t id, const char *add
 	c->ops->connect(c->ops_impl, request, id, address);
 }
 
-/* Makes up for the connections that were asked for too early; without ops it only forgets them. */
-static void early_connects(struct cluster *c)
+void cluster_early_connects(struct cluster *c)
 {
 	while (!list_empty(&c->early)) {
 		struct early_connect *e =
@@ -248,118 +241,6 @@ static void sync_done(void *arg)
 	c->syncing = false;
 }
 
-/* One series per role, 1 for the one that is held. */
-static void role_show(struct cluster *c, const char *role)
-{
-	static const char *const roles[] = {"leader",  "follower", "candidate",
-					    "standby", "spare",    "none"};
-
-	if (role == c->role_told) {
-		return;
-	}
-	c->role_told = role;
-	for (size_t i = 0; i < ARRAY_LEN(roles); i++) {
-		char label[32];
-
-		snprintf(label, sizeof(label), "role=\"%s\"", roles[i]);
-		gauge_set(metrics_gauge("skerry_raft_role",
-					"1 for the role that this lighthouse has in raft.", label),
-			  strcmp(roles[i], role) == 0);
-	}
-}
-
-static void raft_gauges(struct cluster *c)
-{
-	struct consensus_stats s;
-	uint64_t refused = atomic_load(&c->prop.refused_full);
-
-	consensus_stats(c->cs, &s);
-	role_show(c, s.role);
-	gauge_set(c->metric.last, (double)c->state.last_index);
-	gauge_set(c->metric.queued, (double)s.queued);
-	gauge_set(c->metric.reads, (double)atomic_load(&c->reads.count));
-	counter_add(c->metric.refused, refused - c->refused_told);
-	c->refused_told = refused;
-	gauge_set(c->metric.log_bytes, (double)s.log_bytes);
-	gauge_set(c->metric.snapshot_bytes, (double)s.snapshot_bytes);
-	gauge_set(c->metric.snapshot_age,
-		  s.snapshot_wall_ms == 0
-			  ? NAN
-			  : (double)MAX(clock_wall_ms() - s.snapshot_wall_ms, 0) / 1000);
-}
-
-static void gauges(struct cluster *c)
-{
-	const char *name = "";
-	uint64_t age = store_oldest_read_ms(c->store, &name);
-
-	gauge_set(c->metric.term, (double)c->state.term);
-	gauge_set(c->metric.applied, (double)c->state.applied_index);
-	gauge_set(c->metric.commit, (double)c->state.commit_index);
-	gauge_set(c->metric.leads, c->state.self_leads ? 1 : 0);
-	gauge_set(c->metric.revision, (double)c->view.revision);
-	gauge_set(c->metric.bytes, (double)c->view.bytes);
-	gauge_set(c->metric.map, store_used_permille(c->store) / 1000.0);
-	gauge_set(c->metric.oldest_read, (double)age / 1000.0);
-	pthread_mutex_lock(&c->prop.lock);
-	gauge_set(c->metric.waiting, (double)c->prop.items);
-	pthread_mutex_unlock(&c->prop.lock);
-	raft_gauges(c);
-}
-
-static void queue_gauges(struct cluster *c)
-{
-	static const char help[] =
-		"What waits, by queue: commands of clients until their apply, commands "
-		"for the next entry, reads for their level.";
-
-	c->metric.waiting = metrics_gauge("skerry_queue_length", help, "queue=\"commands\"");
-	c->metric.queued = metrics_gauge("skerry_queue_length", help, "queue=\"log\"");
-	c->metric.reads = metrics_gauge("skerry_queue_length", help, "queue=\"reads\"");
-	c->metric.refused = metrics_counter("skerry_commands_refused_total",
-					    "Commands refused because a queue was full.", NULL);
-}
-
-static void gauges_make(struct cluster *c)
-{
-	c->metric.term = metrics_gauge("skerry_raft_term", "Term of the replicated log.", NULL);
-	c->metric.applied = metrics_gauge("skerry_raft_applied_index",
-					  "Last entry of the log in this store.", NULL);
-	c->metric.commit = metrics_gauge("skerry_raft_commit_index",
-					 "Last entry known to be committed.", NULL);
-	c->metric.leads =
-		metrics_gauge("skerry_raft_leader", "1 while this lighthouse leads.", NULL);
-	c->metric.revision = metrics_gauge("skerry_state_revision", "Revision of the state.", NULL);
-	c->metric.bytes = metrics_gauge("skerry_state_bytes", "Bytes of the state.", NULL);
-	c->metric.map =
-		metrics_gauge("skerry_store_used_ratio", "Used part of the store's map.", NULL);
-	c->metric.oldest_read = metrics_gauge("skerry_store_oldest_read_seconds",
-					      "Age of the oldest read transaction.", NULL);
-	c->metric.disk_free = metrics_gauge("skerry_disk_free_bytes",
-					    "Free space below the state directory.", NULL);
-	c->metric.disk_bytes = metrics_gauge(
-		"skerry_disk_bytes", "Size of the file system of the state directory.", NULL);
-	c->metric.last = metrics_gauge("skerry_raft_last_index",
-				       "Last entry in the log of this lighthouse.", NULL);
-	c->metric.log_bytes = metrics_gauge("skerry_raft_log_since_snapshot_bytes",
-					    "Bytes of entries applied since the newest snapshot.",
-					    NULL);
-	c->metric.snapshot_bytes = metrics_gauge(
-		"skerry_raft_snapshot_bytes", "Size of the newest snapshot; 0 without one.", NULL);
-	c->metric.snapshot_age = metrics_gauge("skerry_raft_snapshot_age_seconds",
-					       "Age of the newest snapshot; NaN without one.",
-					       NULL);
-	queue_gauges(c);
-	c->metric.map_bytes = metrics_gauge("skerry_store_map_bytes",
-					    "Size of the store's map: its limit.", NULL);
-	c->metric.map_used = metrics_gauge("skerry_store_used_bytes",
-					   "Part of the map in use, free pages included.", NULL);
-	c->metric.page_bytes =
-		metrics_gauge("skerry_store_page_bytes", "Size of a page of the store.", NULL);
-	c->metric.free_pages = metrics_gauge("skerry_store_free_pages",
-					     "Pages of the used part that are free again.", NULL);
-}
-
 /* Once a second: sorting a thousand times is not for every turn. */
 static void health_judge(struct cluster *c)
 {
@@ -381,7 +262,7 @@ static void on_publish(void *arg)
 	const char *damage;
 
 	cluster_publish(c);
-	gauges(c);
+	cluster_gauges(c);
 	damage = store_damage(c->store);
 	if (damage != NULL) {
 		cluster_damage(c, "%s", damage);
@@ -401,132 +282,6 @@ static void on_publish(void *arg)
 
 /* ---- life ---- */
 
-static int dirs_open(struct cluster *c, struct err *err)
-{
-	char *lock = mem_printf("%s/lock", c->dir);
-	char *raft = mem_printf("%s/raft", c->dir);
-	int r = dir_check_private(c->dir, err);
-
-	/* A predecessor that was killed holds it until the kernel has taken its memory apart. */
-	for (int tries = 0; r == 0 && c->lock_fd < 0; tries++) {
-		c->lock_fd = file_lock(lock, err);
-		if (c->lock_fd == ERR_EXISTS && tries < LOCK_TRIES) {
-			usleep(LOCK_PAUSE_US);
-		} else if (c->lock_fd < 0) {
-			r = c->lock_fd;
-		}
-	}
-	if (r == 0) {
-		r = dir_ensure(raft, 0700, err);
-	}
-	mem_free(lock);
-	mem_free(raft);
-	return r;
-}
-
-static int view_read(struct cluster *c, struct err *err)
-{
-	struct store_read *read;
-	int r = store_read_begin(c->store, "open", &read, err);
-
-	if (r == 0) {
-		r = fsm_view(store_read_kv(read), &c->view, err);
-		store_read_end(read);
-	}
-	return r;
-}
-
-static void dropped_tell(const struct cluster *c)
-{
-	if (store_rebuilt(c->store) == NULL) {
-		LOG_WARN("the store was not closed before the system went down: it is rebuilt from "
-			 "the log");
-	} else {
-		LOG_WARN("the store was wrong (%s): it is rebuilt from the log; test memory and "
-			 "disk",
-			 store_rebuilt(c->store));
-	}
-}
-
-static int raft_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
-{
-	char *raft = mem_printf("%s/raft", c->dir);
-	struct consensus_options co = {
-		.loop = c->loop,
-		.dir = raft,
-		.id = c->id,
-		.address = c->peer_address,
-		.store = c->store,
-		.cluster_id = c->cluster_id,
-		.election_ms = o->election_ms,
-		.heartbeat_ms = o->heartbeat_ms,
-		.snapshot_bytes = o->snapshot_bytes,
-		.apply_turn_ns = o->apply_turn_ns,
-		.events = &events,
-		.arg = c,
-	};
-	int r = consensus_open(&c->cs, &co, err);
-
-	mem_free(raft);
-	return r;
-}
-
-/* Store and log. *ret_wrong: not even what the state says of itself can be read; the store may be open. */
-static int state_try(struct cluster *c, const struct cluster_options *o, bool *ret_wrong,
-		     struct err *err)
-{
-	char *dir = mem_printf("%s/store", c->dir);
-	struct store_options so = {.dir = dir, .map_bytes = o->map_bytes};
-	bool dropped;
-	int r = store_open(&c->store, &so, &dropped, err);
-
-	mem_free(dir);
-	*ret_wrong = false;
-	if (r != 0) {
-		return r;
-	}
-	r = view_read(c, err);
-	if (r == 0 && c->view.epoch == 0 && store_applied(c->store) > 0) {
-		r = err_set(err, ERR_CORRUPT, "the state is empty after %" PRIu64 " entries",
-			    store_applied(c->store));
-	}
-	*ret_wrong = r == ERR_CORRUPT;
-	if (r == 0 && c->view.feature_level != 0) {
-		char *what = mem_printf("the state in %s is at", c->dir);
-
-		r = feature_level_known(c->view.feature_level, what, err);
-		mem_free(what);
-	}
-	if (r == 0 && dropped) {
-		dropped_tell(c);
-	}
-	if (r == 0) {
-		r = raft_begin(c, o, err);
-	}
-	*ret_wrong |= r != 0 && store_damage(c->store) != NULL;
-	return r;
-}
-
-/* A store that is found wrong here is made anew at once. */
-static int state_begin(struct cluster *c, const struct cluster_options *o, struct err *err)
-{
-	struct err why = {0};
-	bool wrong;
-	int r = state_try(c, o, &wrong, &why);
-
-	if (r != 0 && wrong) {
-		r = store_order_rebuild(c->store, why.msg, err);
-		store_abandon(c->store);
-		c->store = NULL;
-		early_connects(c); /* raft had asked for them: forgotten */
-		return r == 0 ? state_try(c, o, &wrong, err) : r;
-	}
-	if (r != 0 && err != NULL) {
-		*err = why;
-	}
-	return r;
-}
-
 int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struct err *err)
 {
 	struct cluster *c = MEM_NEW(struct cluster);
@@ -544,7 +299,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	read_init(c);
 	changes_init(c);
 	sessions_init(c);
-	gauges_make(c);
+	cluster_gauges_make(c);
 	list_init(&c->early);
 	c->scrub_ms = o->scrub_ms;
 	c->loop = loop_new("raft");
@@ -557,9 +312,9 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	c->peer_address =
 		mem_strdup(o->peer_address != NULL ? o->peer_address : c->keys.peer_address);
 	c->api_url = mem_strdup(o->api_url != NULL ? o->api_url : c->keys.api_url);
-	r = dirs_open(c, err);
+	r = begin_dirs(c, err);
 	if (r == 0) {
-		r = state_begin(c, o, err);
+		r = begin_state(c, o, &events, err);
 	}
 	if (r != 0) {
 		goto fail;
@@ -579,7 +334,7 @@ static void on_start(void *arg)
 	on_publish(c);
 	scrub_start(c, c->scrub_ms);
 	ticker_start(c);
-	early_connects(c);
+	cluster_early_connects(c);
 	on_state(c);
 }
 
@@ -768,7 +523,7 @@ void cluster_free(struct cluster *c)
 		}
 	}
 	c->ops = NULL;
-	early_connects(c);
+	cluster_early_connects(c);
 	loop_free(c->loop);
 	pthread_mutex_lock(&c->seen_lock);
 	while (c->backups > 0) {
@@ -893,106 +648,4 @@ int cluster_precheck_in(const struct cluster_read *read, const Command *cmd, str
 		}
 	}
 	return result.reply.code;
-}
-
-void link_state(struct cluster *c, struct link_state *ret)
-{
-	pthread_mutex_lock(&c->seen_lock);
-	*ret = c->state;
-	pthread_mutex_unlock(&c->seen_lock);
-}
-
-int link_digest(struct cluster *c, uint64_t marker, uint8_t ret_digest[32], uint64_t *ret_revision)
-{
-	int r = ERR_NOT_FOUND;
-
-	pthread_mutex_lock(&c->seen_lock);
-	for (size_t i = 0; i < DIGESTS_KEPT; i++) {
-		if (marker != 0 && c->digest[i].marker == marker) {
-			memcpy(ret_digest, c->digest[i].digest, 32);
-			*ret_revision = c->digest[i].revision;
-			r = 0;
-		}
-	}
-	pthread_mutex_unlock(&c->seen_lock);
-	return r;
-}
-
-void cluster_status_self(struct cluster *c, struct cluster_status *ret)
-{
-	uint64_t now = clock_mono_ms(), heard;
-
-	*ret = (struct cluster_status){
-		.cluster_id = c->cluster_id,
-		.lighthouse_id = c->id,
-		.incarnation = c->incarnation,
-	};
-	pthread_mutex_lock(&c->seen_lock);
-	ret->leader_id = c->state.leader;
-	ret->term = c->state.term;
-	ret->commit_index = c->state.commit_index;
-	ret->applied_index = c->state.applied_index;
-	ret->last_index = c->state.last_index;
-	ret->epoch = c->view.epoch;
-	ret->revision = c->view.revision;
-	ret->feature_level = c->view.feature_level;
-	memcpy(ret->digest, c->view.digest, sizeof(ret->digest));
-	heard = c->state.self_leads ? now : c->heard_ms;
-	pthread_mutex_unlock(&c->seen_lock);
-	ret->quorum_age_ms = heard == 0 ? now : now - MIN(heard, now);
-	ret->quorum = ret->leader_id != 0 && ret->quorum_age_ms < QUORUM_MS;
-}
-
-void cluster_facts_self(struct cluster *c, struct cluster_facts *ret)
-{
-	*ret = (struct cluster_facts){
-		.id = c->id,
-		.self = true,
-		.connected = true,
-		.feature_min = FEATURE_LEVEL_MIN,
-		.feature_max = FEATURE_LEVEL_MAX,
-		.state_limit = LIM_STATE_BYTES,
-		.backup_ms = atomic_load(&c->backup_ms),
-	};
-	ret->compared_ms = atomic_load(&c->compared_ms);
-	ret->scrubbed_ms = atomic_load(&c->scrub.passed_ms);
-	if (store_rebuilt(c->store) != NULL) {
-		snprintf(ret->store_rebuilt, sizeof(ret->store_rebuilt), "%s",
-			 store_rebuilt(c->store)[0] != '\0' ? store_rebuilt(c->store) : "?");
-	}
-	snprintf(ret->version, sizeof(ret->version), "%s", c->version);
-	pthread_mutex_lock(&c->seen_lock);
-	ret->append_p99_us = c->health.append_p99_us;
-	ret->append_n = c->health.append_n;
-	ret->disk_free = c->health.disk_free;
-	ret->disk_bytes = c->health.disk_bytes;
-	ret->map_permille = c->health.map_permille;
-	ret->state_bytes = c->view.bytes;
-	ret->commit_index = c->state.commit_index;
-	ret->applied_index = c->state.applied_index;
-	ret->term = c->state.term;
-	ret->leader_id = c->state.leader;
-	memcpy(ret->backup_error, c->health.backup_error, sizeof(ret->backup_error));
-	pthread_mutex_unlock(&c->seen_lock);
-	ret->backup_every_ms = atomic_load(&c->backup_every_ms);
-}
-
-void cluster_note_backup(struct cluster *c, int64_t wall_ms)
-{
-	atomic_store(&c->backup_ms, wall_ms);
-	pthread_mutex_lock(&c->seen_lock);
-	c->health.backup_error[0] = '\0';
-	pthread_mutex_unlock(&c->seen_lock);
-}
-
-void cluster_note_backup_schedule(struct cluster *c, int64_t every_ms)
-{
-	atomic_store(&c->backup_every_ms, every_ms);
-}
-
-void cluster_note_backup_failed(struct cluster *c, const char *why)
-{
-	pthread_mutex_lock(&c->seen_lock);
-	snprintf(c->health.backup_error, sizeof(c->health.backup_error), "%s", why);
-	pthread_mutex_unlock(&c->seen_lock);
 }

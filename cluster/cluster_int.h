@@ -234,6 +234,19 @@ void disk_watch(struct cluster *c);
 /* Any thread. */
 bool cluster_disk_low(const struct cluster *c);
 
+/* cluster_begin.c */
+/* Checks the directory, locks it, makes what is in it. */
+MUST_CHECK int begin_dirs(struct cluster *c, struct err *err);
+/* Store and log; a store that is found wrong is made anew at once. */
+MUST_CHECK int begin_state(struct cluster *c, const struct cluster_options *o,
+			   const struct consensus_events *events, struct err *err);
+/* Makes up for the connections that raft asked for before the peers were there; without ops it only forgets them. */
+void cluster_early_connects(struct cluster *c);
+
+/* cluster_gauges.c */
+void cluster_gauges_make(struct cluster *c);
+void cluster_gauges(struct cluster *c); /* raft thread */
+
 /* cluster_status without what peers tell. Any thread. */
 void cluster_status_self(struct cluster *c, struct cluster_status *ret);
 /* Copies state and view for other threads. */
