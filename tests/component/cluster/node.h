@@ -24,6 +24,9 @@ extern uint64_t node_compare_ms, node_scrub_ms;
 /* Log between two snapshots; 0: the default. */
 extern uint64_t node_snapshot_bytes;
 
+/* The child's life: reads lines from fd and answers them; ends the process (node_child.c). */
+void node_child(struct node *n, int fd);
+
 /* A directory and a port of its own. `root` is the test's directory. */
 void node_prepare(struct node *n, const char *root, const char *name);
 /* Forks; the child waits for lines. The test process must have no threads. */
