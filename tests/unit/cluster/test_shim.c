@@ -1,195 +1,11 @@
-/* The fail-stop shim: each fault of the storage ends the process; what it does to messages. */
+/* The fail-stop shim: each fault of the storage ends the process; what it does to snapshots and entries. */
 /* LIBS: cluster */
-#include "tests/lib/test.h"
+#include "tests/unit/cluster/shim_back.h"
 
-#include <sys/socket.h>
-#include <unistd.h>
+static struct raft_io_append areq;
+static struct raft_io_snapshot_put preq;
 
-#include <raft/uv.h>
-
-#include "base/mem.h"
-#include "cluster/link_int.h"
-#include "cluster/raft_shim.h"
-
-static struct {
-	int rv;    /* what the back end returns */
-	int calls; /* of it */
-	struct raft_io_append *append;
-	raft_io_append_cb append_cb;
-	struct raft_io_snapshot_put *put;
-	raft_io_snapshot_put_cb put_cb;
-	struct raft_io_send *send[8];
-	raft_io_send_cb send_cb[8];
-	struct raft_message sent[8];
-	size_t n_sent;
-	raft_io_tick_cb tick;
-	raft_io_recv_cb recv;
-	struct raft_io_snapshot_get *get;
-	raft_io_snapshot_get_cb get_cb;
-	int gets, closed;
-	struct raft_uv_connect *connect;
-	raft_uv_connect_cb connect_cb;
-} be;
-
-static struct {
-	int failed;
-	char text[512];
-	int answered, status;
-	int ticks, received;
-	bool disrupt;
-	raft_index rejected;
-	int prepares, receives, prepare_rv;
-	bool receive;
-	struct raft_message taken;
-	unsigned entries;
-} seen;
-
-static int be_set_term(struct raft_io *io, raft_term term)
-{
-	(void)io;
-	(void)term;
-	be.calls++;
-	return be.rv;
-}
-
-static int be_set_vote(struct raft_io *io, raft_id id)
-{
-	(void)io;
-	(void)id;
-	be.calls++;
-	return be.rv;
-}
-
-static int be_truncate(struct raft_io *io, raft_index index)
-{
-	(void)io;
-	(void)index;
-	be.calls++;
-	return be.rv;
-}
-
-static int be_append(struct raft_io *io, struct raft_io_append *req,
-		     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
-{
-	(void)io;
-	(void)entries;
-	(void)n;
-	be.calls++;
-	be.append = req;
-	be.append_cb = cb;
-	return be.rv;
-}
-
-static int be_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
-		  const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
-{
-	(void)io;
-	(void)trailing;
-	(void)snapshot;
-	be.calls++;
-	be.put = req;
-	be.put_cb = cb;
-	return be.rv;
-}
-
-static int be_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
-		   raft_io_send_cb cb)
-{
-	(void)io;
-	be.calls++;
-	if (be.rv == 0) {
-		be.send[be.n_sent] = req;
-		be.send_cb[be.n_sent] = cb;
-		be.sent[be.n_sent++] = *message;
-	}
-	return be.rv;
-}
-
-static int be_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
-{
-	(void)io;
-	assert_int_equal(msecs, 20);
-	be.tick = tick;
-	be.recv = recv;
-	return 0;
-}
-
-static int be_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
-{
-	(void)io;
-	be.gets++;
-	be.get = req;
-	be.get_cb = cb;
-	return be.rv;
-}
-
-static int be_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
-		      const char *address, raft_uv_connect_cb cb)
-{
-	(void)t;
-	(void)id;
-	(void)address;
-	be.connect = req;
-	be.connect_cb = cb;
-	return 0;
-}
-
-static struct raft_uv_transport transport = {.connect = be_connect};
-
-/* The back end has read its newest snapshot. */
-static void be_read(raft_index index)
-{
-	struct raft_snapshot *s = raft_calloc(1, sizeof(*s));
-
-	s->index = index;
-	raft_configuration_init(&s->configuration);
-	assert_int_equal(raft_configuration_add(&s->configuration, 1, "me:1", RAFT_VOTER), 0);
-	s->bufs = raft_calloc(1, sizeof(*s->bufs));
-	s->bufs[0] = (struct raft_buffer){raft_calloc(1, 64), 64};
-	s->n_bufs = 1;
-	be.connect = NULL;
-	be.get_cb(be.get, s, 0);
-}
-
-static void be_close(struct raft_io *io, raft_io_close_cb cb)
-{
-	be.closed++;
-	cb(io);
-}
-
-static raft_time be_time(struct raft_io *io)
-{
-	(void)io;
-	return clock_mono_ms();
-}
-
-static void on_fail(void *arg, const char *message)
-{
-	(void)arg;
-	seen.failed++;
-	snprintf(seen.text, sizeof(seen.text), "%s", message);
-}
-
-static void on_tick(struct raft_io *io)
-{
-	(void)io;
-	seen.ticks++;
-}
-
-static void on_recv(struct raft_io *io, struct raft_message *m)
-{
-	(void)io;
-	seen.received++;
-	if (m->type == RAFT_APPEND_ENTRIES) {
-		seen.entries = m->append_entries.n_entries;
-	}
-	if (m->type == RAFT_REQUEST_VOTE) {
-		seen.disrupt = m->request_vote.disrupt_leader;
-	}
-	if (m->type == RAFT_APPEND_ENTRIES_RESULT) {
-		seen.rejected = m->append_entries_result.rejected;
-	}
-}
+/* ---- disk ---- */
 
 static void on_append(struct raft_io_append *req, int status)
 {
@@ -204,59 +20,6 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 	seen.answered++;
 	seen.status = status;
 }
-
-static void on_sent(struct raft_io_send *req, int status)
-{
-	(void)req;
-	seen.answered++;
-	seen.status = status;
-}
-
-static struct raft_shim shim;
-static struct raft raft;
-static struct test_clock tc;
-
-static int setup(void **state)
-{
-	(void)state;
-	memset(&be, 0, sizeof(be));
-	memset(&seen, 0, sizeof(seen));
-	memset(&shim, 0, sizeof(shim));
-	memset(&raft, 0, sizeof(raft));
-	shim.io.set_term = be_set_term;
-	shim.io.set_vote = be_set_vote;
-	shim.io.truncate = be_truncate;
-	shim.io.append = be_append;
-	shim.io.snapshot_put = be_put;
-	shim.io.snapshot_get = be_get;
-	shim.io.close = be_close;
-	shim.io.send = be_send;
-	shim.io.start = be_start;
-	shim.io.time = be_time;
-	raft.state = RAFT_FOLLOWER;
-	raft.current_term = 5;
-	raft.election_timeout = 1000;
-	raft_shim_install(&shim, &raft, 20);
-	assert_int_equal(shim.io.start(&shim.io, 100, on_tick, on_recv), 0);
-	cluster_fail_hook(on_fail, NULL);
-	test_clock_start(&tc, 10000, 1700000000000);
-	raft.election_timer_start = 10000;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	raft_shim_done(&shim);
-	cluster_fail_hook(NULL, NULL);
-	test_clock_stop();
-	return 0;
-}
-
-static struct raft_io_append areq;
-static struct raft_io_snapshot_put preq;
-
-/* ---- disk ---- */
 
 static int do_set_term(void)
 {
@@ -353,134 +116,35 @@ static void a_stuck_append(void **state)
 	be.append_cb(be.append, 0);
 }
 
-/* ---- votes ---- */
-
-static struct raft_io_send sreq[4];
-
-static struct raft_message vote(raft_id to, raft_term term, bool pre)
-{
-	struct raft_message m = {
-		.type = RAFT_REQUEST_VOTE, .server_id = to, .server_address = "peer:1"};
-
-	m.request_vote.version = 2;
-	m.request_vote.term = term;
-	m.request_vote.candidate_id = 1;
-	m.request_vote.pre_vote = pre;
-	return m;
-}
-
-static void fire_sent(int status)
-{
-	for (size_t i = 0; i < be.n_sent; i++) {
-		struct raft_io_send *req = be.send[i];
-
-		if (req != NULL) {
-			be.send[i] = NULL;
-			be.send_cb[i](req, status);
-		}
-	}
-	be.n_sent = 0;
-}
-
-static void votes_are_repeated(void **state)
-{
-	struct raft_message m = vote(2, 6, true);
-
-	(void)state;
-	raft.state = RAFT_CANDIDATE;
-	raft.candidate_state.in_pre_vote = true;
-	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
-	assert_int_equal(seen.answered, 0); /* never inside the call */
-	raft_shim_flush(&shim);
-	assert_int_equal(seen.answered, 1);
-	assert_int_equal(seen.status, 0);
-	fire_sent(RAFT_NOCONNECTION); /* the link was dead: the message is lost */
-	assert_int_equal(seen.answered, 1);
-
-	be.tick(&shim.io);
-	assert_int_equal(be.n_sent, 0);
-	test_clock_advance(&tc, SHIM_VOTE_REPEAT_MS);
-	be.tick(&shim.io);
-	assert_int_equal(be.n_sent, 1);
-	assert_int_equal(be.sent[0].request_vote.term, 6);
-	assert_int_equal(be.sent[0].server_id, 2);
-	fire_sent(0);
-
-	/* Another phase: the old one is forgotten. */
-	raft.candidate_state.in_pre_vote = false;
-	test_clock_advance(&tc, SHIM_VOTE_REPEAT_MS);
-	be.tick(&shim.io);
-	assert_int_equal(be.n_sent, 0);
-	assert_true(list_empty(&shim.votes));
-}
-
-static void results_are_repeated_thrice(void **state)
-{
-	struct raft_message m = {
-		.type = RAFT_REQUEST_VOTE_RESULT, .server_id = 2, .server_address = "peer:1"};
-
-	(void)state;
-	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
-	raft_shim_flush(&shim);
-	for (int i = 0; i < 3; i++) {
-		struct raft_io_send *req;
-
-		assert_int_equal(be.n_sent, 1);
-		req = be.send[0];
-		be.n_sent = 0;
-		be.send_cb[0](req, RAFT_NOCONNECTION);
-	}
-	assert_int_equal(be.n_sent, 0);
-	assert_int_equal(seen.answered, 1);
-}
-
-static void disrupting(void **state)
-{
-	static const struct {
-		raft_id leader, lost;
-		uint64_t silent_ms;
-		bool disrupt;
-	} cases[] = {
-		{3, 0, 10, false},  /* a leader that is heard */
-		{3, 3, 10, true},   /* its process is gone */
-		{3, 0, 1000, true}, /* silent for the election timeout */
-		{3, 0, 999, false},
-	};
-
-	(void)state;
-	TEST_TABLE(c, cases)
-	{
-		struct raft_message m = vote(1, 6, true);
-
-		shim.lost_leader = 0;
-		raft.follower_state.current_leader.id = c->leader;
-		raft.election_timer_start = clock_mono_ms() - c->silent_ms;
-		if (c->lost != 0) {
-			raft_shim_leader_lost(&shim, c->lost);
-		}
-		seen.disrupt = false;
-		be.recv(&shim.io, &m);
-		assert_int_equal(seen.disrupt, c->disrupt);
-	}
-	/* Somebody who does not lead cannot be lost as the leader. */
-	shim.lost_leader = 0;
-	raft_shim_leader_lost(&shim, 2);
-	assert_int_equal(shim.lost_leader, 0);
-	/* A leader that is heard again ends it; an old one does not. */
-	raft_shim_leader_lost(&shim, 3);
-	{
-		struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
-
-		m.append_entries.term = 4;
-		be.recv(&shim.io, &m);
-		assert_int_equal(shim.lost_leader, 3);
-		m.append_entries.term = 5;
-		be.recv(&shim.io, &m);
-		assert_int_equal(shim.lost_leader, 0);
-	}
-}
-
 /* ---- snapshots and entries ---- */
+
+static int be_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
+		      const char *address, raft_uv_connect_cb cb)
+{
+	(void)t;
+	(void)id;
+	(void)address;
+	be.connect = req;
+	be.connect_cb = cb;
+	return 0;
+}
+
+static struct raft_uv_transport transport = {.connect = be_connect};
+
+/* The back end has read its newest snapshot. */
+static void be_read(raft_index index)
+{
+	struct raft_snapshot *s = raft_calloc(1, sizeof(*s));
+
+	s->index = index;
+	raft_configuration_init(&s->configuration);
+	assert_int_equal(raft_configuration_add(&s->configuration, 1, "me:1", RAFT_VOTER), 0);
+	s->bufs = raft_calloc(1, sizeof(*s->bufs));
+	s->bufs[0] = (struct raft_buffer){raft_calloc(1, 64), 64};
+	s->n_bufs = 1;
+	be.connect = NULL;
+	be.get_cb(be.get, s, 0);
+}
 
 static struct raft_message snapshot_for(raft_id id)
 {
@@ -793,137 +457,6 @@ static void one_address(void **state)
 	}
 }
 
-static void a_forced_election(void **state)
-{
-	(void)state;
-	raft_shim_force_election(&shim);
-	assert_int_equal(seen.ticks, 1);
-	assert_int_equal(raft.election_timer_start, 0);
-	raft.state = RAFT_LEADER;
-	raft_shim_force_election(&shim);
-	assert_int_equal(seen.ticks, 1);
-}
-
-/* ---- time ---- */
-
-static struct raft_server voters[] = {
-	{.id = 1, .role = RAFT_VOTER}, {.id = 2, .role = RAFT_VOTER},
-	{.id = 3, .role = RAFT_VOTER}, {.id = 4, .role = RAFT_STANDBY},
-	{.id = 5, .role = RAFT_VOTER},
-};
-
-static void ranks(void **state)
-{
-	static const struct {
-		raft_id self, leader;
-		unsigned ms;
-	} cases[] = {
-		{2, 1, 1000}, {3, 1, 1100}, {5, 1, 1200}, {1, 5, 1000},
-		{3, 5, 1200}, {5, 0, 1300}, /* no leader is known: any of the voters might be there */
-	};
-
-	(void)state;
-	raft.configuration.servers = voters;
-	raft.configuration.n = ARRAY_LEN(voters);
-	TEST_TABLE(c, cases)
-	{
-		raft.id = c->self;
-		raft.follower_state.current_leader.id = c->leader;
-		raft.follower_state.randomized_election_timeout = 1999; /* drawn by libraft */
-		be.tick(&shim.io);
-		assert_int_equal(raft.follower_state.randomized_election_timeout, c->ms);
-	}
-	/* The leader that was heard last does not stand either. */
-	{
-		struct raft_message m = {.type = RAFT_APPEND_ENTRIES, .server_id = 1};
-
-		m.append_entries.term = 5;
-		raft.id = 2;
-		be.recv(&shim.io, &m);
-		raft.state = RAFT_CANDIDATE;
-		be.tick(&shim.io);
-		assert_int_equal(raft.candidate_state.randomized_election_timeout, TIMING_RETRY_MS);
-	}
-}
-
-static void candidates_try_again(void **state)
-{
-	static const unsigned waits[] = {250, 500, 1000, 1000, 1000};
-
-	(void)state;
-	raft.state = RAFT_CANDIDATE;
-	raft.pre_vote = true;
-	for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
-		raft.election_timer_start = clock_mono_ms();
-		raft.candidate_state.in_pre_vote = false;
-		be.tick(&shim.io);
-		be.tick(&shim.io);
-		assert_int_equal(raft.candidate_state.randomized_election_timeout, waits[i]);
-		assert_false(raft.candidate_state.in_pre_vote);
-		/* Nobody won this term: the next one is asked for first. */
-		test_clock_advance(&tc, waits[i]);
-		be.tick(&shim.io);
-		assert_true(raft.candidate_state.in_pre_vote);
-	}
-	/* A leader was found: the count begins anew. */
-	raft.state = RAFT_FOLLOWER;
-	be.tick(&shim.io);
-	raft.state = RAFT_CANDIDATE;
-	raft.election_timer_start = clock_mono_ms();
-	be.tick(&shim.io);
-	assert_int_equal(raft.candidate_state.randomized_election_timeout, waits[0]);
-}
-
-/* Somebody stood for term 6 and failed; libraft still takes the leader of term 5 for ours. */
-static void a_leader_of_an_earlier_term(void **state)
-{
-	struct raft_message a = {.type = RAFT_APPEND_ENTRIES, .server_id = 3};
-	struct raft_message v = vote(1, 7, true);
-
-	(void)state;
-	a.append_entries.term = 5;
-	be.recv(&shim.io, &a);
-	raft.follower_state.current_leader.id = 3;
-	be.recv(&shim.io, &v);
-	assert_false(seen.disrupt);
-	raft.current_term = 6;
-	v.request_vote.disrupt_leader = false;
-	be.recv(&shim.io, &v);
-	assert_true(seen.disrupt);
-}
-
-static raft_id granted;
-
-static void on_recv_stepping_down(struct raft_io *io, struct raft_message *m)
-{
-	(void)io;
-	(void)m;
-	raft.state = RAFT_FOLLOWER;
-	raft.voted_for = granted;
-}
-
-/* A leader that gives way to a candidate it cannot vote for stands itself. */
-static void taking_back(void **state)
-{
-	struct raft_message v = vote(1, 6, false);
-
-	(void)state;
-	shim.recv = on_recv_stepping_down;
-	for (granted = 0; granted < 2; granted++) {
-		raft.state = RAFT_LEADER;
-		raft.election_timer_start = clock_mono_ms();
-		be.recv(&shim.io, &v);
-		be.tick(&shim.io);
-		assert_int_equal(raft.election_timer_start, granted == 0 ? 0 : clock_mono_ms());
-	}
-	/* A follower does not. */
-	granted = 0;
-	raft.election_timer_start = clock_mono_ms();
-	be.recv(&shim.io, &v);
-	be.tick(&shim.io);
-	assert_int_equal(raft.election_timer_start, clock_mono_ms());
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -931,9 +464,6 @@ int main(void)
 		T(faults_at_once),
 		T(faults_later),
 		T(a_stuck_append),
-		T(votes_are_repeated),
-		T(results_are_repeated_thrice),
-		T(disrupting),
 		T(one_snapshot_per_peer),
 		T(no_install_while_putting),
 		T(a_snapshot_takes_its_time),
@@ -942,11 +472,6 @@ int main(void)
 		T(crooked_entries),
 		T(one_address),
 		T(a_change_comes_first),
-		T(a_forced_election),
-		T(ranks),
-		T(candidates_try_again),
-		T(a_leader_of_an_earlier_term),
-		T(taking_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
