@@ -12,6 +12,7 @@
 #include "base/metrics.h"
 #include "base/rand.h"
 #include "cluster/cluster_int.h"
+#include "cluster/way_int.h"
 #include "tailnet/query.h"
 
 enum {
@@ -301,6 +302,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	sessions_init(c);
 	cluster_gauges_make(c);
 	list_init(&c->early);
+	list_init(&c->ways);
 	c->scrub_ms = o->scrub_ms;
 	c->loop = loop_new("raft");
 	r = keyfile_read(o->dir, &c->keys, err);
@@ -493,6 +495,7 @@ void cluster_kill(struct cluster *c)
 	stop_by(c, on_kill);
 	loop_stop(c->loop);
 	loop_thread_join(c->loop);
+	ways_free(c);
 	loop_free(c->loop);
 	c->loop = NULL;
 	store_abandon(c->store);
@@ -524,6 +527,7 @@ void cluster_free(struct cluster *c)
 	}
 	c->ops = NULL;
 	cluster_early_connects(c);
+	ways_free(c);
 	loop_free(c->loop);
 	pthread_mutex_lock(&c->seen_lock);
 	while (c->backups > 0) {

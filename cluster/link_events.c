@@ -3,12 +3,15 @@
 
 #include "base/mem.h"
 #include "cluster/cluster_int.h"
+#include "cluster/way_int.h"
+#include "net/stream.h"
 
 struct link_event {
 	struct cluster *c;
-	enum { CONNECTED, ACCEPTED, LOST, CLOCKS, CHANGE } kind;
-	uint64_t request, id;
+	enum { CONNECTED, ACCEPTED, CUT, LOST, CLOCKS, CHANGE } kind;
+	uint64_t request, id, way;
 	int fd;
+	struct stream_parcel *parcel; /* in place of fd */
 	bool agree;
 	int64_t skew_ms;
 	char *address;
@@ -47,6 +50,7 @@ static void event_drop(struct link_event *e)
 		if (e->fd >= 0) {
 			close(e->fd);
 		}
+		stream_parcel_free(e->parcel);
 	} else if (e->kind == CHANGE) {
 		err_set(&e->err, ERR_NOT_LEADER, "this lighthouse stops");
 		loop_post_reply(e->loop, change_fire, e);
@@ -64,9 +68,20 @@ static void on_event(void *arg)
 		event_drop(e);
 		return;
 	}
+	if (e->parcel != NULL) {
+		e->fd = way_open(c, e->way, e->parcel);
+		if (e->fd < 0) {
+			c->ops->ended(c->ops_impl, e->way, true);
+		}
+	}
 	switch (e->kind) {
 	case CONNECTED: consensus_connected(c->cs, e->request, e->fd); break;
-	case ACCEPTED: consensus_accepted(c->cs, e->id, e->address, e->fd); break;
+	case ACCEPTED:
+		if (e->fd >= 0) {
+			consensus_accepted(c->cs, e->id, e->address, e->fd);
+		}
+		break;
+	case CUT: way_cut(c, e->way); break;
 	case LOST: consensus_leader_lost(c->cs, e->id); break;
 	case CLOCKS: consensus_clocks_agree(c->cs, e->agree, e->skew_ms); break;
 	case CHANGE: consensus_change(c->cs, e->change, e->id, e->address, on_changed, e); return;
@@ -92,6 +107,32 @@ void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd)
 {
 	event_post(c, (struct link_event){
 			      .kind = ACCEPTED, .id = id, .address = (char *)address, .fd = fd});
+}
+
+void link_connected_by(struct cluster *c, uint64_t request, uint64_t way,
+		       struct stream_parcel *parcel)
+{
+	event_post(c, (struct link_event){.kind = CONNECTED,
+					  .request = request,
+					  .way = way,
+					  .fd = ERR_CLOSED,
+					  .parcel = parcel});
+}
+
+void link_accepted_by(struct cluster *c, uint64_t id, const char *address, uint64_t way,
+		      struct stream_parcel *parcel)
+{
+	event_post(c, (struct link_event){.kind = ACCEPTED,
+					  .id = id,
+					  .address = (char *)address,
+					  .way = way,
+					  .fd = ERR_CLOSED,
+					  .parcel = parcel});
+}
+
+void link_cut(struct cluster *c, uint64_t way)
+{
+	event_post(c, (struct link_event){.kind = CUT, .way = way});
 }
 
 void link_leader_lost(struct cluster *c, uint64_t id)

@@ -13,6 +13,7 @@
 
 struct cluster;
 struct loop;
+struct stream_parcel;
 
 /*
  * What the raft side wants of the peer side. There are two implementations: peer.c (TLS links) and the one of
@@ -39,6 +40,8 @@ struct peer_ops {
 			size_t len, uint64_t deadline_ms);
 	/* Ask the leader for a read index; answer by link_read_index(c, request, ...), exactly once. */
 	void (*read_index)(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms);
+	/* A way of link_connected_by or link_accepted_by has ended: by the member, or by libraft. Not of one that was cut. */
+	void (*ended)(void *impl, uint64_t way, bool remote);
 };
 
 /* Where a command is in the log, and the term of the leader that says that it is committed (0: not known). */
@@ -53,6 +56,13 @@ void link_connected(struct cluster *c, uint64_t request, int fd);
 
 /* A member dialled us: fd is our end of a socketpair (taken); id and address as the member table has them. */
 void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd);
+
+/* The same with a connection that goes on on the raft thread, named by `way` (not 0): see ops->ended and link_cut. */
+void link_connected_by(struct cluster *c, uint64_t request, uint64_t way,
+		       struct stream_parcel *parcel);
+void link_accepted_by(struct cluster *c, uint64_t id, const char *address, uint64_t way,
+		      struct stream_parcel *parcel);
+void link_cut(struct cluster *c, uint64_t way);
 
 /*
  * Answer of ops->propose. err->code 0: the leader committed it as entry at.index, `result` is its packed CommandResult

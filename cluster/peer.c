@@ -25,7 +25,7 @@ enum { META_BUDGET = 64 << 10, REMOVED_MS = 300 };
 
 /* ---- what the raft side asks: copied and posted ---- */
 
-enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_READ_INDEX };
+enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_READ_INDEX, OP_ENDED };
 
 struct op_msg {
 	struct peer *peer;
@@ -84,6 +84,7 @@ static void on_op(void *arg)
 		break;
 	case OP_MEMBERS: refresh_and_run(p); break;
 	case OP_READ_INDEX: forward_read_index(p, m->request, m->id, m->deadline_ms); break;
+	case OP_ENDED: peer_raft_ended(p, m->id, m->self); break;
 	}
 	mem_free(m);
 }
@@ -152,6 +153,15 @@ static void op_read_index(void *impl, uint64_t request, uint64_t leader, uint64_
 	op_post(m);
 }
 
+static void op_ended(void *impl, uint64_t way, bool remote)
+{
+	struct op_msg *m = op_new(impl, OP_ENDED);
+
+	m->id = way;
+	m->self = remote;
+	op_post(m);
+}
+
 static const struct peer_ops operations = {
 	.connect = op_connect,
 	.cut = op_cut,
@@ -159,6 +169,7 @@ static const struct peer_ops operations = {
 	.members = op_members,
 	.propose = op_propose,
 	.read_index = op_read_index,
+	.ended = op_ended,
 };
 
 const struct peer_ops *peer_operations(void)

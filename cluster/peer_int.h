@@ -124,6 +124,7 @@ struct peer {
 	uint64_t state_ms;        /* its time, as of the last look at the table */
 	uint64_t epoch, revision; /* of then */
 	struct list links;
+	uint64_t next_way; /* of peer_raft.c */
 
 	/* listening */
 	struct tls_slot *tls;
@@ -250,6 +251,8 @@ void peer_raft_accept(struct peer_link *l, struct stream *s);
 /* The question l->answer_seq was answered (or refused): go on with what waits. */
 void peer_raft_vetted(struct peer_link *l);
 void peer_raft_cut(struct peer_link *l);
+/* A link that the raft thread had is over. */
+void peer_raft_ended(struct peer *p, uint64_t way, bool remote);
 
 /* peer_notice.c */
 /* To one removed member: that a newer epoch goes on without it. */

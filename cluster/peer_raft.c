@@ -1,4 +1,4 @@
-/* libraft's own links: dialled and accepted, vetted, then a byte pump to one end of a socketpair. */
+/* libraft's own links: dialled and accepted, vetted, then handed to the raft thread (way_int.h). */
 #include "cluster/peer_int.h"
 
 #include <errno.h>
@@ -25,9 +25,10 @@ struct raft_link {
 	uint64_t request; /* outbound: whose answer is due; 0: answered */
 	bool failed;      /* outbound: the answer waits for the timer, or the member is back */
 	struct dial *dial;
-	struct stream *stream; /* waits to be vetted */
-	uint64_t need_seq;     /* the question that vets it */
-	struct peer_pump *pump;
+	struct stream *stream;  /* waits to be vetted */
+	uint64_t need_seq;      /* the question that vets it */
+	uint64_t way;           /* its name on the raft thread; 0: it is not there */
+	struct peer_pump *pump; /* of one that could not go there */
 	struct loop_timer timer;
 };
 
@@ -50,6 +51,9 @@ static void drop(struct raft_link *rl)
 	dial_cancel(rl->dial);
 	stream_abort(rl->stream);
 	peer_pump_free(rl->pump);
+	if (rl->way != 0) {
+		link_cut(rl->link->peer->cluster, rl->way);
+	}
 	answer(rl, ERR_UNAVAILABLE);
 	mem_free(rl);
 }
@@ -95,29 +99,80 @@ static bool another_lives(const struct peer_link *l, bool outbound)
 	{
 		const struct raft_link *rl = LIST_ENTRY(it, struct raft_link, node);
 
-		if (rl->pump != NULL && rl->outbound == outbound) {
+		if ((rl->pump != NULL || rl->way != 0) && rl->outbound == outbound) {
 			return true;
 		}
 	}
 	return false;
 }
 
-static void on_pump_end(void *arg, bool remote, const struct err *why)
+static void ended(struct raft_link *rl, bool remote, const char *why)
 {
-	struct raft_link *rl = arg;
 	struct peer_link *l = rl->link;
 	bool outbound = rl->outbound;
 
 	LOG_DEBUG("peer: raft link %s %" PRIu64 " ended by %s: %s", rl->outbound ? "to" : "from",
-		  l->id, remote ? "the member" : "libraft", why != NULL ? why->msg : "");
-	rl->pump = NULL;
+		  l->id, remote ? "the member" : "libraft", why);
 	drop(rl);
 	if (remote && l->id == l->peer->leader && !another_lives(l, outbound)) {
 		probe_leader(l->peer);
 	}
 }
 
-/* Vetted: to libraft with it. */
+static void on_pump_end(void *arg, bool remote, const struct err *why)
+{
+	struct raft_link *rl = arg;
+
+	rl->pump = NULL;
+	ended(rl, remote, why != NULL ? why->msg : "");
+}
+
+void peer_raft_ended(struct peer *p, uint64_t way, bool remote)
+{
+	LIST_FOREACH(&p->links, it)
+	{
+		struct peer_link *l = LIST_ENTRY(it, struct peer_link, node);
+
+		LIST_FOREACH(&l->raft, r)
+		{
+			struct raft_link *rl = LIST_ENTRY(r, struct raft_link, node);
+
+			if (rl->way == way) {
+				rl->way = 0;
+				ended(rl, remote, "");
+				return;
+			}
+		}
+	}
+}
+
+static void established(struct raft_link *rl)
+{
+	loop_timer_stop(&rl->timer);
+	rl->link->raft_failures = 0;
+	METRICS_COUNT("skerry_peer_raft_links_total", "Raft links established, both directions", 1);
+}
+
+static bool go_there(struct raft_link *rl)
+{
+	struct peer_link *l = rl->link;
+	struct stream_parcel *parcel = stream_pack(rl->stream);
+
+	if (parcel == NULL) {
+		return false;
+	}
+	rl->stream = NULL;
+	rl->way = ++l->peer->next_way;
+	if (rl->outbound) {
+		link_connected_by(l->peer->cluster, rl->request, rl->way, parcel);
+		rl->request = 0;
+	} else {
+		link_accepted_by(l->peer->cluster, l->id, l->address, rl->way, parcel);
+	}
+	return true;
+}
+
+/* Vetted: to libraft with it. What cannot move now, with bytes on their way, is pumped from here. */
 static void hand_over(struct raft_link *rl)
 {
 	struct peer_link *l = rl->link;
@@ -125,6 +180,10 @@ static void hand_over(struct raft_link *rl)
 	struct err e = {0};
 	int fd[2];
 
+	if (go_there(rl)) {
+		established(rl);
+		return;
+	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) < 0) {
 		fail(rl, "socketpair");
 		return;
@@ -134,11 +193,9 @@ static void hand_over(struct raft_link *rl)
 		fail(rl, e.msg);
 		return;
 	}
-	loop_timer_stop(&rl->timer);
-	l->raft_failures = 0;
+	established(rl);
 	rl->pump = peer_pump_new(local, rl->stream, on_pump_end, rl);
 	rl->stream = NULL;
-	METRICS_COUNT("skerry_peer_raft_links_total", "Raft links established, both directions", 1);
 	if (rl->outbound) {
 		answer(rl, fd[0]);
 	} else {

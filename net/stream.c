@@ -308,3 +308,31 @@ uint64_t stream_bytes_out(const struct stream *s)
 {
 	return s->bytes_out;
 }
+
+/* ---- Moving to another loop ------------------------------------------------------------------ */
+
+struct stream_parcel *stream_pack(struct stream *s)
+{
+	PRE(!s->closed && s->handler == NULL);
+	return s->ops->pack != NULL && !s->ended ? s->ops->pack(s) : NULL;
+}
+
+struct stream *stream_unpack(struct loop *loop, struct stream_parcel *p)
+{
+	struct stream *s = p->over != NULL ? p->unpack(loop, p) : stream_unpack_socket(loop, p);
+
+	p->over = s == NULL ? p->over : NULL;
+	stream_parcel_free(p);
+	return s;
+}
+
+void stream_parcel_free(struct stream_parcel *p)
+{
+	if (p == NULL) {
+		return;
+	}
+	if (p->over != NULL) {
+		stream_abort(p->over);
+	}
+	stream_parcel_done(p);
+}

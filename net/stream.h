@@ -15,6 +15,7 @@
 
 struct loop;
 struct stream;
+struct stream_parcel;
 struct tls_peer;
 
 /*
@@ -117,6 +118,16 @@ MUST_CHECK int stream_export(const struct stream *stream, const char *label, con
 /* Bytes that went through, for metrics. */
 uint64_t stream_bytes_in(const struct stream *stream);
 uint64_t stream_bytes_out(const struct stream *stream);
+
+/*
+ * Takes a connected socket, with its TLS, off its loop, to go on on another one. The stream must have no handler; its
+ * pointer is dead then. NULL: it cannot be moved now (bytes are under way, it has ended), and nothing has changed.
+ */
+struct stream_parcel *stream_pack(struct stream *stream);
+/* On the loop's thread. What had come in is delivered first. NULL on failure, and the connection is gone. */
+struct stream *stream_unpack(struct loop *loop, struct stream_parcel *parcel);
+/* Ends what nobody unpacks. Any thread. NULL ok. */
+void stream_parcel_free(struct stream_parcel *parcel);
 
 /* Two connected in-memory streams on one loop. Data arrives in a later turn. Either end's close
  * ends the other. */

@@ -21,7 +21,21 @@ struct stream_ops {
 	size_t (*backlog)(const struct stream *stream);
 	int (*export)(const struct stream *stream, const char *label, const void *context,
 		      size_t context_len, uint8_t *ret_key, size_t key_len);
-	void (*destroy)(struct stream *stream); /* free the whole object */
+	void (*destroy)(struct stream *stream);               /* free the whole object */
+	struct stream_parcel *(*pack)(struct stream *stream); /* NULL: never */
+};
+
+/* A socket between two loops, below a stream that lost its own (`over`: TLS) or by itself. */
+struct stream_parcel {
+	int fd;
+	struct list out; /* of the socket's: not yet sent */
+	size_t backlog;
+	struct buf unread;
+	struct stream_peer peer;
+	struct ipport local;
+	char peer_text[64];
+	struct stream *over;
+	struct stream *(*unpack)(struct loop *loop, struct stream_parcel *parcel); /* of `over` */
 };
 
 struct stream {
@@ -58,6 +72,11 @@ void stream_emit_data(struct stream *stream, const uint8_t *data, size_t len);
 void stream_emit_end(struct stream *stream, const struct err *err);
 /* The backlog shrank. */
 void stream_emit_progress(struct stream *stream);
+
+/* The socket alone. NULL on failure. */
+struct stream *stream_unpack_socket(struct loop *loop, struct stream_parcel *parcel);
+/* Frees the parcel without what was in it. */
+void stream_parcel_done(struct stream_parcel *parcel);
 
 /* Fills peer_text from peer. */
 void stream_describe(struct stream *stream);

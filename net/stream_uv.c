@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -337,12 +338,79 @@ static void sock_destroy(struct stream *s)
 	mem_free(k);
 }
 
+/* ---- Moving to another loop ------------------------------------------------------------------ */
+
+static struct stream_parcel *sock_pack(struct stream *s)
+{
+	struct sock *k = sock_of(s);
+	struct stream_parcel *p;
+	uv_os_fd_t fd;
+	int copy;
+
+	if (k->closing || k->in_flight || k->lingering || s->closed || s->ended ||
+	    uv_fileno(&k->uv.handle, &fd) != 0 || (copy = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0) {
+		return NULL;
+	}
+	p = MEM_NEW(struct stream_parcel);
+	p->fd = copy;
+	list_init(&p->out);
+	list_splice(&p->out, &k->out);
+	p->backlog = k->backlog;
+	k->backlog = 0;
+	p->unread = s->unread;
+	buf_init(&s->unread);
+	p->peer = s->peer;
+	p->local = s->local;
+	memcpy(p->peer_text, s->peer_text, sizeof(p->peer_text));
+	stream_abort(s); /* of this loop; the connection lives on by the copy */
+	return p;
+}
+
+struct stream *stream_unpack_socket(struct loop *loop, struct stream_parcel *p)
+{
+	struct stream *s;
+	struct sock *k;
+	int fd = p->fd;
+
+	p->fd = -1;
+	if (stream_from_fd(loop, fd, &s, NULL) < 0) {
+		return NULL;
+	}
+	k = sock_of(s);
+	list_splice(&k->out, &p->out);
+	k->backlog = p->backlog;
+	if (k->backlog > 0) {
+		loop_flush_add(loop, &k->flush);
+	}
+	s->unread = p->unread;
+	buf_init(&p->unread);
+	s->peer = p->peer;
+	s->local = p->local;
+	memcpy(s->peer_text, p->peer_text, sizeof(s->peer_text));
+	return s;
+}
+
+void stream_parcel_done(struct stream_parcel *p)
+{
+	struct list *l;
+
+	if (p->fd >= 0) {
+		close(p->fd);
+	}
+	while ((l = list_pop(&p->out)) != NULL) {
+		segment_free(LIST_ENTRY(l, struct segment, link));
+	}
+	buf_done(&p->unread);
+	mem_free(p);
+}
+
 static const struct stream_ops sock_ops = {
 	.write = sock_write,
 	.reading = sock_reading,
 	.close = sock_close,
 	.backlog = sock_backlog,
 	.destroy = sock_destroy,
+	.pack = sock_pack,
 };
 
 static void sock_read_addresses(struct sock *k, int fd, int family)

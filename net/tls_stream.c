@@ -360,6 +360,44 @@ static void tls_destroy(struct stream *s)
 	mem_free(t);
 }
 
+/* ---- Moving to another loop ------------------------------------------------------------------ */
+
+static struct stream *tls_unpack(struct loop *loop, struct stream_parcel *p)
+{
+	struct tls_stream *t = tls_of(p->over);
+	struct stream *lower = stream_unpack_socket(loop, p);
+
+	if (lower == NULL) {
+		return NULL;
+	}
+	t->s.loop = loop;
+	t->lower = lower;
+	stream_set_limits(lower, t->s.high, SIZE_MAX);
+	stream_set_handler(lower, &tls_lower_handler, t);
+	return &t->s;
+}
+
+static struct stream_parcel *tls_pack(struct stream *s)
+{
+	struct tls_stream *t = tls_of(s);
+	struct stream_parcel *p;
+
+	if (t->handshaking || t->dead || t->lower == NULL || s->refs > 1 ||
+	    t->lower->ops->pack == NULL || (p = t->lower->ops->pack(t->lower)) == NULL) {
+		return NULL;
+	}
+	t->lower = NULL;
+	loop_flush_remove(&s->deliver);
+	/* Whoever counts streams is of the old loop. */
+	if (s->on_free != NULL) {
+		s->on_free(s->free_arg);
+		s->on_free = NULL;
+	}
+	p->over = s;
+	p->unpack = tls_unpack;
+	return p;
+}
+
 static const struct stream_ops tls_ops = {
 	.write = tls_write,
 	.reading = tls_reading,
@@ -367,6 +405,7 @@ static const struct stream_ops tls_ops = {
 	.backlog = tls_backlog,
 	.export = tls_export,
 	.destroy = tls_destroy,
+	.pack = tls_pack,
 };
 
 /* ---- Handshakes ------------------------------------------------------------------------------ */

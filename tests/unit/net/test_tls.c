@@ -2,6 +2,8 @@
 /* LIBS: net testcerts */
 #include "tests/lib/test.h"
 
+#include <sys/socket.h>
+
 #include "base/crypto.h"
 #include "base/mem.h"
 #include "net/loop.h"
@@ -87,6 +89,17 @@ struct pair {
 	struct side server, client;
 };
 
+static void handshake_over(struct pair *p, struct stream *a, struct stream *b,
+			   struct tls_ctx *server, struct tls_ctx *client, const char *name)
+{
+	tls_accept(a, server, 5000, on_handshake, &p->server);
+	tls_connect(b, client, name, 5000, on_handshake, &p->client);
+	assert_false(p->client.done); /* never inside the call */
+	while (!p->server.done || !p->client.done) {
+		loop_turn(p->loop, true);
+	}
+}
+
 static void handshake(struct pair *p, struct tls_ctx *server, struct tls_ctx *client,
 		      const char *name)
 {
@@ -95,12 +108,7 @@ static void handshake(struct pair *p, struct tls_ctx *server, struct tls_ctx *cl
 	memset(p, 0, sizeof(*p));
 	p->loop = loop_new("tls");
 	stream_pair_new(p->loop, &a, &b);
-	tls_accept(a, server, 5000, on_handshake, &p->server);
-	tls_connect(b, client, name, 5000, on_handshake, &p->client);
-	assert_false(p->client.done); /* never inside the call */
-	while (!p->server.done || !p->client.done) {
-		loop_turn(p->loop, true);
-	}
+	handshake_over(p, a, b, server, client, name);
 }
 
 static void pair_done(struct pair *p)
@@ -441,6 +449,91 @@ static void test_exporter_and_data(void **state)
 	tls_unref(cl);
 }
 
+static void two_loops(struct loop *a, struct loop *b, struct side *s, size_t len)
+{
+	while (s->in.len < len && !s->closed) {
+		loop_turn(a, false);
+		loop_turn(b, false);
+	}
+	assert_int_equal(s->in.len, len);
+}
+
+/* A connection goes on in another loop; what had come in and what was not yet sent goes with it. */
+static void test_another_loop(void **state)
+{
+	struct tls_server_opts server = plain_server();
+	struct tls_client_opts opts = {.trust = TLS_TRUST_CA, .ca_pem = pki.ca.pem, .alpn = h2};
+	struct loop *other = loop_new("other");
+	struct stream_parcel *parcel;
+	struct stream *a, *b;
+	struct pair p = {0};
+	int fd[2];
+
+	(void)state;
+	struct tls_ctx *s = server_ctx(&server), *cl = client_ctx(&opts);
+	p.loop = loop_new("tls");
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
+	assert_ok(stream_from_fd(p.loop, fd[0], &a, NULL));
+	assert_ok(stream_from_fd(p.loop, fd[1], &b, NULL));
+	handshake_over(&p, a, b, s, cl, PIN_NAME);
+	stream_set_handler(p.client.stream, &handler, &p.client);
+	assert_ok(stream_write(p.client.stream, "before", 6));
+	for (int i = 0; i < 5; i++) {
+		loop_turn(p.loop, false);
+	}
+	assert_ok(stream_write(p.server.stream, "unsent", 6));
+	parcel = stream_pack(p.server.stream);
+	assert_non_null(parcel);
+	assert_ok(stream_write(p.client.stream, "between", 7));
+	for (int i = 0; i < 5; i++) {
+		loop_turn(p.loop, false);
+	}
+	p.server.stream = stream_unpack(other, parcel);
+	assert_non_null(p.server.stream);
+	assert_ptr_equal(stream_loop(p.server.stream), other);
+	assert_string_equal(stream_tls(p.server.stream)->alpn, "h2");
+	stream_set_handler(p.server.stream, &handler, &p.server);
+	two_loops(p.loop, other, &p.server, 13);
+	assert_memory_equal(p.server.in.data, "beforebetween", 13);
+	two_loops(p.loop, other, &p.client, 6);
+	assert_ok(stream_write(p.server.stream, "after", 5));
+	two_loops(p.loop, other, &p.client, 11);
+	assert_memory_equal(p.client.in.data, "unsentafter", 11);
+
+	/* Nobody takes it: the other side sees the end. */
+	stream_close(p.server.stream);
+	while (!p.client.closed) {
+		loop_turn(p.loop, false);
+		loop_turn(other, false);
+	}
+	p.server.stream = NULL;
+	pair_done(&p);
+	loop_free(other);
+
+	memset(&p, 0, sizeof(p));
+	p.loop = loop_new("tls");
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
+	assert_ok(stream_from_fd(p.loop, fd[0], &a, NULL));
+	assert_ok(stream_from_fd(p.loop, fd[1], &b, NULL));
+	handshake_over(&p, a, b, s, cl, PIN_NAME);
+	stream_set_handler(p.client.stream, &handler, &p.client);
+	parcel = stream_pack(p.server.stream);
+	assert_non_null(parcel);
+	stream_parcel_free(parcel);
+	p.server.stream = NULL;
+	while (!p.client.closed) {
+		loop_turn(p.loop, true);
+	}
+	pair_done(&p);
+
+	/* A stream in memory has no socket to take along. */
+	handshake(&p, s, cl, PIN_NAME);
+	assert_null(stream_pack(p.server.stream));
+	pair_done(&p);
+	tls_unref(s);
+	tls_unref(cl);
+}
+
 static void test_timeout_and_cancel(void **state)
 {
 	struct tls_server_opts server = plain_server();
@@ -528,6 +621,7 @@ int main(void)
 		cmocka_unit_test(test_certificate_by_name),
 		cmocka_unit_test(test_alpn),
 		cmocka_unit_test(test_exporter_and_data),
+		cmocka_unit_test(test_another_loop),
 		cmocka_unit_test(test_timeout_and_cancel),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_bad_material),
