@@ -3,6 +3,8 @@
 #include "base/buf.h"
 #include "base/mem.h"
 
+#include <string.h>
+
 static struct blob *blob_make(const uint8_t *data, size_t len)
 {
 	struct blob *b = MEM_NEW(struct blob);
@@ -13,9 +15,26 @@ static struct blob *blob_make(const uint8_t *data, size_t len)
 	return b;
 }
 
+/* The bytes follow the struct. */
+struct blob *blob_room(size_t len, uint8_t **ret_data)
+{
+	struct blob *b = mem_alloc(sizeof(*b) + len);
+
+	b->data = *ret_data = (uint8_t *)(b + 1);
+	b->len = len;
+	atomic_init(&b->refs, 1);
+	return b;
+}
+
 struct blob *blob_new(const void *data, size_t len)
 {
-	return blob_make(mem_memdup(data, len), len);
+	uint8_t *room;
+	struct blob *b = blob_room(len, &room);
+
+	if (len > 0) {
+		memcpy(room, data, len);
+	}
+	return b;
 }
 
 struct blob *blob_take(struct buf *b)
@@ -49,7 +68,9 @@ void blob_unref(struct blob *b)
 	before = atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel);
 	PRE(before > 0);
 	if (before == 1) {
-		mem_free((void *)b->data);
+		if (b->data != (const uint8_t *)(b + 1)) {
+			mem_free((void *)b->data);
+		}
 		mem_free(b);
 	}
 }

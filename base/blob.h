@@ -17,6 +17,8 @@ struct blob {
 	atomic_uint refs; /* private */
 };
 
+/* Room for `len` bytes at *ret_data, which the caller fills before he hands the blob on; one reference, his. */
+struct blob *blob_room(size_t len, uint8_t **ret_data) MUST_CHECK;
 /* Copies data; one reference, the caller's. */
 struct blob *blob_new(const void *data, size_t len) MUST_CHECK;
 /* Takes the buffer's memory; the buffer is empty afterwards. */

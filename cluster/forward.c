@@ -46,6 +46,7 @@ struct forward {
 	uint64_t request;
 	uint64_t leader; /* to whom */
 	bool read;
+	struct loop_post post; /* from the raft thread */
 	struct loop_timer timer;
 	struct rpc_request *call;
 	struct batch *batch; /* the call that it shares */
@@ -372,7 +373,7 @@ void forward_propose(struct peer *p, uint64_t request, uint64_t leader, const vo
 
 	memcpy(f->data, command, len);
 	f->deadline_ms = deadline_ms;
-	loop_post_reply(p->loop, on_command, f);
+	loop_post_own(p->loop, &f->post, on_command, f);
 }
 
 static void on_index(void *arg, const struct err *status, const ProtobufCMessage *reply)

@@ -60,22 +60,24 @@ struct proposal {
 	struct loop *loop;
 	propose_cb cb;
 	void *arg;
-};
-
-struct reply {
-	propose_cb cb;
-	void *arg;
-	struct err err;
+	/* answered */
+	struct loop_post post;
+	struct err *failure; /* NULL: success */
 	CommandResult *result;
 };
 
+static const struct err no_error;
+
+/* On the caller's loop, from where it came. */
 static void reply_fire(void *arg)
 {
-	struct reply *r = arg;
+	struct proposal *p = arg;
 
-	r->cb(r->arg, &r->err, r->result);
-	pb_free(r->result);
-	mem_free(r);
+	p->cb(p->arg, p->failure != NULL ? p->failure : &no_error, p->result);
+	pb_free(p->result);
+	mem_free(p->failure);
+	mem_free(p->data);
+	mem_free(p);
 }
 
 /* ---- places in the queue ---- */
@@ -143,16 +145,11 @@ static void place_give(struct proposer *q, const struct proposal *p)
 
 /* ---- answers ---- */
 
-/* Takes result (may be NULL). Frees p. */
+/* Takes result (may be NULL). p is gone. */
 static void finish(struct proposal *p, const struct err *err, CommandResult *result)
 {
 	struct proposer *q = &p->c->prop;
-	struct reply *r = MEM_NEW(struct reply);
 
-	r->cb = p->cb;
-	r->arg = p->arg;
-	r->err = *err;
-	r->result = result;
 	q->committed -= p->state == COMMITTED;
 	pthread_mutex_lock(&q->lock);
 	list_remove(&p->node);
@@ -162,10 +159,10 @@ static void finish(struct proposal *p, const struct err *err, CommandResult *res
 	if (p->request != 0) {
 		map_del_u64(&q->requests, p->request);
 	}
-	loop_post_reply(p->loop, reply_fire, r);
 	buf_done(&p->early);
-	mem_free(p->data);
-	mem_free(p);
+	p->failure = err->code != 0 ? mem_memdup(err, sizeof(*err)) : NULL;
+	p->result = result;
+	loop_post_own(p->loop, &p->post, reply_fire, p);
 }
 
 static void finish_ok(struct proposal *p, const CommandResult *result)
@@ -587,14 +584,16 @@ void propose_restored(struct cluster *c)
 struct forwarded {
 	struct cluster *c;
 	uint64_t request;
+	struct loop_post post;
 	struct link_place at;
-	struct err err;
-	struct buf result; /* packed; empty: none */
+	struct err *failure; /* NULL: success */
+	struct buf result;   /* packed; empty: none */
 };
 
 static void on_forwarded(void *arg)
 {
 	struct forwarded *f = arg;
+	const struct err *err = f->failure != NULL ? f->failure : &no_error;
 	struct cluster *c = f->c;
 	struct proposal *p = map_del_u64(&c->prop.requests, f->request);
 
@@ -602,7 +601,7 @@ static void on_forwarded(void *arg)
 		goto out;
 	}
 	p->request = 0;
-	if (f->err.code == 0) {
+	if (err->code == 0) {
 		p->sent = true;
 		p->state = COMMITTED;
 		c->prop.committed++;
@@ -615,21 +614,22 @@ static void on_forwarded(void *arg)
 		} else {
 			consensus_committed(c->cs, f->at.term, f->at.index);
 		}
-	} else if (f->err.code == ERR_NOT_LEADER) {
+	} else if (err->code == ERR_NOT_LEADER) {
 		retry(p, RETRY_MS);
 		advance_all(c);
-	} else if (f->err.code == ERR_UNAVAILABLE || f->err.code == ERR_CLOSED || p->sent) {
-		p->sent |= strcmp(f->err.reason, "NOT_SENT") != 0;
+	} else if (err->code == ERR_UNAVAILABLE || err->code == ERR_CLOSED || p->sent) {
+		p->sent |= strcmp(err->reason, "NOT_SENT") != 0;
 		retry(p, RETRY_MS);
 		advance_all(c);
-	} else if (f->err.code == ERR_DEADLINE) {
+	} else if (err->code == ERR_DEADLINE) {
 		p->sent = true;
 		finish_late(p);
 	} else {
-		finish(p, &f->err, NULL);
+		finish(p, err, NULL);
 	}
 out:
 	buf_done(&f->result);
+	mem_free(f->failure);
 	mem_free(f);
 }
 
@@ -641,11 +641,11 @@ void link_proposed(struct cluster *c, uint64_t request, const struct err *err,
 	f->c = c;
 	f->request = request;
 	f->at = at;
-	if (err != NULL) {
-		f->err = *err;
+	if (err != NULL && err->code != 0) {
+		f->failure = mem_memdup(err, sizeof(*err));
 	}
 	buf_append(&f->result, result.data, result.len);
-	loop_post_reply(c->loop, on_forwarded, f);
+	loop_post_own(c->loop, &f->post, on_forwarded, f);
 }
 
 /* ---- commands of other lighthouses ---- */
@@ -658,7 +658,8 @@ struct remote {
 	struct loop *loop;
 	propose_local_cb cb;
 	void *arg;
-	struct err err;
+	struct loop_post post; /* to the raft thread, then back */
+	struct err *failure;   /* NULL: success */
 	struct link_place at;
 	struct buf result; /* packed */
 };
@@ -667,8 +668,10 @@ static void remote_fire(void *arg)
 {
 	struct remote *m = arg;
 
-	m->cb(m->arg, &m->err, (ProtobufCBinaryData){m->result.len, m->result.data}, m->at);
+	m->cb(m->arg, m->failure != NULL ? m->failure : &no_error,
+	      (ProtobufCBinaryData){m->result.len, m->result.data}, m->at);
 	buf_done(&m->result);
+	mem_free(m->failure);
 	mem_free(m->data);
 	mem_free(m);
 }
@@ -678,13 +681,13 @@ static void on_remote_done(struct consensus_command *cmd, const struct err *err,
 {
 	struct remote *m = container_of(cmd, struct remote, cmd);
 
-	m->err = *err;
+	m->failure = err->code != 0 ? mem_memdup(err, sizeof(*err)) : NULL;
 	m->at = (struct link_place){.index = index, .term = cmd->term};
 	if (r != NULL) {
 		pb_pack(r, &m->result);
 	}
 	atomic_fetch_sub(&m->c->prop.remote_items, 1);
-	loop_post_reply(m->loop, remote_fire, m);
+	loop_post_own(m->loop, &m->post, remote_fire, m);
 }
 
 static int remote_admit(struct remote *m, struct err *err)
@@ -753,7 +756,7 @@ int propose_local(struct cluster *c, struct loop *loop, const void *command, siz
 	m->cmd.len = len;
 	m->cmd.deadline_ms = deadline_ms;
 	m->cmd.done = on_remote_done;
-	loop_post_reply(c->loop, on_remote, m);
+	loop_post_own(c->loop, &m->post, on_remote, m);
 	return 0;
 }
 

@@ -12,9 +12,16 @@
  */
 enum { H2_PIECE_COST = 48 };
 
+struct h2_piece {
+	struct list link;
+	struct blob *blob; /* NULL: not in use */
+	size_t off, len;
+};
+
 struct h2_queue {
 	struct list pieces;
-	size_t bytes; /* content that waits */
+	struct h2_piece first; /* most queues never hold more than one */
+	size_t bytes;          /* content that waits */
 	size_t cost;
 	bool ended;    /* nothing follows (but trailers) */
 	bool deferred; /* nghttp2 waits for more */
@@ -30,10 +37,13 @@ MUST_CHECK int h2_queue_pull(struct h2_queue *q, size_t len,
 			     int (*send)(void *arg, struct blob *blob, size_t off, size_t len),
 			     void *arg);
 
+enum { H2_HEADERS_FEW = 14 };
+
 /* A header list that grows while a block is received; strings live in one buffer. */
 struct h2_headers {
 	struct buf text;
-	size_t *offsets; /* name, value, name, value */
+	uint32_t few[2 * H2_HEADERS_FEW]; /* offsets in the text: name, value, name, value */
+	uint32_t *offsets;                /* of all of them, when there are more */
 	size_t n;
 	size_t bytes;             /* name + value + 32 each (RFC 9113 §10.5.1) */
 	struct http_header *list; /* made by h2_headers_list() */

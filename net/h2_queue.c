@@ -4,11 +4,7 @@
 #include "base/mem.h"
 #include "net/h2_int.h"
 
-struct piece {
-	struct list link;
-	struct blob *blob;
-	size_t off, len;
-};
+enum { H2_HEADERS_TEXT = 512 };
 
 void h2_queue_init(struct h2_queue *q)
 {
@@ -16,17 +12,20 @@ void h2_queue_init(struct h2_queue *q)
 	list_init(&q->pieces);
 }
 
-static void piece_free(struct piece *piece)
+static void piece_free(struct h2_queue *q, struct h2_piece *piece)
 {
 	list_remove(&piece->link);
 	blob_unref(piece->blob);
-	mem_free(piece);
+	piece->blob = NULL;
+	if (piece != &q->first) {
+		mem_free(piece);
+	}
 }
 
 void h2_queue_done(struct h2_queue *q)
 {
 	while (!list_empty(&q->pieces)) {
-		piece_free(LIST_ENTRY(q->pieces.next, struct piece, link));
+		piece_free(q, LIST_ENTRY(q->pieces.next, struct h2_piece, link));
 	}
 	q->bytes = 0;
 	q->cost = 0;
@@ -41,7 +40,8 @@ int h2_queue_push(struct h2_queue *q, struct blob *blob, size_t off, size_t len)
 	if (len == 0) {
 		return 0;
 	}
-	struct piece *piece = MEM_NEW(struct piece);
+	struct h2_piece *piece = q->first.blob == NULL ? &q->first : MEM_NEW(struct h2_piece);
+
 	piece->blob = blob_ref(blob);
 	piece->off = off;
 	piece->len = len;
@@ -58,7 +58,7 @@ int h2_queue_pull(struct h2_queue *q, size_t len,
 	q->bytes -= len;
 	q->cost -= len;
 	while (len > 0) {
-		struct piece *piece = LIST_ENTRY(q->pieces.next, struct piece, link);
+		struct h2_piece *piece = LIST_ENTRY(q->pieces.next, struct h2_piece, link);
 		size_t part = MIN(len, piece->len);
 		int rc = send(arg, piece->blob, piece->off, part);
 
@@ -70,7 +70,7 @@ int h2_queue_pull(struct h2_queue *q, size_t len,
 		len -= part;
 		if (piece->len == 0) {
 			q->cost -= H2_PIECE_COST;
-			piece_free(piece);
+			piece_free(q, piece);
 		}
 	}
 	return 0;
@@ -83,28 +83,38 @@ bool h2_headers_add(struct h2_headers *h, const uint8_t *name, size_t name_len,
 	if (h->bytes > max_bytes || h->n >= LIM_H2_HEADERS) {
 		return false;
 	}
-	if (h->offsets == NULL) {
-		h->offsets = mem_calloc(2 * LIM_H2_HEADERS, sizeof(*h->offsets));
+	uint32_t *offsets = h->offsets != NULL ? h->offsets : h->few;
+	if (h->n == H2_HEADERS_FEW) {
+		offsets = h->offsets = mem_calloc(2 * LIM_H2_HEADERS, sizeof(*offsets));
+		memcpy(offsets, h->few, sizeof(h->few));
 	}
-	h->offsets[2 * h->n] = h->text.len;
-	buf_append(&h->text, name, name_len);
-	buf_u8(&h->text, 0);
-	h->offsets[2 * h->n + 1] = h->text.len;
-	buf_append(&h->text, value, value_len);
-	buf_u8(&h->text, 0);
+	if (h->n == 0) {
+		(void)buf_reserve(&h->text, H2_HEADERS_TEXT);
+	}
+	uint8_t *at = buf_reserve(&h->text, name_len + value_len + 2);
+	offsets[2 * h->n] = (uint32_t)h->text.len;
+	offsets[2 * h->n + 1] = (uint32_t)(h->text.len + name_len + 1);
+	memcpy(at, name, name_len);
+	at[name_len] = 0;
+	memcpy(at + name_len + 1, value, value_len);
+	at[name_len + 1 + value_len] = 0;
+	h->text.len += name_len + value_len + 2;
 	h->n++;
 	return true;
 }
 
 const struct http_header *h2_headers_list(struct h2_headers *h)
 {
+	const uint32_t *offsets = h->offsets != NULL ? h->offsets : h->few;
+
 	if (h->list == NULL) {
-		h->list = mem_calloc(h->n + 1, sizeof(*h->list));
+		h->list = mem_alloc((h->n + 1) * sizeof(*h->list));
 		for (size_t i = 0; i < h->n; i++) {
-			h->list[i].name = (char *)h->text.data + h->offsets[2 * i];
-			h->list[i].value = (char *)h->text.data + h->offsets[2 * i + 1];
+			h->list[i].name = (char *)h->text.data + offsets[2 * i];
+			h->list[i].value = (char *)h->text.data + offsets[2 * i + 1];
 		}
-		mem_free(h->offsets); /* complete: 1 KiB less per open request */
+		h->list[h->n] = (struct http_header){0};
+		mem_free(h->offsets); /* complete */
 		h->offsets = NULL;
 	}
 	return h->list;
@@ -115,7 +125,10 @@ void h2_headers_done(struct h2_headers *h)
 	buf_done(&h->text);
 	mem_free(h->offsets);
 	mem_free(h->list);
-	memset(h, 0, sizeof(*h));
+	h->offsets = NULL;
+	h->list = NULL;
+	h->n = 0;
+	h->bytes = 0;
 }
 
 nghttp2_nv h2_nv(const char *name, const char *value)

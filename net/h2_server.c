@@ -52,10 +52,6 @@ struct h2_request {
 	struct h2_queue out;
 	nghttp2_nv *trailers;
 	size_t n_trailers;
-	char *trailer_text;
-	char *path;
-	const char *method, *authority, *scheme;
-	char *pseudo; /* their text */
 	bool too_large;
 	bool remote_ended;
 	bool submitted; /* response given to nghttp2 */
@@ -105,9 +101,6 @@ static void request_free(struct h2_request *r)
 	h2_headers_done(&r->headers);
 	h2_queue_done(&r->out);
 	mem_free(r->trailers);
-	mem_free(r->trailer_text);
-	mem_free(r->path);
-	mem_free(r->pseudo);
 	mem_free(r);
 }
 
@@ -160,18 +153,24 @@ static int op_respond(struct http_request *req, int status, const struct http_he
 		      size_t n, bool end)
 {
 	struct h2_request *r = request_of(req);
-	nghttp2_nv *nva = mem_calloc(n + 1, sizeof(*nva));
+	nghttp2_nv few[8], *nva = n < ARRAY_LEN(few) ? few : mem_calloc(n + 1, sizeof(*nva));
 	nghttp2_data_provider provider = {.source.ptr = r, .read_callback = request_read};
-	char code[16];
+	char code[4];
 
-	snprintf(code, sizeof(code), "%d", status);
+	PRE(status >= 100 && status <= 999);
+	code[0] = (char)('0' + status / 100);
+	code[1] = (char)('0' + status / 10 % 10);
+	code[2] = (char)('0' + status % 10);
+	code[3] = '\0';
 	nva[0] = h2_nv(":status", code);
 	for (size_t i = 0; i < n; i++) {
 		nva[i + 1] = h2_nv(headers[i].name, headers[i].value);
 	}
 	int rc = nghttp2_submit_response(r->server->session, r->id, nva, n + 1,
 					 end ? NULL : &provider);
-	mem_free(nva);
+	if (nva != few) {
+		mem_free(nva);
+	}
 	if (rc != 0) {
 		return ERR_CLOSED;
 	}
@@ -203,24 +202,23 @@ static int op_write(struct http_request *req, struct blob *blob, size_t off, siz
 static int op_trailers(struct http_request *req, const struct http_header *headers, size_t n)
 {
 	struct h2_request *r = request_of(req);
-	struct buf text = BUF_INIT;
+	size_t bytes = 0;
 
 	if (r->cut) {
 		return ERR_CLOSED;
 	}
 	for (size_t i = 0; i < n; i++) {
-		buf_append(&text, headers[i].name, strlen(headers[i].name) + 1);
-		buf_append(&text, headers[i].value, strlen(headers[i].value) + 1);
+		bytes += strlen(headers[i].name) + strlen(headers[i].value) + 2;
 	}
-	r->trailer_text = buf_take(&text, NULL);
-	r->trailers = mem_calloc(n + 1, sizeof(*r->trailers));
+	/* Their text behind them. */
+	r->trailers = mem_alloc((n + 1) * sizeof(*r->trailers) + bytes);
 	r->n_trailers = n;
-	const char *p = r->trailer_text;
+	char *p = (char *)(r->trailers + n + 1);
 	for (size_t i = 0; i < n; i++) {
-		const char *value = p + strlen(p) + 1;
+		char *name = p, *value = stpcpy(name, headers[i].name) + 1;
 
-		r->trailers[i] = h2_nv(p, value);
-		p = value + strlen(value) + 1;
+		p = stpcpy(value, headers[i].value) + 1;
+		r->trailers[i] = h2_nv(name, value);
 	}
 	r->out.ended = true;
 	request_resume(r);
@@ -266,6 +264,7 @@ static void request_route(struct h2_request *r)
 {
 	const struct http_header *all = h2_headers_list(&r->headers);
 	size_t pseudo = 0;
+	char *path = NULL;
 
 	r->req.method = "";
 	r->req.path = "";
@@ -282,8 +281,8 @@ static void request_route(struct h2_request *r)
 		} else if (strcmp(name, ":authority") == 0) {
 			r->req.authority = all[pseudo].value;
 		} else if (strcmp(name, ":path") == 0) {
-			r->path = mem_strdup(all[pseudo].value);
-			r->req.path = r->path;
+			path = (char *)all[pseudo].value; /* in the text of our headers */
+			r->req.path = path;
 		}
 	}
 	r->req.headers = all + pseudo;
@@ -293,7 +292,7 @@ static void request_route(struct h2_request *r)
 
 		r->req.authority = host != NULL ? host : "";
 	}
-	char *question = r->path != NULL ? strchr(r->path, '?') : NULL;
+	char *question = path != NULL ? strchr(path, '?') : NULL;
 	if (question != NULL) {
 		*question = '\0';
 		r->req.query = question + 1;

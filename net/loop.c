@@ -18,13 +18,6 @@
  * loop alive while hooks wait.
  */
 
-struct post {
-	struct list link;
-	void (*fn)(void *arg);
-	void *arg;
-	bool counted; /* against LIM_LOOP_POSTS */
-};
-
 struct job {
 	uv_work_t req;
 	struct loop *loop;
@@ -91,7 +84,7 @@ static void loop_run_posts(struct loop *loop)
 
 	struct list *l;
 	while ((l = list_pop(&batch)) != NULL) {
-		struct post *post = LIST_ENTRY(l, struct post, link);
+		struct loop_post *post = LIST_ENTRY(l, struct loop_post, link);
 		void (*fn)(void *) = post->fn;
 		void *arg = post->arg;
 
@@ -100,7 +93,9 @@ static void loop_run_posts(struct loop *loop)
 			loop->n_posts--;
 			pthread_mutex_unlock(&loop->mutex);
 		}
-		mem_free(post);
+		if (!post->own) {
+			mem_free(post);
+		}
 		fn(arg);
 	}
 }
@@ -115,27 +110,31 @@ static void loop_on_async(uv_async_t *async)
 	}
 }
 
+static void loop_post_locked(struct loop *loop, struct loop_post *post)
+{
+	bool wake = list_empty(&loop->posts);
+
+	list_push(&loop->posts, &post->link);
+	loop->n_posts += post->counted;
+	if (wake) {
+		uv_async_send(&loop->async);
+	}
+}
+
 static int loop_post_any(struct loop *loop, void (*fn)(void *), void *arg, bool counted)
 {
-	struct post *post;
+	struct loop_post *post = mem_alloc(sizeof(*post));
 
+	*post = (struct loop_post){.fn = fn, .arg = arg, .counted = counted};
 	pthread_mutex_lock(&loop->mutex);
 	if (counted && loop->n_posts >= LIM_LOOP_POSTS) {
 		pthread_mutex_unlock(&loop->mutex);
+		mem_free(post);
 		METRICS_COUNT("skerry_loop_posts_refused_total",
 			      "Posts refused because a loop's queue was full.", 1);
 		return ERR_LIMIT;
 	}
-	post = mem_alloc(sizeof(*post));
-	post->fn = fn;
-	post->arg = arg;
-	post->counted = counted;
-	bool wake = list_empty(&loop->posts);
-	list_push(&loop->posts, &post->link);
-	loop->n_posts += counted;
-	if (wake) {
-		uv_async_send(&loop->async);
-	}
+	loop_post_locked(loop, post);
 	pthread_mutex_unlock(&loop->mutex);
 	return 0;
 }
@@ -148,6 +147,14 @@ int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg)
 void loop_post_reply(struct loop *loop, void (*fn)(void *arg), void *arg)
 {
 	IGNORE(loop_post_any(loop, fn, arg, false));
+}
+
+void loop_post_own(struct loop *loop, struct loop_post *post, void (*fn)(void *arg), void *arg)
+{
+	*post = (struct loop_post){.fn = fn, .arg = arg, .own = true};
+	pthread_mutex_lock(&loop->mutex);
+	loop_post_locked(loop, post);
+	pthread_mutex_unlock(&loop->mutex);
 }
 
 /* ---- Timers: a binary heap ordered by (due, seq) --------------------------------------------- */
@@ -273,7 +280,9 @@ void loop_timer_stop(struct loop_timer *timer)
 		heap_down(loop, last->pos);
 	}
 	timer->loop = NULL;
-	if (pos == 0) {
+	/* What is armed may be early now: then it looks, and is armed anew. Calls that end long before their deadline, one
+	 * after the other, cost no more than that. */
+	if (loop->heap_len == 0) {
 		loop_arm(loop, 0);
 	}
 }

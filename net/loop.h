@@ -60,6 +60,14 @@ MUST_CHECK int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* The same for what must not be lost (replies, releases): always queues. Use it only where each
  * post answers a request. */
 void loop_post_reply(struct loop *loop, void (*fn)(void *arg), void *arg);
+/* The same in memory of the caller's, which is his again when fn runs: for what travels to a loop and is freed there. */
+struct loop_post {
+	struct list link;
+	void (*fn)(void *arg);
+	void *arg;
+	bool counted, own; /* private */
+};
+void loop_post_own(struct loop *loop, struct loop_post *post, void (*fn)(void *arg), void *arg);
 
 /*
  * Starts a thread that runs the loop until loop_stop(); loop_thread_join() waits for its end. The

@@ -53,7 +53,6 @@ struct rpc_server *rpc_server_new(struct loop *loop, const char *name)
 	server->loop = loop;
 	server->name = mem_strdup(name);
 	map_init(&server->methods);
-	map_init(&server->by_id);
 	list_init(&server->calls);
 	return server;
 }
@@ -82,7 +81,7 @@ void rpc_server_free(struct rpc_server *server)
 		mem_free(entry);
 	}
 	map_done(&server->methods);
-	map_done(&server->by_id);
+	mem_free(server->slots);
 	mem_free(server->name);
 	mem_free(server);
 }
@@ -143,6 +142,45 @@ struct loop *rpc_server_loop(const struct rpc_server *server)
 	return server->loop;
 }
 
+/* ---- Ids ------------------------------------------------------------------------------------- */
+
+enum { SLOT_BITS = 17 };
+_Static_assert(LIM_RPC_CALLS <= 1 << SLOT_BITS, "a slot for each call");
+
+/* The number above the slot is never used again, not by another server either. */
+static void slot_take(struct rpc_server *server, struct rpc_call *call)
+{
+	if (server->free_slot == server->n_slots) {
+		uint32_t n = MAX(2 * server->n_slots, 64u);
+
+		server->slots = mem_reallocarray(server->slots, n, sizeof(*server->slots));
+		for (uint32_t i = server->n_slots; i < n; i++) {
+			server->slots[i] = (struct rpc_slot){.next_free = i + 1};
+		}
+		server->n_slots = n;
+	}
+	uint32_t slot = server->free_slot;
+	server->free_slot = server->slots[slot].next_free;
+	server->slots[slot].call = call;
+	call->id = next_id++ << SLOT_BITS | slot;
+}
+
+static void slot_give(struct rpc_server *server, const struct rpc_call *call)
+{
+	uint32_t slot = (uint32_t)(call->id & ((1u << SLOT_BITS) - 1));
+
+	server->slots[slot] = (struct rpc_slot){.next_free = server->free_slot};
+	server->free_slot = slot;
+}
+
+struct rpc_call *rpc_call_by_id(const struct rpc_server *server, uint64_t id)
+{
+	uint32_t slot = (uint32_t)(id & ((1u << SLOT_BITS) - 1));
+	struct rpc_call *call = slot < server->n_slots ? server->slots[slot].call : NULL;
+
+	return call != NULL && call->id == id ? call : NULL;
+}
+
 /* ---- Life of a call, for transports ---------------------------------------------------------- */
 
 struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_method *method,
@@ -163,7 +201,6 @@ struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_me
 		return NULL;
 	}
 	struct rpc_call *call = MEM_NEW(struct rpc_call);
-	call->id = next_id++;
 	call->server = server;
 	call->entry = entry;
 	call->ops = ops;
@@ -175,7 +212,7 @@ struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_me
 	call->start_ns = clock_mono_ns();
 	arena_init(&call->arena,
 		   4 * LIM_RPC_METADATA_BYTES + pb_arena_budget(method->max_request_bytes));
-	map_put_u64(&server->by_id, call->id, call);
+	slot_take(server, call);
 	list_push(&server->calls, &call->link);
 	server->n_calls++;
 	if (entry->open == NULL) {
@@ -231,7 +268,7 @@ static void call_end(struct rpc_call *call, const struct err *err, bool tell_tra
 	call->state = RPC_CALL_DONE;
 	loop_timer_stop(&call->timer);
 	list_remove(&call->link);
-	map_del_u64(&server->by_id, call->id);
+	slot_give(server, call);
 	server->n_calls--;
 	if (server->observer != NULL) {
 		server->observer(server->observer_arg, call, status, micros);
@@ -245,7 +282,7 @@ static void call_end(struct rpc_call *call, const struct err *err, bool tell_tra
 
 static struct rpc_call *call_again(struct rpc_server *server, uint64_t id)
 {
-	return map_get_u64(&server->by_id, id);
+	return rpc_call_by_id(server, id);
 }
 
 /* The call ends without the handler's doing: it is told first. */

@@ -83,7 +83,7 @@ struct rpc_ref rpc_call_ref(const struct rpc_call *call)
 
 struct rpc_call *rpc_call_find(struct rpc_server *server, struct rpc_ref ref)
 {
-	struct rpc_call *call = ref.id != 0 ? map_get_u64(&server->by_id, ref.id) : NULL;
+	struct rpc_call *call = rpc_call_by_id(server, ref.id);
 
 	return call != NULL && call->state != RPC_CALL_DONE ? call : NULL;
 }

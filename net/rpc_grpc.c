@@ -80,6 +80,11 @@ static void block_add_owned(struct block *b, const char *name, char *value)
 	}
 }
 
+static void block_init(struct block *b)
+{
+	b->n = b->n_owned = 0; /* what follows is not looked at */
+}
+
 static void block_done(struct block *b)
 {
 	for (size_t i = 0; i < b->n_owned; i++) {
@@ -113,10 +118,11 @@ static void block_add_status(struct block *b, const struct rpc_call *call, const
 {
 	int status = err->code != 0 ? err_grpc(err->code) : 0;
 
-	block_add_owned(b, "grpc-status", mem_printf("%d", status));
 	if (status == 0) {
+		block_add(b, "grpc-status", "0");
 		return;
 	}
+	block_add_owned(b, "grpc-status", mem_printf("%d", status));
 	struct buf text = BUF_INIT;
 	percent_append(&text, err->msg,
 		       utf8_cut(err->msg, strlen(err->msg), LIM_GRPC_STATUS_BYTES));
@@ -138,8 +144,9 @@ static void block_add_status(struct block *b, const struct rpc_call *call, const
 static void answer_only_trailers(struct http_request *req, const struct rpc_call *call,
 				 const struct err *err)
 {
-	struct block b = {0};
+	struct block b;
 
+	block_init(&b);
 	block_add(&b, "content-type", "application/grpc");
 	if (err->code == ERR_UNIMPLEMENTED) {
 		block_add(&b, "grpc-accept-encoding", "identity,gzip");
@@ -157,8 +164,9 @@ static void answer_only_trailers(struct http_request *req, const struct rpc_call
 static void grpc_head(struct rpc_call *call)
 {
 	struct grpc_call *g = grpc_of(call);
-	struct block b = {0};
+	struct block b;
 
+	block_init(&b);
 	g->gzip_out = call->compress && g->gzip_ok;
 	block_add(&b, "content-type", "application/grpc");
 	if (g->gzip_out) {
@@ -219,6 +227,16 @@ static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg,
 		}
 		return rc;
 	}
+	if (!compress && msg != NULL) {
+		uint8_t *room;
+		struct blob *blob = blob_room(PREFIX + total, &room);
+
+		put_prefix(room, false, total);
+		POST(protobuf_c_message_pack(msg, room + PREFIX) == total);
+		int rc = http_write(g->req, blob, 0, blob->len, false);
+		blob_unref(blob);
+		return rc;
+	}
 	struct buf framed = BUF_INIT;
 	uint8_t *head = buf_reserve(&framed, PREFIX + total);
 	memset(head, 0, PREFIX);
@@ -245,8 +263,9 @@ static int grpc_message(struct rpc_call *call, const ProtobufCMessage *msg,
 static void grpc_finish(struct rpc_call *call, const struct err *err)
 {
 	struct grpc_call *g = grpc_of(call);
-	struct block b = {0};
+	struct block b;
 
+	block_init(&b);
 	g->call = NULL;
 	if (!g->head_sent && call->headers.first == NULL) {
 		answer_only_trailers(g->req, call, err);

@@ -89,7 +89,12 @@ struct rpc_server {
 	struct loop *loop;
 	char *name;
 	struct map methods;
-	struct map by_id;
+	/* Calls by id: the lower bits of an id are its place here. */
+	struct rpc_slot {
+		struct rpc_call *call; /* NULL: free */
+		uint32_t next_free;
+	} * slots;
+	uint32_t n_slots, free_slot; /* the latter n_slots: none */
 	struct list calls;
 	size_t n_calls;
 	rpc_gate_fn gate;
@@ -141,6 +146,8 @@ struct rpc_call {
 	void (*data_free)(void *data);
 };
 
+/* NULL: it has ended. */
+struct rpc_call *rpc_call_by_id(const struct rpc_server *server, uint64_t id);
 /* NULL when the server drains or is full (LIM_RPC_CALLS): the transport answers *err itself. */
 struct rpc_call *rpc_call_begin(struct rpc_server *server, const struct proto_method *method,
 				const struct rpc_call_ops *ops, void *transport,

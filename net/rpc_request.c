@@ -391,16 +391,22 @@ static struct blob *frame(const ProtobufCMessage *msg, bool compress)
 	struct buf plain = BUF_INIT;
 	struct buf out = BUF_INIT;
 
+	if (!compress) {
+		size_t len = protobuf_c_message_get_packed_size(msg);
+		uint8_t *room;
+		struct blob *blob = blob_room(PREFIX + len, &room);
+
+		room[0] = 0;
+		be_put32(room + 1, (uint32_t)len);
+		POST(protobuf_c_message_pack(msg, room + PREFIX) == len);
+		return blob;
+	}
 	memset(buf_reserve(&out, PREFIX), 0, PREFIX);
 	out.len = PREFIX;
-	if (compress) {
-		pb_pack(msg, &plain);
-		gzip_deflate(plain.data, plain.len, &out);
-		buf_done(&plain);
-		out.data[0] = 1;
-	} else {
-		pb_pack(msg, &out);
-	}
+	pb_pack(msg, &plain);
+	gzip_deflate(plain.data, plain.len, &out);
+	buf_done(&plain);
+	out.data[0] = 1;
 	be_put32(out.data + 1, (uint32_t)(out.len - PREFIX));
 	return blob_take(&out);
 }
