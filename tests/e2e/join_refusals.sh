@@ -38,7 +38,12 @@ refuse "a used token" "used|spent" join "$token"
 rm -rf "$lab"/lh4/state/lighthouse "$lab"/lh4/etc/lighthouse.yaml
 short=$(in_host lh1 skerry cluster token --expiry 1s | grep -oE 'sk-join-[0-9a-z-]+' | head -1)
 [ -n "$short" ] || die "no short token"
-sleep 1.5
+expires=$(($(now) + 1000))
+expired()
+{
+	[ "$(now)" -gt "$expires" ]
+}
+wait_until 5 expired
 refuse "an expired token" "expired" join "$short"
 rm -rf "$lab"/lh4/state/lighthouse "$lab"/lh4/etc/lighthouse.yaml
 
@@ -58,8 +63,8 @@ lh_init lh4
 # knock ARG...: fails, as openssl does, if the other side says no or closes.
 knock()
 {
-	in_host lh4 bash -c '(sleep 0.5) | timeout 5 openssl s_client -connect 10.77.0.11:8444 -tls1_3 -ign_eof "$@" \
-		>/run/out 2>&1; cat /run/out; ! grep -qE "SSL alert number|unexpected eof" /run/out' knock "$@"
+	in_host lh4 bash -c 'timeout 20 openssl s_client -connect 10.77.0.11:8444 -tls1_3 -ign_eof "$@" \
+		</dev/null >/run/out 2>&1; cat /run/out; ! grep -qE "SSL alert number|unexpected eof" /run/out' knock "$@"
 }
 no='SSL alert number|unexpected eof'
 cluster=$(cluster_json lh1 | jq -r .id)
@@ -87,9 +92,9 @@ refuse "an agent refuses a wrong pin" "pin|certificate|cluster" \
 	in_host d1 env SKERRY_AUTH_KEY="$foreign" skerry up --lighthouse "$(lighthouse_urls 1)" --hostname d1 --timeout 10s
 check "the lighthouse saw no registration" test "$(in_host lh1 skerry node list -o json | jq '.nodes // [] | length')" -eq 0
 key=$(auth_key lh1) || die "no auth key"
-# It ends with its standard input.
-daemon_start lh4 impostor bash -c 'exec openssl s_server -accept 9555 -cert /run/c.pem -key /run/k.pem -alpn h2,http/1.1 \
-	-msg < <(sleep 60)'
+# It would end with its standard input.
+daemon_start lh4 impostor bash -c 'mkfifo /run/never; exec openssl s_server -accept 9555 -cert /run/c.pem -key /run/k.pem \
+	-alpn h2,http/1.1 -msg <>/run/never'
 within 5 "the impostor listens" in_host lh4 bash -c 'ss -Hltn | grep -q :9555'
 refuse "an agent refuses an impostor" "pin|certificate" \
 	in_host d1 env SKERRY_AUTH_KEY="$key" skerry up --lighthouse https://10.77.0.14:9555 --hostname d1 --timeout 5s

@@ -313,6 +313,12 @@ figure()
 	say "figure: $*"
 }
 
+# acks_at_least FILE N: so many recorded writes are acknowledged.
+acks_at_least()
+{
+	[ "$(grep -c ACK "$1")" -ge "$2" ]
+}
+
 # ping_start HOST TARGET [INTERVAL]: pings in the background with time stamps; ping_report stops it.
 ping_start()
 {

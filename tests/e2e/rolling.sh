@@ -65,7 +65,8 @@ restart()
 }
 for lh in lh1 lh2 lh3; do
 	restart "$lh"
-	sleep 1
+	within 10 "writes go on" acks_at_least "$lab/acks" $(($(grep -c ACK "$lab/acks") + 100))
+	for device in d1 d3; do within 10 "$device is attached" attached_to "$device"; done
 	still_good "the restart of $lh"
 done
 restart "$(leader_of lh1)"

@@ -36,6 +36,7 @@ void node_spawn(struct node *n);
  *   init | join TOKEN | open          set up and start
  *   check                             what `skerryd check` does, before it is started
  *   token [MS] | remove ID | digests  administration
+ *   acked ID                          "ok acked=N": the last entry that this one knows that one to have acknowledged
  *   change KIND [ID,...] [with=ID] [nofill]   promote, demote, remove, replace, cancel: "ok NUMBER"
  *   die N                             SIGKILL itself at the N-th event of its steps as a leader (before, after each)
  *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA

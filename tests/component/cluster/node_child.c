@@ -534,6 +534,24 @@ static void do_status(struct child *c)
 	    stats.votes_repeated, stats.messages_dropped, facts.scrubbed_ms != 0, raft);
 }
 
+/* On the peer thread. */
+static void acked_get(void *arg)
+{
+	struct child *c = arg;
+	struct peer_link *l = peer_link_find(c->cluster->peer, c->number);
+
+	c->number = l != NULL ? l->ack : 0;
+	answered(c);
+}
+
+static void do_acked(struct child *c, uint64_t id)
+{
+	c->number = id;
+	loop_post_reply(c->cluster->peer->loop, acked_get, c);
+	wait_answer(c);
+	say(c, "ok acked=%" PRIu64, c->number);
+}
+
 /* Behind the back of everything that keeps the digest, on the raft thread. */
 static void corrupt(void *arg)
 {
@@ -678,6 +696,8 @@ static bool child_line(struct child *c, char *line)
 		atomic_store(&steps_left, atoi(arg));
 		member_step_hook(on_step, NULL);
 		say(c, "ok");
+	} else if (strcmp(line, "acked") == 0) {
+		do_acked(c, strtoull(arg, NULL, 10));
 	} else if (strcmp(line, "digests") == 0) {
 		do_digests(c);
 	} else if (strcmp(line, "user") == 0) {

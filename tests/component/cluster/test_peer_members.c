@@ -32,7 +32,7 @@ static void dump(struct fixture *f)
 
 #define wait_for(condition, ms, what)                                   \
 	do {                                                            \
-		uint64_t end_ = clock_mono_ms() + (ms);                 \
+		uint64_t end_ = clock_mono_ms() + MAX((ms), 30000);     \
 		while (!(condition)) {                                  \
 			if (clock_mono_ms() > end_) {                   \
 				dump(f);                                \

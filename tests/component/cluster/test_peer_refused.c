@@ -22,7 +22,7 @@ struct fixture {
 
 #define wait_for(condition, ms, what)                                   \
 	do {                                                            \
-		uint64_t end_ = clock_mono_ms() + (ms);                 \
+		uint64_t end_ = clock_mono_ms() + MAX((ms), 30000);     \
 		while (!(condition)) {                                  \
 			if (clock_mono_ms() > end_) {                   \
 				TEST_FAIL("timeout waiting for " what); \
@@ -312,11 +312,26 @@ static void test_wiped(void **state)
 	three_back(f);
 }
 
+/* Three has just come back, so one of the others leads: it knows what three has acknowledged, once it has looked. */
+static bool known(struct fixture *f, uint64_t index)
+{
+	for (size_t i = 0; i < 2; i++) {
+		char line[NODE_LINE];
+
+		if (node_status(&f->n[i], "leader") == node_status(&f->n[i], "id")) {
+			node_say(&f->n[i], line, "acked %" PRIu64, node_status(&f->n[2], "id"));
+			return node_number(line, "acked") >= index;
+		}
+	}
+	return false;
+}
+
 /* A copy from before some writes. */
 static void test_old_copy(void **state)
 {
 	struct fixture *f = *state;
 	char line[NODE_LINE];
+	uint64_t applied;
 
 	three_away(f);
 	save(f);
@@ -324,7 +339,8 @@ static void test_old_copy(void **state)
 	for (int i = 0; i < 50; i++) {
 		node_ok(&f->n[2], line, "user newer%d", i);
 	}
-	usleep(1200000); /* the others look once a second at what a member has acknowledged */
+	applied = node_status(&f->n[2], "applied");
+	wait_for(known(f, applied), 5000, "the leader to see what three has acknowledged");
 	three_away(f);
 	shell("rm -rf %s.newer && mv %s %s.newer && cp -a %s.saved %s", f->n[2].dir, f->n[2].dir,
 	      f->n[2].dir, f->n[2].dir, f->n[2].dir);

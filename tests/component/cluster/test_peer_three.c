@@ -15,7 +15,7 @@ struct fixture {
 /* Waits for a condition of the nodes that run. */
 #define wait_for(condition, ms, what)                                   \
 	do {                                                            \
-		uint64_t end_ = clock_mono_ms() + (ms);                 \
+		uint64_t end_ = clock_mono_ms() + MAX((ms), 30000);     \
 		while (!(condition)) {                                  \
 			if (clock_mono_ms() > end_) {                   \
 				dump(f);                                \
