@@ -15,9 +15,14 @@ static void term_is(struct raft_told *t, raft_term term)
 struct told_match told_before(struct raft_shim *s, struct raft_append_entries *a)
 {
 	struct raft_told *t = &s->told;
+	raft_index last = a->prev_log_index + a->n_entries;
 
 	if (a->term == t->term) {
 		a->leader_commit = MAX(a->leader_commit, t->commit);
+	}
+	/* libraft goes back to the end of a message that tells of a later commit: of one sent again, below its own. */
+	if (last < s->raft->commit_index) {
+		a->leader_commit = MIN(a->leader_commit, s->raft->commit_index);
 	}
 	return (struct told_match){
 		.term = a->term,

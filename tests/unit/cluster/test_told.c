@@ -162,6 +162,21 @@ static void before_the_entry(void **state)
 	assert_int_equal(raft.commit_index, 11);
 }
 
+/* Entries that were sent again arrive when more is committed, here or at the leader. */
+static void an_old_message(void **state)
+{
+	(void)state;
+	append(5, 10, 4, 10);
+	told_commit(&shim, 5, 13);
+	assert_int_equal(raft.commit_index, 13);
+	append(5, 10, 1, 10);
+	assert_int_equal(raft.commit_index, 13);
+	append(5, 11, 1, 14);
+	assert_int_equal(raft.commit_index, 13);
+	append(5, 11, 3, 14);
+	assert_int_equal(raft.commit_index, 14);
+}
+
 static void not_of_this_term(void **state)
 {
 	(void)state;
@@ -216,8 +231,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(an_answer_commits), T(before_the_entry), T(not_of_this_term),
-		T(refused_entries),   T(no_follower),
+		T(an_answer_commits), T(before_the_entry), T(an_old_message),
+		T(not_of_this_term),  T(refused_entries),  T(no_follower),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
