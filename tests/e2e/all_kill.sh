@@ -21,7 +21,7 @@ client_start router write --urls "$urls" --key-file "$lab/api-key" --prefix ak -
 writer=$client_pid
 wait_until $((60 * SKERRY_SLOW)) acks_at_least "$lab/acks" 400 || die "the writes do not come along"
 for lh in lh1 lh2 lh3; do daemon_kill "$lh" skerryd KILL; done
-for lh in lh1 lh2 lh3; do wait_until 5 daemon_gone "$lh" skerryd || die "$lh lives"; done
+for lh in lh1 lh2 lh3; do wait_until $((20 * SKERRY_SLOW)) daemon_gone "$lh" skerryd || die "$lh lives"; done
 acked=$(grep -c ACK "$lab/acks")
 say "all killed after $acked acknowledged writes"
 check "while some were still to be made" test "$acked" -lt 1000
@@ -32,7 +32,7 @@ detached()
 }
 within 10 "d1 notices that it is alone" detached d1
 daemon_kill d1 agent KILL
-wait_until 5 daemon_gone d1 agent || die "the agent lives"
+wait_until $((20 * SKERRY_SLOW)) daemon_gone d1 agent || die "the agent lives"
 agent_run d1
 check "d1 is back from its stored netmap" in_host d1 skerry status
 check "d1 still has its peer" test "$(device_json d1 | jq '.peers | length')" -eq 1

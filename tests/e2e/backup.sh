@@ -10,7 +10,7 @@ set -u
 host_lost()
 {
 	kill -9 "${holder[$1]}"
-	wait_until 5 bash -c "! kill -0 ${holder[$1]} 2>/dev/null" || die "$1 does not go"
+	wait_until $((20 * SKERRY_SLOW)) bash -c "! kill -0 ${holder[$1]} 2>/dev/null" || die "$1 does not go"
 	unset "holder[$1]"
 }
 
@@ -106,8 +106,8 @@ refused_at_least()
 {
 	[ "$(refused_peers)" -ge "$1" ]
 }
-within 5 "a lighthouse of before is refused" refused_at_least 1
-within 5 "and hung up on" daemon_gone lh8 knock
+within 15 "a lighthouse of before is refused" refused_at_least 1
+within 15 "and hung up on" daemon_gone lh8 knock
 daemon_start lh8 skerryd skerryd run
 within 30 "the lighthouse of before is told to stop" daemon_gone lh8 skerryd
 check "with the status of one that is no member" test "$(daemon_code lh8 skerryd)" = 76

@@ -132,7 +132,7 @@ check "every acknowledged write is there" in_client router verify --urls "$fault
 # All of it burns down; the backup becomes a lighthouse at the address of lh1, and the device finds it.
 for lh in lh1 lh2 lh3 lh4; do
 	kill -9 "${holder[$lh]}"
-	wait_until 5 bash -c "! kill -0 ${holder[$lh]} 2>/dev/null" || die "$lh does not go"
+	wait_until $((20 * SKERRY_SLOW)) bash -c "! kill -0 ${holder[$lh]} 2>/dev/null" || die "$lh does not go"
 	unset "holder[$lh]"
 done
 grep -oE 'skr1-[a-z0-9-]+' "$lab/lh1/log/init-command.log" >"$lab/recovery"

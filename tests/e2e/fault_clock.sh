@@ -61,7 +61,7 @@ for off in +1d -1d; do
 	leader=$(leader_of lh1) || die "no leader"
 	follower=$(others "$leader" | head -1)
 	clock_set "$follower" "$off"
-	faults_serve 5 "writes go on, a follower's clock is off by $off"
+	faults_serve 15 "writes go on, a follower's clock is off by $off"
 	check "the state has the true time" time_is_right "$follower"
 	within 10 "the doctor sees it" clocks_differ "$leader"
 	check "the same one leads" test "$(leader_of "$leader")" = "$leader"
@@ -73,7 +73,7 @@ for off in +1d -1d; do
 	witness=$(others "$leader" | head -1)
 	clock_set "$leader" "$off"
 	within 12 "the leader whose clock is off by $off hands over" leader_other_than "$witness" "$leader"
-	faults_serve 5 "writes go on"
+	faults_serve 15 "writes go on"
 	check "the state has the true time" time_is_right "$witness"
 	check "its log says why" lh_log "$leader" 'clock of this lighthouse'
 	clock_set "$leader" +0

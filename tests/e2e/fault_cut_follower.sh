@@ -11,7 +11,7 @@ mapfile -t rest < <(others "$follower")
 term=$(cluster_json "$leader" | jq -r .term)
 cut=$(boot_time)
 net_cut "$follower" both "${rest[@]}"
-faults_serve 5 "writes go on without it"
+faults_serve 15 "writes go on without it"
 figure "longest time without an acknowledged write: $(faults_gap "$cut") ms"
 faults_no_quorum "$follower"
 net_heal

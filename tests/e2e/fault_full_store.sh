@@ -34,7 +34,7 @@ doctor_tells()
 {
 	in_host lh1 skerry cluster doctor | grep "store.s map are used"
 }
-within 5 "the doctor tells" doctor_tells
+within 15 "the doctor tells" doctor_tells
 
 some_deleted()
 {

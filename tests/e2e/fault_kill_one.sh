@@ -12,9 +12,9 @@ for role in follower leader; do
 	witness=$(others "$victim" | tail -1)
 	killed=$(boot_time)
 	lh_kill "$victim"
-	faults_serve 5 "writes go on without the $role"
+	faults_serve 15 "writes go on without the $role"
 	figure "longest time without an acknowledged write, the $role killed: $(faults_gap "$killed") ms"
-	within 5 "$witness knows who leads" leader_other_than "$witness" "$([ "$role" = leader ] && echo "$victim")"
+	within 15 "$witness knows who leads" leader_other_than "$witness" "$([ "$role" = leader ] && echo "$victim")"
 	lh_start "$victim"
 	within 15 "the $role is back" voters "$witness" 3
 done

@@ -13,7 +13,7 @@ for survivor in "$leader" "$first"; do
 	lh_kill "${dead[@]}"
 	faults_no_quorum "$survivor"
 	lh_start "${dead[0]}"
-	faults_serve 10 "two of three serve writes"
+	faults_serve 15 "two of three serve writes"
 	lh_start "${dead[1]}"
 	within 15 "three voters again" voters "$survivor" 3
 done

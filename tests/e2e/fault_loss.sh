@@ -12,9 +12,9 @@ ten_passed()
 {
 	awk -v a="$began" -v b="$(boot_time)" 'BEGIN { exit !(b - a >= 10) }'
 }
-faults_serve 8 "writes go on with loss"
+faults_serve 15 "writes go on with loss"
 wait_until 12 ten_passed
 figure "with 20 % loss: $(acked_since "$began") writes in 10 s, longest time without one $(faults_gap "$began") ms, $(($(elections) - before)) elections"
 net_heal
-faults_serve 5 "writes go on without loss"
+faults_serve 15 "writes go on without loss"
 faults_check

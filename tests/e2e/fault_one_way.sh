@@ -10,10 +10,10 @@ for way in out in; do
 	mapfile -t rest < <(others "$leader")
 	cut=$(boot_time)
 	net_cut "$leader" "$way" "${rest[@]}"
-	faults_serve 8 "writes go on, the leader's way $way is cut"
+	faults_serve 15 "writes go on, the leader's way $way is cut"
 	figure "longest time without an acknowledged write, way $way: $(faults_gap "$cut") ms"
-	within 5 "${rest[0]} knows the new leader" leader_other_than "${rest[0]}" "$leader"
-	within 5 "$leader says that it has no quorum" says_no_quorum "$leader"
+	within 15 "${rest[0]} knows the new leader" leader_other_than "${rest[0]}" "$leader"
+	within 15 "$leader says that it has no quorum" says_no_quorum "$leader"
 	net_heal
 	within 10 "the old leader follows" leader_other_than "$leader" "$leader"
 	within 10 "three voters" voters lh1 3

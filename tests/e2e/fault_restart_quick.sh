@@ -14,7 +14,7 @@ for pause in 0 0.02 0.05 0.1; do
 	sleep "$pause"
 	lh_start "$leader"
 	within 10 "$leader is back and knows who leads" leader_of "$leader"
-	faults_serve 10 "writes go on, the leader was back after $pause s"
+	faults_serve 15 "writes go on, the leader was back after $pause s"
 	figure "longest time without an acknowledged write, restart after $pause s: $(faults_gap "$killed") ms"
 	within 15 "three voters again" voters lh1 3
 done

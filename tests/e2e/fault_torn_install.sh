@@ -46,7 +46,7 @@ for points in '^(tmp-.*)?snapshot.*[0-9]$:0 snapshot.*meta$:0' 'snapshot.*meta$:
 	within 60 "the leader's log begins behind it" past $((last + 20))
 	for point in $points; do
 		kill_when "${point%:*}" "${point##*:}" || die "no snapshot came to $victim"
-		wait_until 5 daemon_gone "$victim" skerryd || die "$victim lives"
+		wait_until $((20 * SKERRY_SLOW)) daemon_gone "$victim" skerryd || die "$victim lives"
 		say "killed at ${point%:*}, ${point##*:} ms later"
 	done
 	lh_start "$victim"

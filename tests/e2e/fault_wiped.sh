@@ -32,7 +32,7 @@ lh_start "$old"
 within 30 "the one with the older copy ends" daemon_gone "$old" skerryd
 check "with a status that no supervisor starts again" grep -qxE "76|78" "$lab/$old/log/skerryd.code"
 check "its log names the remedy" lh_log "$old" 'put back from a copy or wiped.*skerry cluster remove.*join anew'
-faults_serve 5 "writes go on"
+faults_serve 15 "writes go on"
 
 # Wiped: it is nobody any more, and says what comes first.
 rm -rf "$lab/$old/state/lighthouse"

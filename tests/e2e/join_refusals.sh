@@ -43,7 +43,7 @@ expired()
 {
 	[ "$(now)" -gt "$expires" ]
 }
-wait_until 5 expired
+wait_until $((20 * SKERRY_SLOW)) expired
 refuse "an expired token" "expired" join "$short"
 rm -rf "$lab"/lh4/state/lighthouse "$lab"/lh4/etc/lighthouse.yaml
 
@@ -95,7 +95,7 @@ key=$(auth_key lh1) || die "no auth key"
 # It would end with its standard input.
 daemon_start lh4 impostor bash -c 'mkfifo /run/never; exec openssl s_server -accept 9555 -cert /run/c.pem -key /run/k.pem \
 	-alpn h2,http/1.1 -msg <>/run/never'
-within 5 "the impostor listens" in_host lh4 bash -c 'ss -Hltn | grep -q :9555'
+within 15 "the impostor listens" in_host lh4 bash -c 'ss -Hltn | grep -q :9555'
 refuse "an agent refuses an impostor" "pin|certificate" \
 	in_host d1 env SKERRY_AUTH_KEY="$key" skerry up --lighthouse https://10.77.0.14:9555 --hostname d1 --timeout 5s
 check "the impostor was dialled" grep -q ClientHello "$lab/lh4/log/impostor.log"

@@ -210,7 +210,7 @@ daemon_start()
 	} </dev/null >>"$lab/$host/log/$name.log" 2>&1 7>&- 8>&- 9>&- &
 	running["$host $name"]=$!
 	disown $!
-	wait_until 5 in_host "$host" test -s "/run/$name.pid" || die "$name on $host did not start"
+	wait_until $((20 * SKERRY_SLOW)) in_host "$host" test -s "/run/$name.pid" || die "$name on $host did not start"
 }
 
 # daemon_kill HOST NAME [SIGNAL]: sends a signal by pid (KILL).
@@ -324,7 +324,7 @@ ping_start()
 {
 	: >"$lab/$1/log/ping-$2.log"
 	daemon_start "$1" "ping-$2" ping -n -D -O -i "${3:-0.05}" "$2"
-	wait_until 10 grep -q 'bytes from' "$lab/$1/log/ping-$2.log"
+	wait_until $((20 * SKERRY_SLOW)) grep -q 'bytes from' "$lab/$1/log/ping-$2.log"
 }
 
 # pings_answered HOST TARGET N: at least N answers have come.
@@ -337,9 +337,9 @@ pings_answered()
 # On a fast machine a scenario is over before that says anything: the ping goes on until there are a few answers.
 ping_report()
 {
-	wait_until 5 pings_answered "$1" "$2" 30
+	wait_until $((10 * SKERRY_SLOW)) pings_answered "$1" "$2" 30
 	daemon_kill "$1" "ping-$2" INT
-	wait_until 5 daemon_gone "$1" "ping-$2"
+	wait_until $((20 * SKERRY_SLOW)) daemon_gone "$1" "ping-$2"
 	awk '
 		/bytes from/ {
 			t = substr($1, 2) + 0

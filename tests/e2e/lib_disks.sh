@@ -64,7 +64,7 @@ power_cut()
 	for host in "$@"; do disk_fail "$host"; done
 	for host in "$@"; do daemon_kill "$host" skerryd KILL 2>/dev/null; done
 	for host in "$@"; do
-		wait_until 5 daemon_gone "$host" skerryd || die "$host lives"
+		wait_until $((20 * SKERRY_SLOW)) daemon_gone "$host" skerryd || die "$host lives"
 		disk_unmount "$host"
 		disk_mount "$host"
 	done

@@ -154,7 +154,7 @@ lh_kill()
 {
 	local host
 	for host in "$@"; do daemon_kill "$host" skerryd KILL; done
-	for host in "$@"; do wait_until 5 daemon_gone "$host" skerryd || die "$host lives"; done
+	for host in "$@"; do wait_until $((20 * SKERRY_SLOW)) daemon_gone "$host" skerryd || die "$host lives"; done
 }
 
 # lh_start HOST...: starts them as they were started before; does not wait.

@@ -37,8 +37,8 @@ knows_three()
 }
 within 15 "d1 has learnt all three lighthouses" knows_three
 daemon_kill lh1 skerryd KILL
-within 5 "d1 is attached to another one" attached_elsewhere d1 "https://${host_ip[lh1]}:8443"
-within 5 "writes go on" auth_key lh2
+within 15 "d1 is attached to another one" attached_elsewhere d1 "https://${host_ip[lh1]}:8443"
+within 15 "writes go on" auth_key lh2
 read -r sent received lost gap < <(ping_report d1 "$target")
 figure "ping: $sent sent, $lost lost, longest gap $gap ms"
 [ "$received" -gt 20 ] && [ "$lost" -le 1 ] || die "pings were lost"
