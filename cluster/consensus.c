@@ -287,6 +287,7 @@ void snapshot_closed(struct consensus *cs)
 	loop_timer_stop(&cs->race);
 	loop_timer_stop(&cs->push);
 	loop_timer_stop(&cs->settle);
+	loop_timer_stop(&cs->wait_timer);
 	mem_free(cs->dir);
 	handles_close(cs);
 }
@@ -574,7 +575,7 @@ void consensus_stats(const struct consensus *cs, struct consensus_stats *ret)
 	ret->installs_dropped = cs->shim.installs_dropped;
 	ret->messages_dropped = cs->shim.messages_dropped;
 	ret->role = role_text(cs);
-	ret->queued = list_len(&cs->queue);
+	ret->queued = cs->queued;
 	ret->log_bytes = cs->log_bytes;
 	ret->snapshot_bytes = cs->made_bytes;
 	ret->snapshot_wall_ms = cs->made_wall_ms;

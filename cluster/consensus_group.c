@@ -92,6 +92,7 @@ static size_t group_gather(struct consensus *cs, size_t *ret_count)
 		if (c->deadline_ms != 0 && now >= c->deadline_ms) {
 			list_remove(&c->node);
 			list_push(&late, &c->node);
+			cs->queued--;
 			continue;
 		}
 		/* Before there is a state its epoch is unknown: the bootstrap travels alone. */
@@ -100,9 +101,11 @@ static size_t group_gather(struct consensus *cs, size_t *ret_count)
 		}
 		list_remove(&c->node);
 		list_push(&g->commands, &c->node);
+		cs->queued--;
 		bytes += c->len;
 		count++;
 	}
+	cs->queued -= list_len(&cs->markers);
 	list_splice(&g->markers, &cs->markers);
 	done_error(&late, ERR_DEADLINE, "",
 		   "the deadline passed while the command waited for the log");
@@ -117,6 +120,7 @@ static void on_applied(struct raft_apply *req, int status, void *result)
 
 	(void)result;
 	g->flying = false;
+	cs->ended = true;
 	if (status == 0) {
 		histogram_observe(raft_metrics()->commit,
 				  (double)(clock_mono_ns() - g->since_ns) / 1e9);
@@ -210,12 +214,37 @@ static void acknowledge_early(struct consensus *cs)
 }
 #endif
 
+static void on_wait(void *arg)
+{
+	struct consensus *cs = arg;
+
+	group_wait_miss(&cs->wait);
+	group_pump(cs);
+}
+
+static void wait_judge(struct consensus *cs)
+{
+	struct group *g = &cs->group;
+	uint64_t ms;
+
+	if (!cs->ended || g->flying) {
+		return;
+	}
+	cs->ended = false;
+	ms = group_wait_begin(&cs->wait, g->count, cs->queued,
+			      (clock_mono_ns() - g->since_ns) / 1000000);
+	if (ms > 0) {
+		loop_timer_start(&cs->wait_timer, cs->loop, ms, on_wait, cs);
+	}
+}
+
 static bool may_propose(struct consensus *cs)
 {
 	return !cs->closing && !cs->group.flying && cs->raft.state == RAFT_LEADER &&
 	       cs->told_state == RAFT_LEADER && cs->raft.transfer == NULL &&
 	       raft_last_applied(&cs->raft) >= cs->ready_index && list_empty(&cs->backlog) &&
-	       (!list_empty(&cs->queue) || !list_empty(&cs->markers));
+	       (!list_empty(&cs->queue) || !list_empty(&cs->markers)) &&
+	       !group_wait_on(&cs->wait, cs->queued);
 }
 
 void group_pump(struct consensus *cs)
@@ -232,6 +261,7 @@ void group_pump(struct consensus *cs)
 #ifdef SKERRY_BREAK_DURABLE_ACK
 	acknowledge_early(cs);
 #endif
+	wait_judge(cs);
 	if (!may_propose(cs)) {
 		return;
 	}
@@ -266,7 +296,9 @@ void group_pump(struct consensus *cs)
 		cs->pushed_commit = commit; /* it told everybody of that much, and no more */
 		g->flying = true;
 		loop_timer_stop(&cs->push);
+		loop_timer_stop(&cs->wait_timer);
 		g->index = g->req.index;
+		g->count = count;
 		cs->first_group = cs->first_group && count == 0;
 		g->since_ns = clock_mono_ns();
 		if (count > 0) {
@@ -594,12 +626,14 @@ void group_leadership(struct consensus *cs, bool leads)
 		return;
 	}
 	cs->leader_since_ms = 0;
+	cs->queued = 0;
 	done_error(&cs->queue, ERR_NOT_LEADER, "", "this lighthouse does not lead any more");
 	done_error(&cs->markers, ERR_NOT_LEADER, "", "this lighthouse does not lead any more");
 }
 
 void group_fail_all(struct consensus *cs, int code, const char *text)
 {
+	cs->queued = 0;
 	done_error(&cs->refused, code, "", text);
 	done_error(&cs->queue, code, "", text);
 	done_error(&cs->markers, code, "", text);
@@ -613,6 +647,7 @@ void consensus_submit(struct consensus *cs, struct consensus_command *cmd)
 		list_push(&cs->refused, &cmd->node);
 	} else {
 		list_push(cmd->data != NULL ? &cs->queue : &cs->markers, &cmd->node);
+		cs->queued++;
 	}
 	loop_flush_add(cs->loop, &cs->wake);
 }

@@ -6,6 +6,7 @@
 
 #include "cluster/consensus.h"
 #include "cluster/fsm.h"
+#include "cluster/group_wait.h"
 #include "cluster/raft_shim.h"
 #include "cluster/raft_transport.h"
 #include "cluster/store.h"
@@ -32,6 +33,7 @@ struct group {
 	bool flying;
 	uint64_t since_ns; /* when it was proposed */
 	uint64_t index;
+	size_t count;         /* of commands */
 	uint8_t checksum[16]; /* tells it from another leader's entry of the same index */
 	struct list commands, markers;
 };
@@ -79,6 +81,10 @@ struct consensus {
 	struct list markers; /* read markers that wait */
 	struct list refused; /* to be told ERR_NOT_LEADER in the next turn */
 	struct group group;
+	size_t queued; /* in queue and markers */
+	struct group_wait wait;
+	bool ended; /* a group has: whether the next one waits is to be judged */
+	struct loop_timer wait_timer;
 	struct list backlog;    /* committed entries that wait to be applied, see group_apply() */
 	uint64_t apply_ns;      /* spent on applying in this turn */
 	uint64_t apply_turn_ns; /* what a turn may spend */
