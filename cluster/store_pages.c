@@ -137,13 +137,13 @@ static int free_check(const struct pages *p, uint64_t page, const uint8_t *list,
 	return 0;
 }
 
-/* A value on pages of its own. */
+/* A value on pages of its own: as many as it needs, or more when a longer one was there in the same transaction. */
 static int big_check(struct pages *p, enum kind kind, uint64_t page, size_t len, uint64_t *ret_n)
 {
-	uint64_t n = (PAGE_HEAD + (uint64_t)len + p->size - 1) / p->size;
+	uint64_t n, least = (PAGE_HEAD + (uint64_t)len + p->size - 1) / p->size;
 	uint8_t head[PAGE_HEAD];
 	uint8_t *all;
-	int r = take(p, page, n);
+	int r = take(p, page, 1);
 
 	if (r == 0) {
 		r = page_read(p, page, head, sizeof(head));
@@ -151,13 +151,15 @@ static int big_check(struct pages *p, enum kind kind, uint64_t page, size_t len,
 	if (r != 0) {
 		return r;
 	}
+	n = get(head + 12, 4);
 	if (get(head, 8) != page || (get(head + 10, 2) & ~(uint64_t)PASSING) != OVERFLOW ||
-	    get(head + 12, 4) != n) {
+	    n < least) {
 		return wrong(p, page, "it does not begin a long value");
 	}
+	r = n > 1 ? take(p, page + 1, n - 1) : 0;
 	*ret_n = n;
-	if (kind != TREE_FREE) {
-		return 0;
+	if (r != 0 || kind != TREE_FREE) {
+		return r;
 	}
 	all = mem_alloc(PAGE_HEAD + len);
 	r = page_read(p, page, all, PAGE_HEAD + len);

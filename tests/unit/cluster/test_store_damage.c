@@ -292,42 +292,61 @@ static void flipped_bits_are_seen(void **state)
 
 /* ---- the look at the pages ---- */
 
-/* Nothing is wrong with what LMDB makes of many writes and deletes, long values and many free pages. */
+/* One write of some sort; few keys, so that values are replaced by longer and shorter ones in one transaction, too. */
+static void write_some(const struct kv *kv, struct test_rand *rng, unsigned keys)
+{
+	static uint8_t value[40000];
+	uint64_t x = test_rand_next(rng);
+	unsigned number = (unsigned)(x >> 40) % keys;
+	size_t size = test_rand_next(rng) % (x % 5 == 0 ? sizeof(value) : x % 5 == 1 ? 3000 : 300);
+	char key[400];
+	int len = snprintf(key, sizeof(key), "%0*u", 4 + (int)(number * 7 % 300), number);
+
+	if (x % 3 == 0) {
+		int r = kv_del(kv, (struct slice){key, (size_t)len});
+
+		assert_true(r == 0 || r == ERR_NOT_FOUND);
+	} else {
+		assert_ok(
+			kv_put(kv, (struct slice){key, (size_t)len}, (struct slice){value, size}));
+	}
+}
+
+/* Nothing is wrong with what LMDB makes of many writes and deletes: long values, many free pages, kills, aborts, readers. */
 static void right_pages_are_right(void **state)
 {
-	static uint8_t value[20000];
+	static const unsigned keys[] = {8, 60, 600, 6000};
 	struct test_rand rng = {99};
 	const struct kv *kv;
 	struct store *s;
 
 	(void)state;
-	for (int round = 0; round < 40; round++) {
+	for (int round = 0; round < 120; round++) {
+		struct store_read *read = NULL;
 		struct err err = {0};
 
 		assert_ok(open_at(&s, NULL, NULL));
-		for (int turn = 0; turn < 5; turn++) {
+		assert_null(store_rebuilt(s));
+		for (uint64_t turn = test_rand_next(&rng) % 12; turn > 0; turn--) {
 			assert_ok(store_write(s, &kv, NULL));
-			for (int i = 0; i < 200; i++) {
-				uint64_t x = test_rand_next(&rng);
-				char key[400];
-				int len = snprintf(key, sizeof(key), "%0*d",
-						   (int)(x >> 8 & 0xff) + 5,
-						   (int)(x >> 40 & 0x3ff));
-				struct slice k = {key, (size_t)len};
-
-				if (x % 3 == 0) {
-					int r = kv_del(kv, k);
-
-					assert_true(r == 0 || r == ERR_NOT_FOUND);
-				} else {
-					size_t n = x >> 16 & 0xff;
-
-					assert_ok(kv_put(
-						kv, k,
-						(struct slice){value, n * (x % 7 == 0 ? 78 : 1)}));
-				}
+			for (uint64_t i = test_rand_next(&rng) % 120; i > 0; i--) {
+				write_some(kv, &rng, keys[round / 30]);
+			}
+			if (turn % 5 == 0) {
+				store_abort(s);
+			} else if (turn % 7 == 0) {
+				assert_ok(store_clear(s, NULL));
 			}
 			assert_ok(store_commit(s, NULL));
+			if (turn % 4 == 0) { /* keeps pages from being used again for a while */
+				store_read_end(read);
+				assert_ok(store_read_begin(s, "look", &read, NULL));
+			}
+		}
+		store_read_end(read);
+		if (round % 3 == 0) {
+			assert_ok(store_write(s, &kv, NULL));
+			write_some(kv, &rng, keys[round / 30]);
 		}
 		if (round % 2 == 0) {
 			store_close(s);
@@ -338,6 +357,113 @@ static void right_pages_are_right(void **state)
 			TEST_FAIL("round %d: %s", round, err.msg);
 		}
 	}
+}
+
+/* A store that was filled in order, and goes on from there. */
+static void right_pages_of_a_fill(void **state)
+{
+	struct test_rand rng = {98};
+	uint8_t value[5000] = {0};
+	struct store *s, *fresh;
+	struct err err = {0};
+	const struct kv *kv;
+
+	(void)state;
+	assert_ok(open_at(&s, NULL, NULL));
+	fill(s, RECORDS);
+	assert_ok(store_fresh(s, &fresh, NULL));
+	for (unsigned i = 0; i < 3000; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "key%06u", i);
+		assert_ok(store_append(
+			fresh, text(key),
+			(struct slice){value, test_rand_next(&rng) % (i % 50 == 0 ? 5000 : 400)},
+			NULL));
+		if (i % 700 == 0) {
+			assert_ok(store_commit(fresh, NULL));
+		}
+	}
+	assert_ok(store_set_applied(fresh, 8, NULL));
+	assert_ok(store_commit(fresh, NULL));
+	assert_ok(store_adopt(s, fresh, NULL));
+	if (store_pages_check(path, 0, &err) != 0) {
+		TEST_FAIL("filled: %s", err.msg);
+	}
+	for (int turn = 0; turn < 30; turn++) {
+		assert_ok(store_write(s, &kv, NULL));
+		for (int i = 0; i < 100; i++) {
+			char key[16];
+
+			snprintf(key, sizeof(key), "key%06u",
+				 (unsigned)(test_rand_next(&rng) % 3000));
+			(void)!kv_del(kv, text(key));
+		}
+		assert_ok(store_commit(s, NULL));
+		if (store_pages_check(path, 0, &err) != 0) {
+			TEST_FAIL("turn %d: %s", turn, err.msg);
+		}
+	}
+	store_close(s);
+}
+
+/* Whatever is in the file, the look itself comes to an end: right, or wrong. */
+static void a_look_bears_anything(void **state)
+{
+	struct test_rand rng = {17};
+	static uint8_t value[9000];
+	const struct kv *kv;
+	struct store *s;
+	struct stat st;
+	uint8_t *good;
+	int fd, wrong = 0;
+
+	(void)state;
+	assert_ok(open_at(&s, NULL, NULL));
+	fill(s, RECORDS);
+	assert_ok(store_write(s, &kv, NULL));
+	for (size_t i = 0; i < 20; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "long%zu", i % 7);
+		assert_ok(kv_put(kv, text(key), (struct slice){value, sizeof(value) - i * 300}));
+	}
+	assert_ok(store_commit(s, NULL));
+	store_close(s);
+	fd = open(data, O_RDWR);
+	assert_int_equal(fstat(fd, &st), 0);
+	good = mem_alloc((size_t)st.st_size);
+	assert_int_equal(pread(fd, good, (size_t)st.st_size, 0), st.st_size);
+	assert_ok(store_pages_check(path, 0, NULL));
+	for (int i = 0; i < 3000; i++) {
+		off_t at[4];
+		size_t n = 1 + test_rand_next(&rng) % 4;
+		struct err err = {0};
+		int r;
+
+		for (size_t k = 0; k < n; k++) {
+			uint64_t x = test_rand_next(&rng);
+			uint8_t byte = (uint8_t)(x >> 48);
+
+			/* Where a number stands: in headers, tables and roots, mostly. */
+			at[k] = (off_t)(x % (uint64_t)(st.st_size / 4096) * 4096 +
+					(x >> 32) % (x % 5 == 0 ? 4096 : 192));
+			assert_int_equal(pwrite(fd, &byte, 1, at[k]), 1);
+		}
+		r = store_pages_check(path, 0, &err);
+		if (r != 0 && (r != ERR_CORRUPT || err.msg[0] == '\0')) {
+			TEST_FAIL("round %d: %d %s", i, r, err.msg);
+		}
+		wrong += r != 0;
+		for (size_t k = 0; k < n; k++) {
+			assert_int_equal(pwrite(fd, good + at[k], 1, at[k]), 1);
+		}
+	}
+	assert_ok(store_pages_check(path, 0, NULL));
+	close(fd);
+	mem_free(good);
+	print_message("%d of 3000 were wrong\n", wrong);
+	assert_true(wrong > 300);
 }
 
 static void a_look_has_its_limit(void **state)
@@ -477,9 +603,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(a_rebuild_is_ordered),  T(a_file_that_lmdb_refuses),  T(flipped_bits),
-		T(flipped_bits_are_seen), T(right_pages_are_right),     T(a_look_has_its_limit),
-		T(a_lost_page),           T(other_faults_are_not_ours), T(deletes_make_room),
+		T(a_rebuild_is_ordered),      T(a_file_that_lmdb_refuses), T(flipped_bits),
+		T(flipped_bits_are_seen),     T(right_pages_are_right),    T(right_pages_of_a_fill),
+		T(a_look_has_its_limit),      T(a_look_bears_anything),    T(a_lost_page),
+		T(other_faults_are_not_ours), T(deletes_make_room),
 	};
 
 	crypto_init();
