@@ -46,12 +46,6 @@ struct shim_send {
 	bool vote;
 };
 
-/* A vote to repeat. */
-struct shim_vote {
-	struct list node;
-	struct raft_message message;
-};
-
 struct shim_answer {
 	struct list node;
 	struct raft_io_send *req;
@@ -307,30 +301,6 @@ static int send_copy(struct raft_shim *s, const struct raft_message *message, bo
 	return rv;
 }
 
-static void vote_forget(struct shim_vote *v)
-{
-	list_remove(&v->node);
-	shim_message_done(&v->message);
-	mem_free(v);
-}
-
-static void vote_keep(struct raft_shim *s, const struct raft_message *message)
-{
-	struct shim_vote *v;
-
-	LIST_FOREACH_SAFE(&s->votes, it, tmp)
-	{
-		v = LIST_ENTRY(it, struct shim_vote, node);
-		if (v->message.server_id == message->server_id) {
-			vote_forget(v);
-		}
-	}
-	v = MEM_NEW(struct shim_vote);
-	shim_message_copy(&v->message, message);
-	list_push(&s->votes, &v->node);
-	s->last_repeat_ms = clock_mono_ms();
-}
-
 struct send_window *raft_shim_window(struct raft_shim *s, raft_id id)
 {
 	struct send_window *w;
@@ -357,9 +327,9 @@ struct send_window *raft_shim_window(struct raft_shim *s, raft_id id)
 	return w;
 }
 
-void raft_shim_repeat(struct raft_shim *s, const struct raft_message *m)
+int raft_shim_repeat(struct raft_shim *s, const struct raft_message *m)
 {
-	IGNORE(send_copy(s, m, true));
+	return send_copy(s, m, true);
 }
 
 static bool may_append(struct raft_shim *s, const struct raft_message *m)
@@ -392,7 +362,7 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 		}
 		return to_network(s, io, req, message, cb);
 	case RAFT_TIMEOUT_NOW: timing_keep(s, message); return to_network(s, io, req, message, cb);
-	case RAFT_REQUEST_VOTE: vote_keep(s, message); __attribute__((fallthrough));
+	case RAFT_REQUEST_VOTE: shim_vote_keep(s, message); __attribute__((fallthrough));
 	case RAFT_REQUEST_VOTE_RESULT:
 		rv = send_copy(s, message, message->type == RAFT_REQUEST_VOTE);
 		if (rv == 0) {
@@ -404,36 +374,6 @@ static int op_send(struct raft_io *io, struct raft_io_send *req, const struct ra
 		answer_later(s, req, cb);
 		return 0;
 	default: return to_network(s, io, req, message, cb);
-	}
-}
-
-static bool vote_current(const struct raft_shim *s, const struct raft_request_vote *v)
-{
-	const struct raft *r = s->raft;
-
-	if (r->state != RAFT_CANDIDATE || r->candidate_state.in_pre_vote != v->pre_vote) {
-		return false;
-	}
-	return v->term == (v->pre_vote ? r->current_term + 1 : r->current_term);
-}
-
-static void votes_repeat(struct raft_shim *s)
-{
-	uint64_t now = clock_mono_ms();
-
-	if (list_empty(&s->votes) || now < s->last_repeat_ms + SHIM_VOTE_REPEAT_MS) {
-		return;
-	}
-	s->last_repeat_ms = now;
-	LIST_FOREACH_SAFE(&s->votes, it, tmp)
-	{
-		struct shim_vote *v = LIST_ENTRY(it, struct shim_vote, node);
-
-		if (!vote_current(s, &v->message.request_vote)) {
-			vote_forget(v);
-		} else if (send_copy(s, &v->message, true) == 0) {
-			s->votes_repeated++;
-		}
 	}
 }
 
@@ -475,10 +415,11 @@ static void on_tick(struct raft_io *io)
 {
 	struct raft_shim *s = shim_of(io);
 
-	votes_repeat(s);
+	shim_votes_repeat(s);
 	appends_watch(s);
 	timing_tick(s);
 	shim_installs_expire(s);
+	shim_greet(s);
 	s->tick(io);
 }
 
@@ -542,6 +483,9 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 	bool entries = m->type == RAFT_APPEND_ENTRIES;
 	struct told_match match = {0};
 
+	if (shim_greeting(m)) {
+		return;
+	}
 	switch (m->type) {
 	case RAFT_APPEND_ENTRIES:
 		if (!entries_sane(&m->append_entries)) {
@@ -573,6 +517,8 @@ static void on_recv(struct raft_io *io, struct raft_message *m)
 	case RAFT_REQUEST_VOTE:
 		if (timing_disrupts(s)) {
 			m->request_vote.disrupt_leader = true;
+		} else if (r->state == RAFT_FOLLOWER && !m->request_vote.disrupt_leader) {
+			shim_early_keep(s, m);
 		}
 		break;
 	default: break;
@@ -665,6 +611,7 @@ void raft_shim_leader_lost(struct raft_shim *s, raft_id id)
 {
 	if (s->raft->state == RAFT_FOLLOWER && s->raft->follower_state.current_leader.id == id) {
 		s->lost_leader = id;
+		shim_early_answer(s);
 	}
 }
 
@@ -718,7 +665,5 @@ void raft_shim_done(struct raft_shim *s)
 	while (!list_empty(&s->windows)) {
 		mem_free(LIST_ENTRY(list_pop(&s->windows), struct send_window, node));
 	}
-	while (!list_empty(&s->votes)) {
-		vote_forget(LIST_ENTRY(s->votes.next, struct shim_vote, node));
-	}
+	shim_votes_free(s);
 }

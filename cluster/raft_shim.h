@@ -30,6 +30,8 @@
  *   - an entry whose length is no multiple of 8 is dropped with its message
  *   - a RequestVote is marked as disrupting when our leader is marked lost, led an earlier term than ours, or was silent
  *     for the election timeout; election timeouts and hand-overs go by raft_timing.h
+ *   - a RequestVote that came a moment before the leader is marked lost is looked at once more then
+ *   - a follower sends every other voter a greeting twice a second, so that the links which an election needs are there
  *   - AppendEntries to a peer that does not answer are held back as raft_window.h says
  *   - a follower that an answer told of a commit takes it for known, see raft_told.h
  * It uses container_of from the raft_io that libraft hands to each function: `io` must be the one of the shim.
@@ -59,12 +61,15 @@ struct raft_shim {
 	struct list windows;  /* struct send_window, one per peer */
 	struct raft_timing timing;
 	struct raft_told told;
-	uint64_t last_repeat_ms;
+	uint64_t last_repeat_ms, last_greeting_ms;
 	uint64_t handover_ms; /* when leadership was given away because of a stuck append */
 	bool putting;         /* a snapshot is being written */
 	bool receiving;       /* `receive` has one */
 	bool closing;
 	raft_id lost_leader; /* its process is known to be gone */
+	struct raft_message
+		early; /* the last RequestVote that was refused for the leader's sake; its address is owned */
+	uint64_t early_ms; /* when it came; 0: there is none */
 	uint64_t heard_ms; /* last AppendEntries or InstallSnapshot of the leader; clock_mono_ms */
 	struct raft_transfer transfer;
 	struct append_times append_times;
@@ -76,6 +81,8 @@ enum {
 	SHIM_APPEND_STUCK_MS = 5000,
 	SHIM_HANDOVER_MS = 1000,
 	SHIM_VOTE_REPEAT_MS = 20,
+	SHIM_GREETING_MS = 500,
+	SHIM_EARLY_MS = 200, /* a candidate that is older has asked again, or given up */
 	/* How long a peer may take with a snapshot that it has received: this, and a second per so many bytes. */
 	SHIM_INSTALL_MS = 5000,
 	SHIM_INSTALL_BYTES = 20 << 20
@@ -85,7 +92,7 @@ enum {
 void raft_shim_install(struct raft_shim *s, struct raft *raft, unsigned tick_ms);
 /* Calls what is due (completed sends). From the loop's prepare and check. */
 void raft_shim_flush(struct raft_shim *s);
-/* The leader's process is gone: RequestVotes disrupt it from now until a leader is heard. */
+/* The leader's process is gone: RequestVotes disrupt it, that of a moment ago too, until a leader is heard. */
 void raft_shim_leader_lost(struct raft_shim *s, raft_id id);
 /* Starts an election now, if we are follower or a candidate that has not won. */
 void raft_shim_force_election(struct raft_shim *s);
@@ -99,8 +106,8 @@ int raft_shim_propose(struct raft_shim *s, struct raft_apply *req, const struct 
 		      raft_apply_cb cb);
 /* The window of a peer, made when there is none yet. */
 struct send_window *raft_shim_window(struct raft_shim *s, raft_id id);
-/* Sends a message without entries once more; lost when there is no connection. */
-void raft_shim_repeat(struct raft_shim *s, const struct raft_message *m);
+/* Sends a message without entries, now and once; lost when there is no connection. 0 or a code of libraft. */
+int raft_shim_repeat(struct raft_shim *s, const struct raft_message *m);
 /* The content of the snapshot that `prepare` was asked for; 0 or RAFT_CANCELED. The bufs are `finalize`d by libraft. */
 void raft_shim_prepared(struct raft_shim *s, int status, struct raft_buffer *bufs, unsigned n);
 /* Hands libraft a message that `receive` had taken, contents included; NULL: it was of no use and is freed. */

@@ -1,4 +1,4 @@
-/* Inside of the shim: messages that it keeps, and snapshots on their way to peers. */
+/* Inside of the shim: messages that it keeps, those of elections, and snapshots on their way to peers. */
 #pragma once
 
 #include "base/mem.h"
@@ -26,3 +26,17 @@ void shim_installs_expire(struct raft_shim *s);
 /* What is being read ends with the back end. */
 void shim_installs_cancel(struct raft_shim *s);
 void shim_installs_free(struct raft_shim *s);
+
+/* ---- raft_shim_votes.c ---- */
+
+/* A RequestVote that libraft sends, to be repeated while it counts. */
+void shim_vote_keep(struct raft_shim *s, const struct raft_message *message);
+void shim_votes_repeat(struct raft_shim *s);
+/* A follower's greetings to the other voters, when they are due. */
+void shim_greet(struct raft_shim *s);
+/* A message that came in is a greeting, of no interest beyond its coming. */
+bool shim_greeting(const struct raft_message *m);
+/* A RequestVote that libraft refuses for its leader's sake; then that leader is found to be lost. */
+void shim_early_keep(struct raft_shim *s, const struct raft_message *m);
+void shim_early_answer(struct raft_shim *s);
+void shim_votes_free(struct raft_shim *s);

@@ -2,6 +2,7 @@
 #include "cluster/raft_timing.h"
 
 #include "base/clock.h"
+#include "base/macros.h"
 #include "base/mem.h"
 #include "cluster/raft_shim.h"
 
@@ -151,7 +152,7 @@ static void handover(struct raft_shim *s)
 			t->now.timeout_now.last_log_term = r->current_term;
 		}
 		t->now.timeout_now.term = r->current_term;
-		raft_shim_repeat(s, &t->now);
+		IGNORE(raft_shim_repeat(s, &t->now));
 	}
 }
 

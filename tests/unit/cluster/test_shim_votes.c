@@ -81,6 +81,63 @@ static void results_are_repeated_thrice(void **state)
 	assert_int_equal(seen.answered, 1);
 }
 
+/* Whom the greetings of one tick went to, as a set of bits. */
+static unsigned greeted(void)
+{
+	unsigned who = 0;
+
+	be.tick(&shim.io);
+	for (size_t i = 0; i < be.n_sent; i++) {
+		assert_int_equal(be.sent[i].type, RAFT_REQUEST_VOTE_RESULT);
+		assert_int_equal(be.sent[i].request_vote_result.term, 0);
+		assert_false(be.sent[i].request_vote_result.vote_granted);
+		who |= 1u << be.sent[i].server_id;
+	}
+	fire_sent(RAFT_NOCONNECTION); /* lost: the next one comes soon enough */
+	assert_int_equal(be.n_sent, 0);
+	return who;
+}
+
+/* Links to whom an election will need are there before it. */
+static void followers_greet(void **state)
+{
+	struct raft_server server[] = {
+		{1, "one:1", RAFT_VOTER},    {2, "two:1", RAFT_VOTER},  {3, "three:1", RAFT_VOTER},
+		{4, "four:1", RAFT_STANDBY}, {5, "five:1", RAFT_SPARE},
+	};
+	struct raft_message m = {.type = RAFT_REQUEST_VOTE_RESULT, .server_id = 2};
+
+	(void)state;
+	raft.id = 1;
+	raft.configuration.servers = server;
+	raft.configuration.n = ARRAY_LEN(server);
+	assert_int_equal(greeted(), 1u << 2 | 1u << 3); /* at the start, whoever leads */
+	assert_int_equal(greeted(), 0);
+	raft.follower_state.current_leader.id = 3;
+	test_clock_advance(&tc, SHIM_GREETING_MS);
+	assert_int_equal(greeted(), 1u << 2);
+	test_clock_advance(&tc, SHIM_GREETING_MS - 1);
+	assert_int_equal(greeted(), 0);
+	test_clock_advance(&tc, 1);
+	assert_int_equal(greeted(), 1u << 2);
+	/* Who has no vote takes no part in elections; who leads sends enough. */
+	server[0].role = RAFT_STANDBY;
+	test_clock_advance(&tc, SHIM_GREETING_MS);
+	assert_int_equal(greeted(), 0);
+	server[0].role = RAFT_VOTER;
+	raft.state = RAFT_LEADER;
+	test_clock_advance(&tc, SHIM_GREETING_MS);
+	assert_int_equal(greeted(), 0);
+
+	/* libraft does not see it. */
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.received, 0);
+	m.request_vote_result.term = 5;
+	be.recv(&shim.io, &m);
+	assert_int_equal(seen.received, 1);
+	raft.configuration.n = 0;
+}
+
 static void disrupting(void **state)
 {
 	static const struct {
@@ -124,6 +181,50 @@ static void disrupting(void **state)
 		m.append_entries.term = 5;
 		be.recv(&shim.io, &m);
 		assert_int_equal(shim.lost_leader, 0);
+	}
+}
+
+/* Who asks before we know that the leader is gone is answered when we do. */
+static void an_early_vote(void **state)
+{
+	static const struct {
+		raft_id lost;
+		uint64_t after_ms;
+		int received;
+	} cases[] = {
+		{3, 5, 2},             /* refused, and looked at again */
+		{2, 5, 1},             /* somebody else is gone */
+		{3, SHIM_EARLY_MS, 1}, /* long ago */
+	};
+
+	(void)state;
+	TEST_TABLE(c, cases)
+	{
+		struct raft_message m = vote(2, 6, true);
+
+		shim.lost_leader = 0;
+		seen.received = 0;
+		raft.follower_state.current_leader.id = 3;
+		raft.election_timer_start = clock_mono_ms();
+		be.recv(&shim.io, &m);
+		assert_int_equal(seen.received, 1);
+		assert_false(seen.disrupt);
+		test_clock_advance(&tc, c->after_ms);
+		raft_shim_leader_lost(&shim, c->lost);
+		assert_int_equal(seen.received, c->received);
+		assert_int_equal(seen.disrupt, c->received == 2);
+		seen.disrupt = false;
+		/* Once. */
+		raft_shim_leader_lost(&shim, 3);
+		assert_true(seen.received == c->received || c->lost != 3);
+	}
+	/* One that stays unanswered is freed with the rest. */
+	{
+		struct raft_message m = vote(2, 7, true);
+
+		shim.lost_leader = 0;
+		be.recv(&shim.io, &m);
+		assert_int_not_equal(shim.early_ms, 0);
 	}
 }
 
@@ -264,7 +365,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(votes_are_repeated),
 		T(results_are_repeated_thrice),
+		T(followers_greet),
 		T(disrupting),
+		T(an_early_vote),
 		T(a_forced_election),
 		T(ranks),
 		T(candidates_try_again),
