@@ -289,7 +289,9 @@ static void links_follow(struct peer *p)
 			continue;
 		}
 		if (l == NULL) {
-			list_push(&p->links, &peer_link_new(p, m)->node);
+			l = peer_link_new(p, m);
+			list_push(&p->links, &l->node);
+			peer_raft_known(l);
 		} else {
 			peer_link_set_address(l, m->address, false);
 		}
@@ -529,6 +531,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	p->self = o->keys->lighthouse_id;
 	p->compare_ms = o->compare_ms != 0 ? o->compare_ms : PEER_COMPARE_MS;
 	list_init(&p->links);
+	list_init(&p->unknown);
 	forward_init(p);
 	list_init(&p->digests);
 	list_init(&p->notices);
@@ -588,6 +591,7 @@ static void on_stop(void *arg)
 	peer_change_stop(p);
 	peer_notice_stop(p);
 	rotate_stop(p);
+	peer_raft_stop(p);
 	peer_service_stop(p);
 	LIST_FOREACH_SAFE(&p->links, it, tmp)
 	{

@@ -44,6 +44,7 @@ enum {
 	PEER_DIAL_MS = 2000,
 	PEER_LOST_MS = 5000,     /* without a link: declared lost by the leader */
 	PEER_VET_MS = 2000,      /* a raft link waits so long to be vetted */
+	PEER_UNKNOWN_MS = 1000,  /* and for a member that is not in the table, yet or any more */
 	PEER_ACK_AGE_MS = 10000, /* when what a peer said of itself counts as acknowledged */
 	PEER_SAVE_MS = 5000,     /* between two writes of acknowledged.json */
 	PEER_RENEW_MS = 3600 * 1000,
@@ -161,6 +162,7 @@ struct peer {
 	uint64_t renew_ms;
 
 	struct list forwards; /* requests of the raft side under way */
+	struct list unknown;  /* its wishes for raft links to whom the table does not have */
 	struct list gathered; /* those of them that go at the end of this turn */
 	struct flush_hook forward_flush;
 
@@ -246,6 +248,10 @@ void peer_ack_leader(struct peer *p);
 
 /* peer_raft.c */
 void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id);
+/* There is a link now: what waited for it goes on. */
+void peer_raft_known(struct peer_link *l);
+/* Answers what waits for members that are not in the table. */
+void peer_raft_stop(struct peer *p);
 /* Takes the stream. */
 void peer_raft_accept(struct peer_link *l, struct stream *s);
 /* The question l->answer_seq was answered (or refused): go on with what waits. */

@@ -275,18 +275,86 @@ static void dial(struct raft_link *rl)
 	tls_unref(tls);
 }
 
-void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id)
+/*
+ * libraft never forgets whom it spoke to, and asks again at once for a link to a member that was removed when the last link
+ * was gone already, for ever: the answer waits. A member that is just being added may be in raft's configuration before it is
+ * in the table.
+ */
+struct unknown {
+	struct list node;
+	struct peer *peer;
+	uint64_t request, id;
+	struct loop_timer timer;
+};
+
+static void unknown_end(void *arg)
 {
-	struct peer_link *l = peer_link_find(p, id);
+	struct unknown *u = arg;
+
+	list_remove(&u->node);
+	loop_timer_stop(&u->timer);
+	link_connected(u->peer->cluster, u->request, ERR_NOT_FOUND);
+	mem_free(u);
+}
+
+static void unknown_new(struct peer *p, uint64_t request, uint64_t id)
+{
+	struct unknown *u = MEM_NEW(struct unknown);
+
+	u->peer = p;
+	u->request = request;
+	u->id = id;
+	list_push(&p->unknown, &u->node);
+	loop_timer_start(&u->timer, p->loop, PEER_UNKNOWN_MS, unknown_end, u);
+}
+
+static void begin(struct peer_link *l, uint64_t request)
+{
 	struct raft_link *rl;
 
-	if (l == NULL || l->n_raft >= PEER_WAITING_MAX) {
-		link_connected(p->cluster, request, l == NULL ? ERR_NOT_FOUND : ERR_LIMIT);
+	if (l->n_raft >= PEER_WAITING_MAX) {
+		link_connected(l->peer->cluster, request, ERR_LIMIT);
 		return;
 	}
 	rl = raft_link_new(l, true);
 	rl->request = request;
 	dial(rl);
+}
+
+void peer_raft_dial(struct peer *p, uint64_t request, uint64_t id)
+{
+	struct peer_link *l = peer_link_find(p, id);
+
+	METRICS_COUNT("skerry_peer_raft_wishes_total", "Raft links that libraft asked for", 1);
+	if (l == NULL) {
+		unknown_new(p, request, id);
+	} else {
+		begin(l, request);
+	}
+}
+
+void peer_raft_known(struct peer_link *l)
+{
+	LIST_FOREACH_SAFE(&l->peer->unknown, it, tmp)
+	{
+		struct unknown *u = LIST_ENTRY(it, struct unknown, node);
+		uint64_t request = u->request;
+
+		if (u->id != l->id) {
+			continue;
+		}
+		list_remove(&u->node);
+		loop_timer_stop(&u->timer);
+		mem_free(u);
+		begin(l, request);
+	}
+}
+
+void peer_raft_stop(struct peer *p)
+{
+	while (!list_empty(&p->unknown)) {
+		unknown_end(LIST_ENTRY(p->unknown.next, struct unknown, node));
+	}
 }
 
 void peer_raft_accept(struct peer_link *l, struct stream *s)

@@ -456,6 +456,40 @@ static void test_join_again(void **state)
 	free(token);
 }
 
+/* A member that was dead when it was removed: nobody goes on dialling it, fifty times a second. */
+static void test_dead_removed(void **state)
+{
+	enum { WATCH_MS = 2000, MOST = 20 };
+	struct fixture *f = *state;
+	uint64_t id, wishes[2];
+	char line[NODE_LINE];
+
+	node_spawn(&f->guest);
+	node_ok(&f->guest, line, "open");
+	wait_for(node_status(&f->n[0], "linked") == 2 && node_status(&f->n[1], "linked") == 2,
+		 15000, "three");
+	id = node_status(&f->guest, "id");
+	for (size_t i = 0; i < 2; i++) {
+		wishes[i] = node_status(&f->n[i], "wishes");
+	}
+	node_kill(&f->guest);
+	for (size_t i = 0; i < 2; i++) {
+		wait_for(node_status(&f->n[i], "wishes") > wishes[i], 10000, "it to be dialled");
+	}
+	wait_for(node_status(&f->n[0], "leader") != 0 && node_status(&f->n[0], "leader") != id,
+		 15000, "a leader");
+	node_ok(&f->n[0], line, "remove %" PRIu64, id);
+	wait_for(node_status(&f->n[0], "members") == 2 && node_status(&f->n[1], "members") == 2,
+		 10000, "two members");
+	for (size_t i = 0; i < 2; i++) {
+		wishes[i] = node_status(&f->n[i], "wishes");
+	}
+	usleep(WATCH_MS * 1000);
+	for (size_t i = 0; i < 2; i++) {
+		assert_in_range(node_status(&f->n[i], "wishes") - wishes[i], 0, MOST);
+	}
+}
+
 static void test_join_rate(void **state)
 {
 	struct fixture *f = *state;
@@ -476,11 +510,11 @@ static void test_join_rate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_tokens),    cmocka_unit_test(test_foreign_ca),
-		cmocka_unit_test(test_other_key), cmocka_unit_test(test_wiped),
-		cmocka_unit_test(test_old_copy),  cmocka_unit_test(test_renewal),
-		cmocka_unit_test(test_removed),   cmocka_unit_test(test_join_again),
-		cmocka_unit_test(test_join_rate),
+		cmocka_unit_test(test_tokens),       cmocka_unit_test(test_foreign_ca),
+		cmocka_unit_test(test_other_key),    cmocka_unit_test(test_wiped),
+		cmocka_unit_test(test_old_copy),     cmocka_unit_test(test_renewal),
+		cmocka_unit_test(test_removed),      cmocka_unit_test(test_join_again),
+		cmocka_unit_test(test_dead_removed), cmocka_unit_test(test_join_rate),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
