@@ -155,7 +155,9 @@ static const char *target_text(const ProtobufCMessage *req, const char *path)
 
 	if (!dot)
 		return field_string(req, path);
-	snprintf(head, sizeof(head), "%.*s", (int)(dot - path), path);
+	PRE((size_t)(dot - path) < sizeof(head));
+	memcpy(head, path, (size_t)(dot - path));
+	head[dot - path] = '\0';
 	f = field(req, head, PROTOBUF_C_TYPE_MESSAGE);
 	PRE(f);
 	sub = *(ProtobufCMessage *const *)((const uint8_t *)req + f->offset);
@@ -528,8 +530,13 @@ static void write_propose(struct admin_call *c, struct rpc_call *call)
 				    .deadline_ms = api_call_deadline(call, WRITE_MS)};
 	struct err err = {0};
 
-	if (cluster_propose(c->api->cluster, c->api->loop, &c->cmd, &o, on_proposed, c, &err) < 0)
+	if (cluster_propose(c->api->cluster, c->api->loop, &c->cmd, &o, on_proposed, c, &err) < 0) {
 		admin_fail(c, &err);
+		return;
+	}
+	/* What the command was made of waits for nothing: other calls have its memory while this one waits. */
+	arena_done(&c->records);
+	arena_done(&c->arena);
 }
 
 static void on_confirmed(void *arg, const struct err *why)
@@ -591,6 +598,18 @@ static void write_refused(struct admin_call *c, struct rpc_call *call, const str
 		admin_fail(c, &e);
 }
 
+/* The bytes of many commands are fetched at once; each is used for one, and not kept. */
+static void random_take(struct api *api, uint8_t out[ADMIN_RANDOM])
+{
+	if (api->random_left == 0) {
+		rand_bytes(api->random, sizeof(api->random));
+		api->random_left = ADMIN_RANDOMS;
+	}
+	uint8_t *one = api->random[--api->random_left];
+	memcpy(out, one, ADMIN_RANDOM);
+	secret_wipe(one, ADMIN_RANDOM);
+}
+
 /* Makes the command and has it judged: 0, what apply would answer, or a negative code. */
 static int write_command(struct admin_call *c, struct rpc_call *call, struct err *err)
 {
@@ -603,7 +622,7 @@ static int write_command(struct admin_call *c, struct rpc_call *call, struct err
 	arena_reset(&c->records);
 	skerry__internal__v1__command__init(&c->cmd);
 	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	rand_bytes(c->random, sizeof(c->random));
+	random_take(c->api, c->random);
 	c->cmd.random = (ProtobufCBinaryData){.data = c->random, .len = sizeof(c->random)};
 	c->cmd.tailnet = c->target.tailnet;
 	if (reason && strlen(reason) > LIM_TEXT_BYTES)

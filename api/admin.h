@@ -70,7 +70,7 @@ struct admin_call {
 	Skerry__Internal__V1__Command cmd;
 	Skerry__Internal__V1__Actor actor;
 	char caller_name[64];
-	uint8_t random[32], request_hash[32];
+	uint8_t random[ADMIN_RANDOM], request_hash[32];
 	bool confirmed; /* the refusal comes from a state that the leader confirmed */
 	bool repeated, secret_lost;
 	char *secret_text; /* wiped at the end */

@@ -15,6 +15,9 @@
 struct agent_service;
 struct caller_gate;
 
+/* Random bytes of a command, and of how many commands they are fetched at once. */
+enum { ADMIN_RANDOM = 32, ADMIN_RANDOMS = 32 };
+
 struct api {
 	struct cluster *cluster; /* borrowed */
 	struct loop *loop;       /* borrowed */
@@ -27,7 +30,9 @@ struct api {
 	struct list pending;  /* api_pending.link */
 	struct list bindings; /* of methods of administration (api/admin.c) */
 	struct view view;     /* of the calls of this turn */
-	struct map refusals;  /* tailnet -> struct bucket of refused commands (api/admin.c) */
+	uint8_t random[ADMIN_RANDOMS][ADMIN_RANDOM]; /* for commands to come (api/admin.c) */
+	size_t random_left;
+	struct map refusals; /* tailnet -> struct bucket of refused commands (api/admin.c) */
 	struct loop_timer status_timer;
 	uint64_t quorum_ms; /* loop time at which there was a quorum; 0: never */
 	struct list living;

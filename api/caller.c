@@ -57,6 +57,7 @@ struct looked_up {
 	uint8_t hash[32];
 	uint64_t tailnet, user;
 	uint32_t role;
+	char text[40]; /* caller.text */
 };
 
 enum { PARSED = 64 };
@@ -241,7 +242,7 @@ static void become_key(struct caller *c, const struct looked_up *l)
 	c->tailnet = l->tailnet;
 	c->role = (int)l->role;
 	c->user = l->user;
-	snprintf(c->text, sizeof(c->text), "api-key:%" PRIu64, l->id);
+	memcpy(c->text, l->text, sizeof(c->text));
 }
 
 /* In a view that is held. */
@@ -300,6 +301,7 @@ static int look_up(struct api *api, uint64_t id, const uint8_t hash[32], struct 
 		rc = look_into(view, cluster_read_kv(read), &l, hash, err);
 		if (rc >= 0) {
 			memcpy(l.hash, hash, 32);
+			snprintf(l.text, sizeof(l.text), "api-key:%" PRIu64, id);
 			*last = l;
 		}
 	}
@@ -495,8 +497,8 @@ static int gate_call(void *arg, struct rpc_call *call, const struct proto_method
 	list_init(&cc->link);
 	cc->server = rpc_call_server(call);
 	cc->ref = rpc_call_ref(call);
-	snprintf(cc->c.source, sizeof(cc->c.source), "%s", rpc_call_peer_text(call));
-	snprintf(cc->c.text, sizeof(cc->c.text), "anonymous");
+	stpncpy(cc->c.source, rpc_call_peer_text(call), sizeof(cc->c.source) - 1);
+	strcpy(cc->c.text, "anonymous");
 	rpc_call_set_data(call, &data_kind, cc, call_caller_free);
 
 	if (peer->is_unix) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "base/blob.h"
-#include "base/buf.h"
 #include "base/macros.h"
 #include "net/stream.h"
 
@@ -12,9 +11,11 @@ enum {
 	GATHER_BY_REFERENCE = 2 << 10, /* on plain streams larger pieces are referenced */
 };
 
-/* Embedded; zero is empty. The memory is held only while something is collected. */
+/* Embedded; zero is empty. The memory is the loop's, and held only while something is collected. */
 struct gather {
-	struct buf data;
+	struct loop *loop;
+	uint8_t *data; /* NULL: nothing */
+	size_t len;
 };
 
 /* Each returns 0 or what stream_write() said (the stream is beyond use then). */

@@ -23,6 +23,7 @@ struct h2_client {
 	const struct h2_client_handler *handler;
 	void *arg;
 	struct list streams;
+	struct list progressed; /* streams whose output shrank in this drain */
 	size_t n_streams;
 	struct flush_hook flush;
 	struct gather out;
@@ -39,6 +40,7 @@ struct h2_client {
 
 struct h2_stream {
 	struct list link;
+	struct list progressed;
 	struct h2_client *client;
 	int32_t id;
 	struct h2_headers headers;
@@ -65,6 +67,7 @@ static void client_leave(struct h2_client *c)
 static void stream_free_h2(struct h2_stream *st)
 {
 	list_remove(&st->link);
+	list_remove(&st->progressed);
 	st->client->n_streams--;
 	h2_headers_done(&st->headers);
 	h2_queue_done(&st->out);
@@ -124,7 +127,7 @@ static void client_drain(struct h2_client *c)
 	while (!c->dead) {
 		const uint8_t *data;
 
-		if (stream_backlog(c->stream) + c->out.data.len >= LIM_CONN_PENDING_BYTES) {
+		if (stream_backlog(c->stream) + c->out.len >= LIM_CONN_PENDING_BYTES) {
 			break;
 		}
 		c->progress = false;
@@ -161,18 +164,16 @@ static void client_flush(void *arg)
 	c->busy++;
 	client_drain(c);
 	/* Writable again: told here, outside of nghttp2. */
-	LIST_FOREACH_SAFE(&c->streams, l, next)
-	{
-		struct h2_stream *st = LIST_ENTRY(l, struct h2_stream, link);
+	struct list *l;
+	while (!c->dead && (l = list_pop(&c->progressed)) != NULL) {
+		struct h2_stream *st = LIST_ENTRY(l, struct h2_stream, progressed);
 
-		if (!st->was_high || st->out.cost > LIM_GRPC_STREAM_QUEUE_BYTES / 2) {
+		if (st->out.cost > LIM_GRPC_STREAM_QUEUE_BYTES / 2) {
 			continue;
 		}
 		st->was_high = st->out.bytes > 0;
 		if (st->handler != NULL && st->handler->on_writable != NULL) {
 			st->handler->on_writable(st->arg);
-			client_want_flush(c);
-			break; /* the list may have changed: the rest in the next turn */
 		}
 	}
 	if (!c->dead &&
@@ -307,16 +308,22 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
 {
+	static const struct err complete = {.code = ERR_CLOSED, .msg = "stream ended: NO_ERROR"};
 	struct h2_stream *st = stream_get(session, id);
-	struct err err = {0};
 
 	(void)user;
 	if (st == NULL) {
 		return 0;
 	}
 	nghttp2_session_set_stream_user_data(session, id, NULL);
-	err_set(&err, ERR_CLOSED, "stream ended: %s", nghttp2_http2_strerror(code));
-	stream_over(st, code, &err);
+	if (code == NGHTTP2_NO_ERROR) {
+		stream_over(st, code, &complete);
+	} else {
+		struct err err = {0};
+
+		err_set(&err, ERR_CLOSED, "stream ended: %s", nghttp2_http2_strerror(code));
+		stream_over(st, code, &err);
+	}
 	return 0;
 }
 
@@ -360,6 +367,9 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
 	c->progress = true;
+	if (st->was_high && !list_linked(&st->progressed)) {
+		list_push(&c->progressed, &st->progressed);
+	}
 	return 0;
 }
 
@@ -492,6 +502,7 @@ struct h2_client *h2_client_new(struct stream *stream, uint64_t ping_ms, uint64_
 	c->handler = handler;
 	c->arg = arg;
 	list_init(&c->streams);
+	list_init(&c->progressed);
 	c->flush.run = client_flush;
 	c->flush.arg = c;
 	c->ping_ms = ping_ms != 0 ? ping_ms : 20000;
@@ -566,7 +577,7 @@ int h2_client_open(struct h2_client *c, const struct http_header *headers, size_
 		return ERR_LIMIT;
 	}
 	struct h2_stream *st = MEM_NEW(struct h2_stream);
-	nghttp2_nv *nva = mem_calloc(n, sizeof(*nva));
+	nghttp2_nv few[16], *nva = n <= ARRAY_LEN(few) ? few : mem_calloc(n, sizeof(*nva));
 	nghttp2_data_provider provider = {.source.ptr = st, .read_callback = on_read};
 
 	st->client = c;
@@ -577,7 +588,9 @@ int h2_client_open(struct h2_client *c, const struct http_header *headers, size_
 		nva[i] = h2_nv(headers[i].name, headers[i].value);
 	}
 	st->id = nghttp2_submit_request(c->session, NULL, nva, n, end ? NULL : &provider, st);
-	mem_free(nva);
+	if (nva != few) {
+		mem_free(nva);
+	}
 	if (st->id < 0) {
 		mem_free(st);
 		return ERR_CLOSED;

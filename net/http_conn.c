@@ -274,7 +274,7 @@ bool http_conn_is_full(const struct http_conn *conn)
 		return conn->test_out->len >= LIM_CONN_PENDING_BYTES;
 	}
 	return conn->stream == NULL ||
-	       stream_backlog(conn->stream) + conn_of(conn)->out.data.len >= LIM_CONN_PENDING_BYTES;
+	       stream_backlog(conn->stream) + conn_of(conn)->out.len >= LIM_CONN_PENDING_BYTES;
 }
 
 void http_conn_want_flush(struct http_conn *conn)

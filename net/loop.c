@@ -53,6 +53,8 @@ struct loop {
 
 	uint8_t *scratch_read;
 	uint8_t *scratch_plain;
+	void *block[LOOP_BLOCKS];
+	size_t blocks;
 };
 
 uint8_t *loop_scratch_read(struct loop *loop)
@@ -69,6 +71,20 @@ uint8_t *loop_scratch_plain(struct loop *loop)
 		loop->scratch_plain = mem_alloc(LOOP_SCRATCH_PLAIN);
 	}
 	return loop->scratch_plain;
+}
+
+void *loop_block_take(struct loop *loop)
+{
+	return loop->blocks > 0 ? loop->block[--loop->blocks] : mem_alloc(LOOP_BLOCK);
+}
+
+void loop_block_give(struct loop *loop, void *block)
+{
+	if (block != NULL && loop->blocks < LOOP_BLOCKS) {
+		loop->block[loop->blocks++] = block;
+	} else {
+		mem_free(block);
+	}
 }
 
 /* ---- Posts ----------------------------------------------------------------------------------- */
@@ -464,6 +480,9 @@ void loop_free(struct loop *loop)
 	mem_free(loop->heap);
 	mem_free(loop->scratch_read);
 	mem_free(loop->scratch_plain);
+	while (loop->blocks > 0) {
+		mem_free(loop->block[--loop->blocks]);
+	}
 	mem_free(loop->name);
 	mem_free(loop);
 }

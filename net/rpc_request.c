@@ -426,10 +426,13 @@ static size_t add_metadata(struct http_header *headers, size_t n, char **owned, 
 				text.len--;
 			}
 			value = buf_take(&text, NULL);
-		} else if (rpc_value_valid(list[i].value, len)) {
-			value = mem_strndup(list[i].value, len);
-		} else {
+		} else if (!rpc_value_valid(list[i].value, len)) {
 			continue;
+		} else if (list[i].len == 0) {
+			headers[n++] = (struct http_header){list[i].name, list[i].value};
+			continue;
+		} else {
+			value = mem_strndup(list[i].value, len);
 		}
 		owned[(*n_owned)++] = value;
 		headers[n++] = (struct http_header){list[i].name, value};
@@ -544,7 +547,9 @@ static struct rpc_request *request_new(struct rpc_channel *ch, const char *path,
 		req->wait_for_ready = opts->wait_for_ready;
 		req->compress = opts->compress;
 		req->n_metadata = MIN(opts->n_metadata, (size_t)METADATA_MAX);
-		req->metadata = mem_calloc(req->n_metadata + 1, sizeof(*req->metadata));
+		req->metadata = req->n_metadata > 0
+					? mem_calloc(req->n_metadata, sizeof(*req->metadata))
+					: NULL;
 		for (size_t i = 0; i < req->n_metadata; i++) {
 			const struct rpc_metadata *m = &opts->metadata[i];
 

@@ -24,7 +24,6 @@
 enum {
 	SOCK_IOV = 64,
 	SOCK_CHUNK_SMALL = 2048,
-	SOCK_CHUNK = 16384,
 };
 
 struct segment {
@@ -32,6 +31,7 @@ struct segment {
 	struct blob *blob; /* NULL: the bytes follow the struct */
 	const uint8_t *data;
 	size_t len, cap; /* cap: room of an own segment */
+	bool block;      /* the loop's (loop_block_give) */
 	size_t off;      /* sent */
 };
 
@@ -61,8 +61,13 @@ static struct sock *sock_of(const struct stream *s)
 	return (struct sock *)container_of(s, struct sock, s);
 }
 
-static void segment_free(struct segment *seg)
+/* loop NULL: it is kept by none. */
+static void segment_free(struct loop *loop, struct segment *seg)
 {
+	if (seg->block && loop != NULL) {
+		loop_block_give(loop, seg);
+		return;
+	}
 	blob_unref(seg->blob);
 	mem_free(seg);
 }
@@ -78,7 +83,7 @@ static void sock_consume(struct sock *k, size_t n)
 		n -= part;
 		if (seg->off == seg->len) {
 			list_remove(&seg->link);
-			segment_free(seg);
+			segment_free(k->s.loop, seg);
 		}
 	}
 }
@@ -277,10 +282,13 @@ static void sock_write(struct stream *s, const void *data, size_t len, struct bl
 	if (len == 0) {
 		return;
 	}
-	size_t cap = list_empty(&k->out) && len <= SOCK_CHUNK_SMALL ? SOCK_CHUNK_SMALL
-								    : MAX(len, (size_t)SOCK_CHUNK);
-	seg = mem_alloc(sizeof(*seg) + cap);
+	size_t cap = list_empty(&k->out) && len <= SOCK_CHUNK_SMALL
+			     ? SOCK_CHUNK_SMALL
+			     : MAX(len, LOOP_BLOCK - sizeof(*seg));
+	bool block = sizeof(*seg) + cap == LOOP_BLOCK;
+	seg = block ? loop_block_take(s->loop) : mem_alloc(sizeof(*seg) + cap);
 	memset(seg, 0, sizeof(*seg));
+	seg->block = block;
 	seg->data = (uint8_t *)(seg + 1);
 	seg->len = len;
 	seg->cap = cap;
@@ -333,7 +341,7 @@ static void sock_destroy(struct stream *s)
 	struct list *l;
 
 	while ((l = list_pop(&k->out)) != NULL) {
-		segment_free(LIST_ENTRY(l, struct segment, link));
+		segment_free(k->s.loop, LIST_ENTRY(l, struct segment, link));
 	}
 	mem_free(k);
 }
@@ -398,7 +406,7 @@ void stream_parcel_done(struct stream_parcel *p)
 		close(p->fd);
 	}
 	while ((l = list_pop(&p->out)) != NULL) {
-		segment_free(LIST_ENTRY(l, struct segment, link));
+		segment_free(NULL, LIST_ENTRY(l, struct segment, link));
 	}
 	buf_done(&p->unread);
 	mem_free(p);

@@ -147,7 +147,7 @@ int resource_parse(const char *name, enum resource_kind kind, const char *field,
 
 const char *etag_format(uint64_t revision, char out[ETAG_TEXT])
 {
-	snprintf(out, ETAG_TEXT, "%llu", (unsigned long long)revision);
+	*put_number(out, revision) = '\0';
 	return out;
 }
 

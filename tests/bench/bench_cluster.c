@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -399,6 +400,9 @@ int main(int argc, char **argv)
 	}
 	if (!urls[0] || !key || b->rounds == 0 || b->rounds > MAX_ROUNDS || b->measure_ms == 0)
 		return usage();
+	/* The heap is not given back and fetched again between two turns. */
+	mallopt(M_TRIM_THRESHOLD, 64 << 20);
+	mallopt(M_TOP_PAD, 1 << 20);
 	log_init(&log);
 	b->loop = loop_new("bench");
 	b->latencies = mem_alloc(MAX_LATENCIES * sizeof(*b->latencies));
