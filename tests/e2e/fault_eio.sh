@@ -7,6 +7,8 @@ set -u
 . "$(dirname "${BASH_SOURCE[0]}")/lib_faults.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/lib_disks.sh"
 
+lab_spoils=1
+
 faults_begin
 for role in follower leader; do
 	leader=$(leader_of lh1) || die "no leader"

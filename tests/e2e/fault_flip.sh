@@ -5,6 +5,8 @@ set -u
 . "$(dirname "${BASH_SOURCE[0]}")/lib_faults.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/lib_disks.sh"
 
+lab_spoils=1
+
 disk_mib=0
 disk_config=$'snapshot_after: 64KiB\nscrub_every: 1s\ncompare_every: 1s'
 

@@ -8,6 +8,8 @@ set -u
 . "$(dirname "${BASH_SOURCE[0]}")/lib_faults.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/lib_disks.sh"
 
+lab_spoils=1
+
 faults_begin
 leader=$(leader_of lh1) || die "no leader"
 cut=$(boot_time)

@@ -56,11 +56,17 @@ lab_begin()
 # lab_end: on failure shows the daemons' logs; ends every host and removes the directory.
 lab_end()
 {
-	local rv=$cleanup_rv host pid crashed
+	local rv=$cleanup_rv host pid crashed spoilt
 	# A daemon that ended in a fault fails the scenario, whatever else it showed.
 	crashed=$(grep -lE 'ERROR: [A-Za-z]+Sanitizer|runtime error: |^[a-z_/]+\.[ch]:[0-9]+: (precondition|postcondition|impossible): ' "$lab"/*/log/*.log 2>/dev/null)
 	if [ -n "$crashed" ] && [ "$rv" -ne 130 ] && [ "$rv" -ne 143 ]; then
 		say "NOT OK: a fault in ${crashed//$'\n'/, }"
+		cleanup_rv=1 rv=1
+	fi
+	# A store is rebuilt where a scenario spoils it, and nowhere else.
+	spoilt=$(grep -lE 'the store was wrong' "$lab"/*/log/*.log 2>/dev/null)
+	if [ -n "$spoilt" ] && [ -z "${lab_spoils:-}" ] && [ "$rv" -ne 130 ] && [ "$rv" -ne 143 ]; then
+		say "NOT OK: a store was found wrong: ${spoilt//$'\n'/, }"
 		cleanup_rv=1 rv=1
 	fi
 	if [ "$rv" -ne 0 ] && [ "$rv" -ne 77 ] && [ "$rv" -ne 130 ] && [ "$rv" -ne 143 ] && [ -z "${lab_quiet:-}" ]; then
