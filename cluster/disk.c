@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "cluster/cluster_int.h"
+#include "cluster/raft_blocks.h"
 
 enum {
 	ASK_AFTER_MS = 500,
@@ -91,7 +92,7 @@ static void ask(void *arg)
 	if (fd < 0 && errno != EOPNOTSUPP && errno != EISDIR) {
 		failed(d, "open");
 	} else if (fd >= 0) {
-		int r = posix_fallocate(fd, 0, SEGMENT);
+		int r = raft_blocks_reserve(fd, 0, SEGMENT);
 
 		if (r != 0 && r != EOPNOTSUPP && r != EINVAL) {
 			errno = r;
