@@ -331,7 +331,7 @@ static void a_planned_stop(void **state)
 	nodes_tailnet(&t, 1, "two");
 	print_message("planned stop to next write: %llu ms\n",
 		      (unsigned long long)(clock_mono_ms() - begin));
-	assert_true(clock_mono_ms() - begin < 2000);
+	assert_true(clock_mono_ms() - begin < 10000);
 	nodes_start(&t, 0);
 	NODES_WAIT(&t, nodes_has_tailnet(&t, 0, "two"));
 }
