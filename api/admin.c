@@ -610,12 +610,30 @@ static void random_take(struct api *api, uint8_t out[ADMIN_RANDOM])
 	secret_wipe(one, ADMIN_RANDOM);
 }
 
+int admin_request_id(struct admin_call *c, struct err *err)
+{
+	struct crypto_iov iov[2] = {{c->method->path, strlen(c->method->path) + 1}};
+	struct buf packed = BUF_INIT;
+
+	c->cmd.request_id = (char *)field_string(c->req, "request_id");
+	if (!*c->cmd.request_id)
+		return 0;
+	if (strlen(c->cmd.request_id) > LIM_REQUEST_ID_BYTES)
+		return err_field(err, ERR_INVALID, "request_id",
+				 "a request id has at most %d bytes", LIM_REQUEST_ID_BYTES);
+	pb_pack(c->req, &packed);
+	iov[1] = (struct crypto_iov){packed.data, packed.len};
+	crypto_sha256v(c->request_hash, iov, 2);
+	buf_done(&packed);
+	c->cmd.request_hash = (ProtobufCBinaryData){.data = c->request_hash, .len = 32};
+	return 0;
+}
+
 /* Makes the command and has it judged: 0, what apply would answer, or a negative code. */
 static int write_command(struct admin_call *c, struct rpc_call *call, struct err *err)
 {
 	const char *reason = rpc_call_metadata(call, "skerry-reason");
 	struct cluster_read *read;
-	struct buf packed = BUF_INIT;
 	int rc;
 
 	key_forget(c);
@@ -632,19 +650,9 @@ static int write_command(struct admin_call *c, struct rpc_call *call, struct err
 				 strlen(reason), LIM_TEXT_BYTES);
 	if (reason)
 		c->cmd.reason = (char *)reason;
-	c->cmd.request_id = (char *)field_string(c->req, "request_id");
-	if (*c->cmd.request_id) {
-		struct crypto_iov iov[2] = {{c->method->path, strlen(c->method->path) + 1}};
-
-		if (strlen(c->cmd.request_id) > LIM_REQUEST_ID_BYTES)
-			return err_field(err, ERR_INVALID, "request_id",
-					 "a request id has at most %d bytes", LIM_REQUEST_ID_BYTES);
-		pb_pack(c->req, &packed);
-		iov[1] = (struct crypto_iov){packed.data, packed.len};
-		crypto_sha256v(c->request_hash, iov, 2);
-		buf_done(&packed);
-		c->cmd.request_hash = (ProtobufCBinaryData){.data = c->request_hash, .len = 32};
-	}
+	rc = admin_request_id(c, err);
+	if (rc < 0)
+		return rc;
 	rc = view_begin(c, &read, err);
 	if (rc < 0)
 		return rc;

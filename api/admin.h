@@ -124,6 +124,8 @@ void admin_fail(struct admin_call *c, const struct err *err);
 /* Waits for the read level that the call asks for, then runs fn in a transaction; it returns 0 and a message, or <0. */
 typedef int (*admin_read_fn)(struct admin_call *c, ProtobufCMessage **ret_msg, struct err *err);
 void admin_read(struct admin_call *c, admin_read_fn fn);
+/* The request's id into c->cmd, by which its repeat is known, if it has one. For methods that make their own command. */
+MUST_CHECK int admin_request_id(struct admin_call *c, struct err *err);
 /* The call if it is still there; frees c otherwise. For callbacks of the cluster that run() asked. */
 struct rpc_call *admin_back(struct admin_call *c);
 

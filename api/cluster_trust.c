@@ -40,6 +40,8 @@ static bool carried_out(struct admin_call *c, const struct err *why,
 
 	if (!admin_back(c))
 		return false;
+	if (!err.code)
+		c->repeated = r->repeated_request;
 	if (!err.code && r->code)
 		err_reason(&err, err_from_grpc(r->code), r->reason, "%s", r->message);
 	if (err.code)
@@ -57,7 +59,8 @@ static void propose(struct admin_call *c, propose_cb cb)
 		return;
 	o.deadline_ms = api_call_deadline(call, CALL_MS);
 	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	if (cluster_propose(c->api->cluster, c->api->loop, &c->cmd, &o, cb, c, &err) < 0)
+	if (admin_request_id(c, &err) < 0 ||
+	    cluster_propose(c->api->cluster, c->api->loop, &c->cmd, &o, cb, c, &err) < 0)
 		admin_fail(c, &err);
 }
 
@@ -378,18 +381,25 @@ static void on_retire(void *arg, const struct err *why)
 }
 
 /* True when it was carried out; else the call has ended. */
-static bool rotated(struct admin_call *c, const struct err *why)
+static bool rotated(struct admin_call *c, const struct err *why, const struct cluster_rotated *r)
 {
+	struct err err = *why;
+
 	if (!admin_back(c))
 		return false;
-	if (why->code)
-		admin_fail(c, why);
-	return !why->code;
+	/* Repeated without a request id it might be another rotation, and stock clients repeat what is UNAVAILABLE. */
+	if (!strcmp(err.reason, "FATE_UNKNOWN") && !*c->cmd.request_id)
+		err.code = ERR_FATE_UNKNOWN;
+	if (err.code)
+		admin_fail(c, &err);
+	else
+		c->repeated = r->repeated;
+	return !err.code;
 }
 
 /* What cluster_ca_rotate and cluster_seal_rotate have in common. */
 typedef int (*rotate_fn)(struct cluster *c, struct loop *loop,
-			 const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+			 const Skerry__Internal__V1__Command *as, uint64_t deadline_ms,
 			 rotated_cb cb, void *arg, struct err *err);
 
 static void rotate(struct admin_call *c, const struct err *why, rotate_fn fn, rotated_cb cb)
@@ -400,8 +410,9 @@ static void rotate(struct admin_call *c, const struct err *why, rotate_fn fn, ro
 	if (!call)
 		return;
 	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
-	if (err.code || fn(c->api->cluster, c->api->loop, &c->actor,
-			   api_call_deadline(call, CALL_MS), cb, c, &err) < 0)
+	if (err.code || admin_request_id(c, &err) < 0 ||
+	    fn(c->api->cluster, c->api->loop, &c->cmd, api_call_deadline(call, CALL_MS), cb, c,
+	       &err) < 0)
 		admin_fail(c, &err);
 }
 
@@ -409,7 +420,7 @@ static void on_ca_rotated(void *arg, const struct err *why, const struct cluster
 {
 	struct admin_call *c = arg;
 
-	if (!rotated(c, why))
+	if (!rotated(c, why, r))
 		return;
 	LOG_INFO("certificate authority %u, asked by %s", r->ca_generation, c->caller_name);
 	trust_reply(c);
@@ -434,7 +445,7 @@ static void on_seal_rotated(void *arg, const struct err *why, const struct clust
 	Skerry__V1__RotateSealResponse m = SKERRY__V1__ROTATE_SEAL_RESPONSE__INIT;
 	struct admin_call *c = arg;
 
-	if (!rotated(c, why))
+	if (!rotated(c, why, r))
 		return;
 	LOG_INFO("cluster.key number %u, asked by %s", r->seal, c->caller_name);
 	m.seal_generation = r->seal;

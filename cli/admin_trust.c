@@ -79,6 +79,7 @@ int cmd_cluster_ca(struct cli *cx)
 
 	rotate.retire = cli_given(cx, OPT_RETIRE);
 	rotate.force = cli_given(cx, OPT_RETIRE_FORCE);
+	rotate.request_id = client_request_id(cx);
 	if (!status && strcmp(cx->args[0], "rotate") != 0) {
 		return cli_usage(cx, "\"%s\" is neither rotate nor status", cx->args[0]);
 	}
@@ -119,6 +120,7 @@ int cmd_cluster_seal(struct cli *cx)
 	if (strcmp(cx->args[0], "rotate") != 0) {
 		return cli_usage(cx, "\"%s\" is not rotate", cx->args[0]);
 	}
+	req.request_id = client_request_id(cx);
 	rc = client_to_lighthouse(cx);
 	if (rc == CLI_OK) {
 		rc = client_call(cx, "/skerry.v1.ClusterService/RotateSeal", &req, &reply);

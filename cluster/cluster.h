@@ -308,22 +308,24 @@ struct cluster_rotated {
 	bool has_old;
 	char *recovery;            /* of the new cluster.key; wiped after the callback */
 	unsigned holders, members; /* lighthouses that hold the new cluster.key, of all */
+	bool repeated;             /* the same request had been carried out before: how it is now */
 };
 /* err->code 0: done. Borrows r. */
 typedef void (*rotated_cb)(void *arg, const struct err *err, const struct cluster_rotated *r);
 /*
  * A new CA, certified by the present one; both count until CaRetire. Fires once on `loop`. Refusals: FEATURE_LEVEL,
- * CA_NOT_RETIRED, CA_CHANGED, CHANGE_IN_FLIGHT.
+ * CA_NOT_RETIRED, CA_CHANGED, CHANGE_IN_FLIGHT. `as`: who asks, copied: actor, and caller, request id and hash, by which the
+ * repeat of a request is known, and answered without another rotation.
  */
 MUST_CHECK int cluster_ca_rotate(struct cluster *c, struct loop *loop,
-				 const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+				 const Skerry__Internal__V1__Command *as, uint64_t deadline_ms,
 				 rotated_cb cb, void *arg, struct err *err);
 /*
  * A new cluster.key, handed to every lighthouse that is linked, and all secrets sealed under it. A lighthouse that is away
  * gets it when it comes back. Refusals as above, MEMBER_NOT_CONFIRMED, NOT_HELD.
  */
 MUST_CHECK int cluster_seal_rotate(struct cluster *c, struct loop *loop,
-				   const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+				   const Skerry__Internal__V1__Command *as, uint64_t deadline_ms,
 				   rotated_cb cb, void *arg, struct err *err);
 
 /* What a lighthouse says of its own health. Times are unix milliseconds of its clock. */

@@ -133,16 +133,17 @@ unsigned cluster_certificate_count(struct cluster *c)
 	return c->peer != NULL ? peer_certificate_count(c->peer) : 0;
 }
 
-int cluster_ca_rotate(struct cluster *c, struct loop *loop, const Actor *actor,
+int cluster_ca_rotate(struct cluster *c, struct loop *loop, const Skerry__Internal__V1__Command *as,
 		      uint64_t deadline_ms, rotated_cb cb, void *arg, struct err *err)
 {
-	return peer_rotate(c->peer, loop, false, actor, deadline_ms, cb, arg, err);
+	return peer_rotate(c->peer, loop, false, as, deadline_ms, cb, arg, err);
 }
 
-int cluster_seal_rotate(struct cluster *c, struct loop *loop, const Actor *actor,
-			uint64_t deadline_ms, rotated_cb cb, void *arg, struct err *err)
+int cluster_seal_rotate(struct cluster *c, struct loop *loop,
+			const Skerry__Internal__V1__Command *as, uint64_t deadline_ms,
+			rotated_cb cb, void *arg, struct err *err)
 {
-	return peer_rotate(c->peer, loop, true, actor, deadline_ms, cb, arg, err);
+	return peer_rotate(c->peer, loop, true, as, deadline_ms, cb, arg, err);
 }
 
 int cluster_token_create(struct cluster *c, struct loop *loop, const Actor *actor,

@@ -68,7 +68,7 @@ MUST_CHECK int peer_api_certificate(struct peer *p, char **ret_chain_pem, char *
 size_t peer_ca_pins(struct peer *p, uint8_t ret[CLUSTER_CA_PINS][32]);
 unsigned peer_certificate_count(struct peer *p);
 MUST_CHECK int peer_rotate(struct peer *p, struct loop *loop, bool seal,
-			   const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms,
+			   const Skerry__Internal__V1__Command *as, uint64_t deadline_ms,
 			   rotated_cb cb, void *arg, struct err *err);
 MUST_CHECK int peer_token_create(struct peer *p, struct loop *loop,
 				 const Skerry__Internal__V1__Actor *actor, uint64_t lifetime_ms,

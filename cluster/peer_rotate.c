@@ -48,6 +48,8 @@ static int members_look(const struct kv *kv, uint64_t self, struct arena *a, str
 		}
 		v->lowest_ca = MIN(v->lowest_ca, m->ca_generation);
 		v->lowest_seal = MIN(v->lowest_seal, m->seal);
+		v->members++;
+		v->holders += rotation_number(m->seal) >= v->seal;
 		if (m->id == self) {
 			v->member = true;
 			v->own_ca = m->ca_generation;

@@ -8,10 +8,14 @@
  * The key is with a majority before the command is in the log, so that no loss of a host makes the secrets unreadable. A try
  * that came to nothing, or whose end is not known, leaves the key in cluster.key.next, and the next try takes that one: so
  * it is not lost if the command was carried out after all.
+ *
+ * With a request id the command says so, and is carried out once. A repeat is looked for before all else, since it would
+ * offer another key and be refused what was allowed before; it is answered with how things are now.
  */
 #include "cluster/rotate_int.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -44,6 +48,8 @@ struct ask {
 	bool seal;
 	Skerry__Internal__V1__Actor actor;
 	char source[64];
+	char caller[64], request_id[LIM_REQUEST_ID_BYTES + 1]; /* request_id "": none */
+	uint8_t request_hash[32];
 	uint64_t deadline_ms;
 	rotated_cb cb;
 	void *arg;
@@ -75,6 +81,38 @@ static void end(struct ask *a)
 	loop_post_reply(a->loop, deliver, a);
 }
 
+/* It was carried out before: how it is now, and the key that counts. */
+static int repeated(struct ask *a)
+{
+	struct peer *p = a->peer;
+	struct rotate_view v;
+	struct arena arena;
+	int r;
+
+	rotate_soon(p);
+	rotate_run(p); /* the key may be here, and not be in use yet */
+	arena_init(&arena, ARENA);
+	r = rotate_look(p, &arena, &v, &a->err);
+	if (r >= 0 && a->seal &&
+	    (p->rotate->held_seal != v.seal || p->rotate->held_generation != v.key->generation)) {
+		r = err_reason(&a->err, ERR_UNAVAILABLE, "NOT_HELD",
+			       "cluster.key was rotated, and this lighthouse has not taken the new "
+			       "one yet: ask again, or another lighthouse");
+	}
+	if (r >= 0) {
+		a->result.repeated = true;
+		a->result.ca_generation = v.ca->generation;
+		a->result.seal = v.seal;
+		a->result.members = v.members;
+		a->result.holders = v.holders;
+		if (a->seal) {
+			a->result.recovery = keyfile_recovery(p->keys->cluster_key);
+		}
+	}
+	arena_done(&arena);
+	return r;
+}
+
 static void on_applied(void *arg, const struct err *err,
 		       const Skerry__Internal__V1__CommandResult *r)
 {
@@ -84,6 +122,8 @@ static void on_applied(void *arg, const struct err *err,
 	a->err = *err;
 	if (err->code == 0 && r->code != 0) {
 		err_reason(&a->err, err_from_grpc(r->code), r->reason, "%s", r->message);
+	} else if (err->code == 0 && r->repeated_request) {
+		IGNORE(repeated(a)); /* the other try was faster; a->err says what is wrong */
 	} else if (err->code == 0 && a->seal) {
 		a->result.recovery = keyfile_recovery(a->key);
 	} else if (strcmp(err->reason, "FATE_UNKNOWN") == 0) {
@@ -104,6 +144,11 @@ static int propose(struct ask *a, Skerry__Internal__V1__Command *c)
 	int r;
 
 	c->actor = &a->actor;
+	if (a->request_id[0] != '\0') {
+		c->caller = a->caller;
+		c->request_id = a->request_id;
+		c->request_hash = (ProtobufCBinaryData){sizeof(a->request_hash), a->request_hash};
+	}
 	r = cluster_propose(a->peer->cluster, a->peer->loop, c, &o, on_applied, a, &a->err);
 	a->proposed = r >= 0;
 	return r;
@@ -347,25 +392,82 @@ static int seal_rotate(struct ask *a)
 
 /* ---- where it begins ---- */
 
+/* Is it the repeat of a request that was answered? Then this is its answer: 1, or negative. */
+static int look_for_repeat(struct ask *a)
+{
+	struct cluster_read *read = NULL;
+	uint64_t epoch, revision, now_ms;
+	DedupeRecord *old = NULL;
+	struct arena arena;
+	int r;
+
+	if (a->request_id[0] == '\0') {
+		return 0;
+	}
+	r = cluster_read_begin(a->peer->cluster, "rotate", &read, &a->err);
+	if (r < 0) {
+		return r;
+	}
+	arena_init(&arena, ARENA);
+	r = query_revision(cluster_read_kv(read), &epoch, &revision, &now_ms);
+	if (r >= 0) {
+		r = query_request(cluster_read_kv(read), 0, a->caller, a->request_id, now_ms,
+				  &arena, &old);
+	}
+	cluster_read_end(read);
+	if (r == ERR_NOT_FOUND) {
+		r = 0;
+	} else if (r < 0) {
+		r = err_set(&a->err, r, "the state cannot be read: %s", err_text(r));
+	} else if (old->request_hash.len != sizeof(a->request_hash) ||
+		   memcmp(old->request_hash.data, a->request_hash, sizeof(a->request_hash)) != 0) {
+		r = err_reason(&a->err, ERR_INVALID, "REQUEST_ID_REUSED",
+			       "the request id was used for another request; take a new one for "
+			       "each request");
+	} else if (old->code != 0) {
+		r = err_reason(&a->err, err_from_grpc(old->code), old->reason, "%s", old->message);
+	} else {
+		r = repeated(a);
+		r = r < 0 ? r : 1;
+	}
+	arena_done(&arena);
+	return r;
+}
+
+/* A client that lost the connection repeats while the first try is under way. */
+static bool same_runs(const struct ask *a)
+{
+	const struct ask *first = LIST_ENTRY(a->peer->rotate->asks.next, struct ask, node);
+
+	return a->request_id[0] != '\0' && strcmp(a->request_id, first->request_id) == 0 &&
+	       strcmp(a->caller, first->caller) == 0;
+}
+
 static void begin(void *arg)
 {
 	struct ask *a = arg;
 	struct peer *p = a->peer;
+	int r;
 
 	list_push(&p->rotate->asks, &a->node);
 	if (atomic_load(&p->stopping)) {
 		err_set(&a->err, ERR_CLOSED, "this lighthouse is stopping");
 	} else if (p->rotate->asks.next != &a->node) {
-		err_reason(&a->err, ERR_PRECONDITION, "CHANGE_IN_FLIGHT",
-			   "another rotation is under way on this lighthouse: wait for its end");
-	} else if ((a->seal ? seal_rotate(a) : ca_rotate(a)) >= 0) {
-		return;
+		err_reason(&a->err, same_runs(a) ? ERR_UNAVAILABLE : ERR_PRECONDITION,
+			   "CHANGE_IN_FLIGHT",
+			   "%s rotation is under way on this lighthouse: wait for its end",
+			   same_runs(a) ? "this" : "another");
+	} else {
+		r = look_for_repeat(a);
+		if (r == 0 && (a->seal ? seal_rotate(a) : ca_rotate(a)) >= 0) {
+			return;
+		}
 	}
 	end(a);
 }
 
 int peer_rotate(struct peer *p, struct loop *loop, bool seal,
-		const Skerry__Internal__V1__Actor *actor, uint64_t deadline_ms, rotated_cb cb,
+		const Skerry__Internal__V1__Command *as, uint64_t deadline_ms, rotated_cb cb,
 		void *arg, struct err *err)
 {
 	struct ask *a = MEM_NEW(struct ask);
@@ -374,11 +476,17 @@ int peer_rotate(struct peer *p, struct loop *loop, bool seal,
 	a->peer = p;
 	a->loop = loop;
 	a->seal = seal;
-	a->actor = *actor;
-	if (actor->source != NULL) {
-		size_t n = MIN(strlen(actor->source), sizeof(a->source) - 1);
+	a->actor = *as->actor;
+	if (as->actor->source != NULL) {
+		size_t n = MIN(strlen(as->actor->source), sizeof(a->source) - 1);
 
-		memcpy(a->source, actor->source, n);
+		memcpy(a->source, as->actor->source, n);
+	}
+	if (as->request_id[0] != '\0') {
+		PRE(as->request_hash.len == sizeof(a->request_hash));
+		snprintf(a->caller, sizeof(a->caller), "%s", as->caller);
+		snprintf(a->request_id, sizeof(a->request_id), "%s", as->request_id);
+		memcpy(a->request_hash, as->request_hash.data, sizeof(a->request_hash));
 	}
 	a->actor.source = a->source;
 	a->deadline_ms = deadline_ms;

@@ -34,6 +34,7 @@ struct rotate_view {
 	bool member;
 	uint32_t own_ca, own_seal;
 	uint32_t lowest_ca, lowest_seal; /* that a member has confirmed; 0: nothing yet */
+	unsigned members, holders;       /* members; those that have confirmed the present key */
 };
 MUST_CHECK int rotate_look(struct peer *p, struct arena *a, struct rotate_view *ret,
 			   struct err *err);

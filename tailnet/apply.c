@@ -270,18 +270,6 @@ static void origin_keep(struct state *st, const struct sender *o)
 
 /* ---- exactly once, for clients ---- */
 
-static struct slice request_key(struct skey *k, const Command *c)
-{
-	struct crypto_iov iov[2] = {{c->caller, strlen(c->caller) + 1},
-				    {c->request_id, strlen(c->request_id)}};
-	uint8_t hash[32];
-
-	crypto_blake2bv(hash, iov, 2);
-	skey_id(k, TABLE_REQUEST, c->tailnet);
-	skey_add_bytes(k, hash, sizeof(hash));
-	return skey_slice(k);
-}
-
 struct request {
 	bool counts; /* a row is to be kept */
 	struct skey key;
@@ -308,7 +296,8 @@ static int request_check(struct state *st, struct request *rq)
 			      "a request id comes with a hash of 32 bytes, not %zu",
 			      c->request_hash.len);
 	}
-	old = st_get(st, request_key(&rq->key, c), REC(dedupe_record));
+	old = st_get(st, skey_request(&rq->key, c->tailnet, c->caller, c->request_id),
+		     REC(dedupe_record));
 	rq->old = old;
 	if (old != NULL && old->expire_ms > st->now) {
 		if (!bytes_equal(old->request_hash, c->request_hash)) {

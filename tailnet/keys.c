@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/crypto.h"
 #include "base/enc.h"
 
 void skey_init(struct skey *k, enum table t)
@@ -97,6 +98,18 @@ struct slice skey_change(struct skey *k, enum table t, uint64_t tailnet, uint64_
 	skey_id2(k, t, tailnet, revision);
 	skey_add_u8(k, kind);
 	skey_add_u64(k, object);
+	return skey_slice(k);
+}
+
+struct slice skey_request(struct skey *k, uint64_t tailnet, const char *caller,
+			  const char *request_id)
+{
+	struct crypto_iov iov[2] = {{caller, strlen(caller) + 1}, {request_id, strlen(request_id)}};
+	uint8_t hash[32];
+
+	crypto_blake2bv(hash, iov, 2);
+	skey_id(k, TABLE_REQUEST, tailnet);
+	skey_add_bytes(k, hash, sizeof(hash));
 	return skey_slice(k);
 }
 

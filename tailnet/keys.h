@@ -114,6 +114,8 @@ struct slice skey_machine(struct skey *k, uint8_t kind, const void *key32, uint6
 			  uint64_t user);
 struct slice skey_change(struct skey *k, enum table t, uint64_t tailnet, uint64_t revision,
 			 uint8_t kind, uint64_t object);
+struct slice skey_request(struct skey *k, uint64_t tailnet, const char *caller,
+			  const char *request_id);
 struct slice skey_deadline(struct skey *k, uint64_t ms, enum deadline kind, uint64_t tailnet,
 			   const void *rest, size_t len);
 struct slice skey_deadline_id(struct skey *k, uint64_t ms, enum deadline kind, uint64_t tailnet,

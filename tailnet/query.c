@@ -134,6 +134,16 @@ int query_join_token(const struct kv *kv, uint64_t id, uint64_t now_ms, struct a
 	return 0;
 }
 
+int query_request(const struct kv *kv, uint64_t tailnet, const char *caller, const char *request_id,
+		  uint64_t now_ms, struct arena *a, DedupeRecord **ret)
+{
+	struct skey k;
+	int r = rec_get(kv, skey_request(&k, tailnet, caller, request_id), REC(dedupe_record), a,
+			ret);
+
+	return r >= 0 && (*ret)->expire_ms <= now_ms ? ERR_NOT_FOUND : r;
+}
+
 int query_ca(const struct kv *kv, struct arena *a, CaRecord **ret)
 {
 	return query_ca_before(kv, UINT32_MAX, a, ret);

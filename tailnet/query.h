@@ -47,6 +47,11 @@ MUST_CHECK int query_ca_before(const struct kv *kv, uint32_t generation, struct 
 MUST_CHECK int query_secret(const struct kv *kv, const char *name, struct arena *a,
 			    SealedSecret **ret);
 
+/* What a call with a request id was answered, if that counts still: now_ms is the state's time. */
+MUST_CHECK int query_request(const struct kv *kv, uint64_t tailnet, const char *caller,
+			     const char *request_id, uint64_t now_ms, struct arena *a,
+			     DedupeRecord **ret);
+
 /* node_count is filled in. */
 MUST_CHECK int query_tailnet(const struct kv *kv, uint64_t id, struct arena *a,
 			     TailnetRecord **ret);

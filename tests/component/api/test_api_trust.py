@@ -123,7 +123,12 @@ def three(lh):
 
 
 def ca_rotates(lh):
-    answer = rotate(others[0])
+    answer = rotate(others[0], requestId="ca-1")
+    # An answer that was lost: the same request, at whichever lighthouse, makes no third one.
+    for each in everybody(lh):
+        again = rotate(each, requestId="ca-1")
+        assert again["caGeneration"] == 2 and again["caPin"] == answer["caPin"], again
+    refused("INVALID_ARGUMENT", lambda: rotate(lh, requestId="ca-1", retire=True, force=True), "REQUEST_ID_REUSED")
     assert answer["caGeneration"] == 2 and answer["oldCaPin"] == old["pin"] != answer["caPin"], answer
     wait(lambda: confirmed(lh, 2, 1, 3), "every lighthouse took the new CA")
     for each in everybody(lh):
@@ -144,8 +149,10 @@ def an_old_token_joins(lh):
 
 
 def ca_retires(lh):
-    answer = rotate(lh, retire=True, force=True)
-    assert "oldCaPin" not in answer and answer["caGeneration"] == 2
+    for each in everybody(lh):
+        answer = rotate(each, retire=True, force=True, requestId="ca-2")
+        assert "oldCaPin" not in answer and answer["caGeneration"] == 2
+    refused("FAILED_PRECONDITION", lambda: rotate(lh, retire=True, force=True), "NOTHING_TO_RETIRE")
     for each in everybody(lh):
         wait(lambda each=each: len(chain(each)) == 2, "the old CA is gone")
         assert chain(each)[1] == old["second"] and not by_tls(each, old["ca"]) and by_tls(each, old["second"])
@@ -161,14 +168,19 @@ def one_sleeps(lh):
     old["cluster.key"] = file(lh, "cluster.key")
     backup(lh, path)
     wait(lambda: sum(m.get("connected", False) for m in members(others[0]).values()) == 3, "those that run are linked")
-    answer = others[0].unix().call("ClusterService/RotateSeal", timeout=30)
+    answer = others[0].unix().call("ClusterService/RotateSeal", {"requestId": "seal-1"}, timeout=30)
     assert answer["sealGeneration"] == 2 and answer["recoveryString"].startswith("skr1-")
     assert answer["holders"] == 3 and answer["lighthouses"] == 4, answer
     new = lambda: file(lh, "cluster.key")  # noqa: E731
     wait(lambda: new() != old["cluster.key"] and new() == file(others[0], "cluster.key") == file(others[2], "cluster.key"),
          "the three that run have the new key")
     assert file(lh, "cluster.key.old") == old["cluster.key"], "the old one is kept for the sleeper's sake"
+    for each in (lh, others[0], others[2]):
+        again = each.unix().call("ClusterService/RotateSeal", {"requestId": "seal-1"}, timeout=30)
+        assert again == {**answer, "holders": again["holders"]}, "the repeat has the recovery string, and rotates nothing"
     refused("FAILED_PRECONDITION", lambda: lh.unix().call("ClusterService/RotateSeal"), "MEMBER_NOT_CONFIRMED")
+    refused("FAILED_PRECONDITION", lambda: lh.unix().call("ClusterService/RotateSeal", {"requestId": "seal-2"}),
+            "MEMBER_NOT_CONFIRMED")
     rotate(lh)
     wait(lambda: [m["displayName"] for m in trust(lh)["members"] if m["caGeneration"] != 3] == ["lh3"], "only one lacks it")
     refused("FAILED_PRECONDITION", lambda: rotate(lh, retire=True, force=True), "MEMBER_NOT_CONFIRMED", message="lh3")

@@ -472,6 +472,7 @@ static Command *with_request(struct world *w, Command *c, const char *id, uint64
 static void test_request_ids(void **state UNUSED)
 {
 	struct world w;
+	DedupeRecord *old;
 	uint64_t id;
 	Command *c;
 
@@ -483,6 +484,15 @@ static void test_request_ids(void **state UNUSED)
 	assert_false(w.r.reply.secret_not_retained);
 	world_refuse(&w, with_request(&w, world_tailnet(&w, "other"), "r1", 2), 3,
 		     "REQUEST_ID_REUSED");
+	/* What was answered can be looked up, as long as it counts. */
+	assert_ok(query_request(&w.kv[0], 0, c->caller, "r1", w.now, &w.arena, &old));
+	assert_true(old->id == id && old->code == 0 &&
+		    old->request_hash.data[0] == c->request_hash.data[0]);
+	assert_int_equal(
+		query_request(&w.kv[0], 0, c->caller, "r1", old->expire_ms, &w.arena, &old),
+		ERR_NOT_FOUND);
+	assert_int_equal(query_request(&w.kv[0], 0, "unix:0", "r1", w.now, &w.arena, &old),
+			 ERR_NOT_FOUND);
 	/* Of another caller it is another request. */
 	c = with_request(&w, world_tailnet(&w, "other"), "r1", 2);
 	c->caller = "unix:0";
