@@ -656,8 +656,13 @@ static bool race_open(const struct consensus *cs)
 static void on_race(void *arg)
 {
 	struct consensus *cs = arg;
+	unsigned wait = timing_race_wait(&cs->shim, cs->raced_term);
 
 	if (!race_open(cs)) {
+		return;
+	}
+	if (wait > 0) {
+		loop_timer_start(&cs->race, cs->loop, wait, on_race, cs);
 		return;
 	}
 	cs->stats.races += cs->race_tries == 0;

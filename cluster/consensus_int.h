@@ -15,7 +15,8 @@
 enum {
 	GROUP_COMMANDS = 1024,
 	RACE_RANK_MS = 50,
-	RACE_AGAIN_MS = 100, /* a vote that was split is repeated, not left to the timers */
+	RACE_AGAIN_MS =
+		TIMING_RACE_MS, /* a vote that was split is repeated, not left to the timers */
 	RACE_TRIES = 4,
 	RACE_PAUSE_MS = 5000,
 	STAMP_STEP_MS = 10000,

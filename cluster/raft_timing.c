@@ -67,6 +67,18 @@ bool timing_disrupts(struct raft_shim *s)
 	       s->io.time(&s->io) >= r->election_timer_start + r->election_timeout;
 }
 
+unsigned timing_race_wait(struct raft_shim *s, raft_term lost_term)
+{
+	const struct raft *r = s->raft;
+	bool voted = r->state == RAFT_FOLLOWER && r->current_term > lost_term && r->voted_for != 0;
+	raft_time since = s->io.time(&s->io) - MIN(r->election_timer_start, s->io.time(&s->io));
+
+	if ((r->state != RAFT_CANDIDATE && !voted) || since >= TIMING_RACE_MS) {
+		return 0;
+	}
+	return TIMING_RACE_MS - (unsigned)since;
+}
+
 /* ---- handing over ---- */
 
 raft_id timing_successor(struct raft_shim *s)

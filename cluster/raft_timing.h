@@ -16,6 +16,8 @@ struct raft_shim;
 enum {
 	TIMING_RANK_MS = 100,
 	TIMING_RETRY_MS = 250,
+	TIMING_RACE_MS =
+		100, /* for an election that is under way when another one would be forced */
 	TIMING_HANDOVER_MS = 3000, /* the longest hand-over; nothing is proposed meanwhile */
 };
 
@@ -38,6 +40,11 @@ void timing_keep(struct raft_shim *s, const struct raft_message *m);
 void timing_done(struct raft_shim *s);
 /* Whether a RequestVote that came in shall be looked at although libraft thinks it has a leader. */
 bool timing_disrupts(struct raft_shim *s);
+/*
+ * How long an election that the loss of the leader of `lost_term` forces has to wait: 0, or what is left to one that is under
+ * way, our own or one that has our vote. On a slow machine its answers are still coming, and a new term would void them.
+ */
+unsigned timing_race_wait(struct raft_shim *s, raft_term lost_term);
 /* The rank of this lighthouse among the voters but one. */
 unsigned timing_rank(const struct raft *r, raft_id but);
 /* The voter that would take over soonest: it answers, and holds the most; 0: none answers. */

@@ -228,6 +228,35 @@ static void an_early_vote(void **state)
 	}
 }
 
+/* Another election is not forced while one is under way that may be won: ours, or one that has our vote. */
+static void a_race_waits(void **state)
+{
+	static const struct {
+		unsigned short role;
+		raft_term term;
+		raft_id voted;
+		unsigned since_ms, wait;
+	} cases[] = {
+		{RAFT_FOLLOWER, 5, 2, 10, 0}, /* the vote is of the lost leader's own term */
+		{RAFT_FOLLOWER, 6, 0, 10, 0}, /* a newer term, and nobody has our vote */
+		{RAFT_FOLLOWER, 6, 2, 10, TIMING_RACE_MS - 10},
+		{RAFT_FOLLOWER, 6, 2, TIMING_RACE_MS, 0},
+		{RAFT_CANDIDATE, 5, 0, 3, TIMING_RACE_MS - 3},
+		{RAFT_CANDIDATE, 6, 1, 3, TIMING_RACE_MS - 3},
+		{RAFT_CANDIDATE, 6, 1, TIMING_RACE_MS + 1, 0},
+	};
+
+	(void)state;
+	TEST_TABLE(c, cases)
+	{
+		raft.state = c->role;
+		raft.current_term = c->term;
+		raft.voted_for = c->voted;
+		raft.election_timer_start = clock_mono_ms() - c->since_ms;
+		assert_int_equal(timing_race_wait(&shim, 5), c->wait);
+	}
+}
+
 static void a_forced_election(void **state)
 {
 	(void)state;
@@ -363,15 +392,11 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(votes_are_repeated),
-		T(results_are_repeated_thrice),
-		T(followers_greet),
-		T(disrupting),
-		T(an_early_vote),
-		T(a_forced_election),
-		T(ranks),
-		T(candidates_try_again),
-		T(a_leader_of_an_earlier_term),
+		T(votes_are_repeated),   T(results_are_repeated_thrice),
+		T(followers_greet),      T(disrupting),
+		T(an_early_vote),        T(a_race_waits),
+		T(a_forced_election),    T(ranks),
+		T(candidates_try_again), T(a_leader_of_an_earlier_term),
 		T(taking_back),
 	};
 
