@@ -296,6 +296,7 @@ static void ranks(void **state)
 		raft.follower_state.randomized_election_timeout = 1999; /* drawn by libraft */
 		be.tick(&shim.io);
 		assert_int_equal(raft.follower_state.randomized_election_timeout, c->ms);
+		fire_sent(0); /* greetings */
 	}
 	/* The leader that was heard last does not stand either. */
 	{
