@@ -53,6 +53,8 @@ static void key_forget(struct admin_call *c)
 
 static void admin_free(struct admin_call *c)
 {
+	struct api *api = c->pending.api; /* NULL: gone */
+
 	if (c->pending.api)
 		api_pending_end(&c->pending);
 	if (c->secret_text)
@@ -60,7 +62,10 @@ static void admin_free(struct admin_call *c)
 	key_forget(c);
 	arena_done(&c->records);
 	arena_done(&c->arena);
-	mem_free(c);
+	if (api && api->spare_calls < API_SPARE_CALLS && !SANITIZED)
+		api->spare_call[api->spare_calls++] = c;
+	else
+		mem_free(c);
 }
 
 static struct rpc_call *find(struct admin_call *c)
@@ -615,6 +620,7 @@ int admin_request_id(struct admin_call *c, struct err *err)
 	struct crypto_iov iov[2] = {{c->method->path, strlen(c->method->path) + 1}};
 	struct buf packed = BUF_INIT;
 
+	c->if_refused = NULL;
 	c->cmd.request_id = (char *)field_string(c->req, "request_id");
 	if (!*c->cmd.request_id)
 		return 0;
@@ -664,6 +670,15 @@ static int write_command(struct admin_call *c, struct rpc_call *call, struct err
 		rc = cluster_precheck_in(read, &c->cmd, &scratch, err);
 		arena_done(&scratch);
 	}
+	if (rc != 0 && c->if_refused) {
+		struct err first = {0};
+		int why = c->if_refused(c, &first);
+
+		if (why < 0) {
+			rc = why;
+			*err = first;
+		}
+	}
 	view_end(c);
 	/* What a newer client adds would end lighthouses that do not know it. */
 	if (rc == ERR_UNIMPLEMENTED)
@@ -691,7 +706,9 @@ static void write_try(struct admin_call *c)
 static void on_call(void *arg, struct rpc_call *call, const ProtobufCMessage *req)
 {
 	struct binding *b = arg;
-	struct admin_call *c = mem_alloc(sizeof(*c));
+	struct api *api = b->api;
+	struct admin_call *c = api->spare_calls > 0 ? api->spare_call[--api->spare_calls]
+						    : mem_alloc(sizeof(*c));
 	const struct admin_method *m = b->method;
 	struct err err = {0};
 
@@ -735,6 +752,8 @@ void admin_done(struct api *api)
 {
 	struct map_iter it = {0};
 
+	while (api->spare_calls > 0)
+		mem_free(api->spare_call[--api->spare_calls]);
 	while (map_next(&api->refusals, &it))
 		mem_free(it.value);
 	map_done(&api->refusals);

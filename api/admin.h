@@ -71,6 +71,8 @@ struct admin_call {
 	Skerry__Internal__V1__Actor actor;
 	char caller_name[64];
 	uint8_t random[ADMIN_RANDOM], request_hash[32];
+	/* A check that a command which is accepted passes for certain: made when one is refused, as its reason then. */
+	int (*if_refused)(struct admin_call *c, struct err *err);
 	bool confirmed; /* the refusal comes from a state that the leader confirmed */
 	bool repeated, secret_lost;
 	char *secret_text; /* wiped at the end */

@@ -17,6 +17,8 @@ struct caller_gate;
 
 /* Random bytes of a command, and of how many commands they are fetched at once. */
 enum { ADMIN_RANDOM = 32, ADMIN_RANDOMS = 32 };
+/* Calls whose memory is kept for the next one: 512 KiB. */
+enum { API_SPARE_CALLS = SANITIZED ? 1 : 256 };
 
 struct api {
 	struct cluster *cluster; /* borrowed */
@@ -32,6 +34,8 @@ struct api {
 	struct view view;     /* of the calls of this turn */
 	uint8_t random[ADMIN_RANDOMS][ADMIN_RANDOM]; /* for commands to come (api/admin.c) */
 	size_t random_left;
+	void *spare_call[API_SPARE_CALLS]; /* struct admin_call that were answered (api/admin.c) */
+	size_t spare_calls;
 	struct map refusals; /* tailnet -> struct bucket of refused commands (api/admin.c) */
 	struct loop_timer status_timer;
 	uint64_t quorum_ms; /* loop time at which there was a quorum; 0: never */

@@ -64,6 +64,15 @@ static int check_present(struct admin_call *c, struct err *err)
 	return rc < 0 ? rc : check_role(c, (int)r->role, "name", err);
 }
 
+/* No role is above an administrator's, and that the user is there is seen by the pre-check. */
+static int check_target(struct admin_call *c, struct err *err)
+{
+	if (c->caller.role < SKERRY__V1__ROLE__ROLE_ADMIN)
+		return check_present(c, err);
+	c->if_refused = check_present;
+	return 0;
+}
+
 static int create(struct admin_call *c, struct err *err)
 {
 	const Skerry__V1__CreateUserRequest *req = (const void *)c->req;
@@ -91,7 +100,7 @@ static int update(struct admin_call *c, struct err *err)
 	int rc = admin_mask(req->update_mask, u->base.descriptor, mutable_paths, err);
 
 	if (rc >= 0)
-		rc = check_present(c, err);
+		rc = check_target(c, err);
 	if (rc < 0)
 		return rc;
 	skerry__internal__v1__user_update__init(b);

@@ -20,12 +20,7 @@ struct arena_chunk {
  * Chunks of the first size that a thread has no use for wait here for its next arena: they are too large for malloc's own
  * caches of small pieces, and a call of a client takes half a dozen of them. Sanitizers shall see each chunk come and go.
  */
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
-#define ARENA_CAREFUL 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(ARENA_CAREFUL)
+#if SANITIZED
 enum { SPARE_MAX = 0 };
 #else
 enum { SPARE_MAX = 256 };

@@ -1,6 +1,20 @@
 /* Small compiler helpers and assertions that stay in release builds. */
 #pragma once
 
+/* 1 where a sanitizer shall see memory come and go, so that none is kept for its next use. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || \
+	__has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 #include <stddef.h>
 
 /* A result that may not be ignored; a deliberate discard is IGNORE(call()). */

@@ -144,6 +144,9 @@ def masks(lh):
     for bad in ("loginName", "createTime"):
         refused("INVALID_ARGUMENT", lambda bad=bad: unix.call("UserService/UpdateUser", {
             "user": both, "updateMask": bad}), field="update_mask")
+    refused("NOT_FOUND", lambda: unix.call("UserService/UpdateUser", {
+        "user": {"name": "tailnets/1/users/4711", "displayName": "Nobody"}}), "NOT_FOUND",
+        message="there is no tailnets/1/users/4711")
     refused("INVALID_ARGUMENT", lambda: unix.call("UserService/UpdateUser", {"updateMask": "role"}),
             field="user.name")
 
