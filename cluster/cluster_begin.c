@@ -85,7 +85,8 @@ static int state_try(struct cluster *c, const struct cluster_options *o,
 		     const struct consensus_events *events, bool *ret_wrong, struct err *err)
 {
 	char *dir = mem_printf("%s/store", c->dir);
-	struct store_options so = {.dir = dir, .map_bytes = o->map_bytes};
+	struct store_options so = {
+		.dir = dir, .map_bytes = o->map_bytes, .look_bytes = o->look_bytes};
 	bool dropped;
 	int r = store_open(&c->store, &so, &dropped, err);
 

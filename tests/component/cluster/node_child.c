@@ -26,7 +26,7 @@
 #include "tailnet/query.h"
 
 unsigned node_election_ms;
-uint64_t node_compare_ms, node_scrub_ms, node_snapshot_bytes;
+uint64_t node_compare_ms, node_scrub_ms, node_snapshot_bytes, node_look_bytes;
 
 struct child {
 	struct node *node;
@@ -619,6 +619,7 @@ static int child_open(struct child *c, struct err *e)
 		.compare_ms = node_compare_ms,
 		.scrub_ms = node_scrub_ms,
 		.snapshot_bytes = node_snapshot_bytes,
+		.look_bytes = node_look_bytes,
 	};
 
 	snprintf(listen, sizeof(listen), "127.0.0.1:%u", c->node->port);
