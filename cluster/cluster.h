@@ -27,7 +27,7 @@ struct cluster_options {
 	unsigned heartbeat_ms; /* 0: 100 */
 	uint64_t map_bytes;    /* LMDB map; 0: LIMIT_STORE_MAP */
 	uint64_t snapshot_bytes; /* log bytes between snapshots; 0: 16 MiB */
-	uint64_t look_bytes; /* for tests: up to which the store's pages are looked at; 0: 64 MiB */
+	uint64_t look_bytes;    /* for tests: up to which the store's pages are looked at; 0: any */
 	uint64_t apply_turn_ns; /* for tests: what one turn of the loop may apply; 0: 20 ms */
 	uint64_t compare_ms; /* between two comparisons of the states, by the leader; 0: 10 min */
 	uint64_t scrub_ms;   /* between two computations of the digest anew; 0: 6 h */

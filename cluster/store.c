@@ -10,7 +10,6 @@
 #include "base/mem.h"
 #include "cluster/store_env_int.h"
 
-enum { LOOK_BYTES = 64 << 20 };
 #define MAP_DEFAULT (16ull << 30)
 
 static const char applied_key[] = "applied";
@@ -86,7 +85,7 @@ static int env_open(struct store *s, struct err *err)
 	e->refs = 1;
 	s->env = e; /* closed with the store, whatever comes */
 	rc = mdb_env_create(&e->mdb);
-	/* After a crash all of it, so that none repeats itself; at a start in order as much as takes no time. */
+	/* All of it: 0.2 s for 700 MiB, and raft reads as much. What is wrong leads LMDB into our heap, or in circles. */
 	if (rc == MDB_SUCCESS) {
 		int r = store_pages_check(
 			s->dir, s->read_only || s->found.unclean ? 0 : s->look_bytes, err);
@@ -205,7 +204,7 @@ int store_open(struct store **ret, const struct store_options *o, bool *ret_drop
 	s->dir = mem_strdup(o->dir);
 	s->read_only = o->read_only;
 	s->map_bytes = o->map_bytes != 0 ? o->map_bytes : MAP_DEFAULT;
-	s->look_bytes = o->look_bytes != 0 ? o->look_bytes : LOOK_BYTES;
+	s->look_bytes = o->look_bytes;
 	list_init(&s->readers);
 	pthread_mutex_init(&s->lock, NULL);
 	r = o->read_only ? env_open(s, err) : open_writable(s, o, err);

@@ -30,8 +30,8 @@ struct store_options {
 	uint64_t map_bytes;  /* 0: 16 GiB */
 	const char *boot_id; /* NULL: the kernel's */
 	uint64_t
-		look_bytes; /* up to which the pages are looked at after an end in order; 0: 64 MiB */
-	bool read_only;     /* for the offline check: no mark is changed, no write accepted */
+		look_bytes; /* for tests: up to which the pages are looked at after an end in order; 0: any */
+	bool read_only; /* for the offline check: no mark is changed, no write accepted */
 };
 
 /* *ret_dropped (may be NULL): the data was not trusted and is empty now. ERR_CORRUPT, -errno, ERR_STORE. */

@@ -19,7 +19,8 @@ enum {
 static bool store_is_damage(int rc)
 {
 	return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
-	       rc == MDB_VERSION_MISMATCH || rc == MDB_CURSOR_FULL || rc == MDB_INCOMPATIBLE;
+	       rc == MDB_VERSION_MISMATCH || rc == MDB_CURSOR_FULL || rc == MDB_INCOMPATIBLE ||
+	       rc == MDB_PAGE_FULL;
 }
 
 int store_fail(struct err *err, int rc, const char *what)

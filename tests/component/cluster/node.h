@@ -23,7 +23,7 @@ extern unsigned node_election_ms;
 extern uint64_t node_compare_ms, node_scrub_ms;
 /* Log between two snapshots; 0: the default. */
 extern uint64_t node_snapshot_bytes;
-/* Up to which the store's pages are looked at before LMDB is let at them; 0: the default. */
+/* Up to which the store's pages are looked at before LMDB is let at them; 0: any. */
 extern uint64_t node_look_bytes;
 
 /* The child's life: reads lines from fd and answers them; ends the process (node_child.c). */

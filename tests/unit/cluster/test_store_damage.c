@@ -267,7 +267,7 @@ static void flip(int seen[4])
 		      seen[2], seen[3]);
 }
 
-/* As it is in a store that is too large to be looked at. */
+/* As it is when a bit flips while the store is in use: without the look. */
 static void flipped_bits(void **state)
 {
 	int seen[4] = {0};
