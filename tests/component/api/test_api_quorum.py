@@ -35,7 +35,7 @@ def two_more_join(lh):
     wait(lambda: all_there(lh), "all are voters", 20)
     KEYS["good"] = key(lh)
     unix = lh.unix()
-    assert unix.call("ClusterService/CompareDigests")["equal"]
+    wait(lambda: unix.call("ClusterService/CompareDigests").get("equal"), "equal digests")
 
 
 def each_serves_everything(lh):
@@ -95,7 +95,7 @@ def the_others_come_back(lh):
     wait(repeat, "the repeat is answered")
     users = [u["loginName"] for u in web.call("UserService/ListUsers", {"parent": T, "pageSize": 1000})["users"]]
     assert users.count("fate") == 1
-    assert lh.unix().call("ClusterService/CompareDigests")["equal"]
+    wait(lambda: lh.unix().call("ClusterService/CompareDigests").get("equal"), "equal digests")
 
 
 def one_is_removed(lh):
