@@ -113,7 +113,7 @@ def refusal(call_):
     except KeyError:
         return "UNKNOWN_HERE"  # its own join has not come to the one that is asked
     except Exception as e:  # noqa: BLE001
-        assert getattr(e, "reason", "") in ("MEMBER_BEHIND", "MEMBER_NOT_CONNECTED", "EVEN_VOTERS", "CHANGE_IN_FLIGHT"), e
+        assert getattr(e, "reason", "") in ("MEMBER_BEHIND", "MEMBER_NOT_CONNECTED", "EVEN_VOTERS", "CHANGE_IN_FLIGHT", "NO_STATE"), e
         return e.reason
     return None
 
