@@ -17,6 +17,27 @@ enum {
 
 static const struct pb_opts strict = {.flags = PB_STRICT_KNOWN};
 
+/* meta NULL: before the bootstrap. */
+static struct state_view view_of(const Meta *meta)
+{
+	struct state_view v = {0};
+
+	if (meta != NULL) {
+		v = (struct state_view){
+			.cluster_id = meta->cluster_id,
+			.epoch = meta->epoch,
+			.revision = meta->revision,
+			.time_ms = meta->time_ms,
+			.bytes = meta->bytes,
+			.feature_level = meta->feature_level,
+		};
+		if (meta->digest.len == sizeof(v.digest)) {
+			memcpy(v.digest, meta->digest.data, sizeof(v.digest));
+		}
+	}
+	return v;
+}
+
 int fsm_view(const struct kv *kv, struct state_view *ret, struct err *err)
 {
 	struct arena a;
@@ -31,17 +52,7 @@ int fsm_view(const struct kv *kv, struct state_view *ret, struct err *err)
 	} else if (r != 0) {
 		r = err_set(err, r, "the state's Meta record cannot be read: %s", err_text(r));
 	} else {
-		*ret = (struct state_view){
-			.cluster_id = meta->cluster_id,
-			.epoch = meta->epoch,
-			.revision = meta->revision,
-			.time_ms = meta->time_ms,
-			.bytes = meta->bytes,
-			.feature_level = meta->feature_level,
-		};
-		if (meta->digest.len == sizeof(ret->digest)) {
-			memcpy(ret->digest, meta->digest.data, sizeof(ret->digest));
-		}
+		*ret = view_of(meta);
 	}
 	arena_done(&a);
 	return r;
@@ -84,9 +95,8 @@ static int admit(const struct entry_header *h, uint64_t cluster_id, const struct
 	return feature_level_known(h->feature_level, "log entry has", err);
 }
 
-static int apply_one(const struct kv *kv, struct tailnet_batch *b, const struct entry_header *h,
-		     uint64_t index, const uint8_t *data, size_t len, struct applied *a,
-		     struct err *err)
+static int apply_one(struct tailnet_batch *b, const struct entry_header *h, uint64_t index,
+		     const uint8_t *data, size_t len, struct applied *a, struct err *err)
 {
 	struct apply_context ctx = {
 		.time_ms = h->time_ms,
@@ -128,12 +138,10 @@ static int apply_one(const struct kv *kv, struct tailnet_batch *b, const struct 
 
 		c->marker = cmd->digest_marker->id;
 		r = tailnet_batch_flush(b, err);
-		if (r == 0) {
-			r = fsm_view(kv, &v, err);
-		}
 		if (r != 0) {
 			return r;
 		}
+		v = view_of(tailnet_batch_meta(b));
 		a->marker_revision = v.revision;
 		memcpy(a->marker_digest, v.digest, sizeof(v.digest));
 	}
@@ -179,15 +187,15 @@ int fsm_apply(const struct kv *kv, uint64_t cluster_id, const void *data, size_t
 	arena_init(&a->arena, APPLY_BUDGET);
 	b = tailnet_batch_new(kv);
 	while (r == 0 && entry_next(&er, &cmd, &cmd_len)) {
-		r = apply_one(kv, b, &er.header, index, cmd, cmd_len, a, err);
+		r = apply_one(b, &er.header, index, cmd, cmd_len, a, err);
 	}
 	if (r == 0) {
 		r = tailnet_batch_flush(b, err);
 	}
-	tailnet_batch_free(b);
 	if (r == 0 && er.header.count > 0) {
-		r = fsm_view(kv, &v, err);
+		v = view_of(tailnet_batch_meta(b));
 	}
+	tailnet_batch_free(b);
 	if (r != 0) {
 		err_prefix(err, "entry %llu, command %zu", (unsigned long long)index, a->n);
 		applied_free(a);

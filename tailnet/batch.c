@@ -352,3 +352,8 @@ int tailnet_batch_flush(struct tailnet_batch *b, struct err *err)
 	}
 	return st.fail;
 }
+
+const Meta *tailnet_batch_meta(const struct tailnet_batch *b)
+{
+	return b->meta_missing ? NULL : b->meta;
+}

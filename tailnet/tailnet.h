@@ -102,6 +102,8 @@ MUST_CHECK int tailnet_batch_apply(struct tailnet_batch *b,
 				   struct apply_result *ret, struct err *err);
 /* Writes what is outstanding; the batch may go on. Negative: the store failed. */
 MUST_CHECK int tailnet_batch_flush(struct tailnet_batch *b, struct err *err);
+/* What the last flush wrote, or found; NULL: the state has none, or no command came yet. Until the next command. */
+const Skerry__Internal__V1__Meta *tailnet_batch_meta(const struct tailnet_batch *b);
 
 /*
  * Whether this version understands all of a command: ERR_UNIMPLEMENTED for an unknown body, or an unknown field or
