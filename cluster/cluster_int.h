@@ -20,7 +20,7 @@ struct peer;
 
 enum { DIGESTS_KEPT = 8 };
 
-/* ---- propose.c ---- */
+/* ---- propose.c, propose_remote.c ---- */
 
 /* Where our own commands wait: until this lighthouse has applied them. */
 struct proposer {
@@ -257,3 +257,5 @@ void cluster_publish(struct cluster *c);
 bool propose_grows(int body_case);
 /* 0 or ERR_LIMIT: the state or the map is full. Raft thread. */
 MUST_CHECK int propose_admit(struct cluster *c, bool grows, struct err *err);
+/* 0, or what `skerry cluster finalize-upgrade` is for: the state's level does not have that command yet. Raft thread. */
+MUST_CHECK int propose_level(struct cluster *c, uint32_t level, struct err *err);
