@@ -12,18 +12,44 @@ static void usage_line(FILE *out, const struct command *cmd)
 		cmd->args);
 }
 
-static void summary_line(FILE *out, const struct command *cmd)
+static int left_of(const struct command *cmd, char *buf, size_t size)
 {
-	char left[128], name[64];
+	char name[64];
 
-	snprintf(left, sizeof(left), "%s%s%s", command_name(cmd, name), cmd->args[0] ? " " : "",
-		 cmd->args);
-	fprintf(out, "  %-26s %s\n", left, cmd->summary);
+	return snprintf(buf, size, "%s%s%s", command_name(cmd, name), cmd->args[0] ? " " : "",
+			cmd->args);
+}
+
+/* The column of the summaries: all commands of a group, or of all groups for NULL, fit before it. */
+static int left_width(const char *group)
+{
+	char left[128];
+	int width = 0;
+
+	for (size_t i = 0; i < cli_n_commands; i++) {
+		const char *its = cli_commands[i].group;
+
+		if (!group || (its && strcmp(its, group) == 0)) {
+			int n = left_of(&cli_commands[i], left, sizeof(left));
+
+			width = MAX(width, n);
+		}
+	}
+	return width;
+}
+
+static void summary_line(FILE *out, const struct command *cmd, int width)
+{
+	char left[128];
+
+	left_of(cmd, left, sizeof(left));
+	fprintf(out, "  %-*s  %s\n", width, left, cmd->summary);
 }
 
 void help_overview(FILE *out)
 {
 	const char *group = NULL;
+	int width = left_width(NULL);
 
 	fprintf(out, "skerry: a highly available WireGuard mesh\n\nOn a device:\n");
 	for (size_t i = 0; i < cli_n_commands; i++) {
@@ -36,7 +62,7 @@ void help_overview(FILE *out)
 			fprintf(out, "\nAnd:\n");
 		}
 		group = cmd->group;
-		summary_line(out, cmd);
+		summary_line(out, cmd, width);
 	}
 	fprintf(out, "\nskerry help COMMAND says more. Exit status: 0 done, 1 failed, 2 usage, 3 "
 		     "timeout, 4 not reachable,\n"
@@ -46,6 +72,7 @@ void help_overview(FILE *out)
 
 bool help_group(FILE *out, const char *group)
 {
+	int width = left_width(group);
 	bool found = false;
 
 	for (size_t i = 0; i < cli_n_commands; i++) {
@@ -56,7 +83,7 @@ bool help_group(FILE *out, const char *group)
 			fprintf(out, "usage: skerry %s COMMAND [flags]\n\n", group);
 		}
 		found = true;
-		summary_line(out, &cli_commands[i]);
+		summary_line(out, &cli_commands[i], width);
 	}
 	return found;
 }

@@ -13,6 +13,12 @@ else
 fi
 export c_bold c_red c_green c_yellow c_dim c_off
 
+# script_help FILE: the comment at the head of a script is its help.
+script_help()
+{
+	sed -n '2,/^set/s/^# \{0,1\}//p' "$1" | sed '/^set/d'
+}
+
 # now: the monotonic clock in milliseconds.
 now()
 {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Shell lint: bash -n on every shell script of the tree, and shellcheck where it is installed.
+# Shell lint: bash -n on every shell script of the tree, shellcheck where it is installed, and the help of the commands.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 mapfile -t scripts < <(git -c safe.directory='*' ls-files --cached --others --exclude-standard |
@@ -21,5 +21,13 @@ if command -v shellcheck >/dev/null; then
 else
 	echo "note: shellcheck is not installed; only the syntax was looked at"
 fi
+for script in scripts/*; do
+	case $script in *.sh | *.py) continue ;; esac
+	# To a command that took it for something else it might be a long run.
+	text=$(timeout 10 "$script" --help </dev/null) && [ -n "$text" ] || {
+		echo "$script --help says nothing, or fails"
+		rv=1
+	}
+done
 echo "shell: ${#scripts[@]} scripts"
 exit $rv
