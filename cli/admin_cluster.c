@@ -37,6 +37,7 @@ static void print_members(struct cli *cx, const Skerry__V1__Cluster *c)
 				   : "-");
 		table_cell(&t, "%s", m->version);
 	}
+	table_sort(&t);
 	table_print(&t, "", cx->io->out);
 	table_done(&t);
 	for (size_t i = 0; i < c->n_members; i++) {
@@ -147,6 +148,7 @@ int cmd_cluster_digest(struct cli *cx)
 	}
 	fprintf(cx->io->out, "revision %" PRIu64 ": the digests %s\n", r->revision,
 		r->equal ? "are equal" : "DIFFER");
+	table_sort(&t);
 	table_print(&t, "", cx->io->out);
 	table_done(&t);
 	return r->equal ? CLI_OK : CLI_FAILED;

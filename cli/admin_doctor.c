@@ -79,6 +79,7 @@ static void print_facts(struct cli *cx, const Skerry__V1__Diagnosis *d)
 			}
 		}
 	}
+	table_sort(&t);
 	table_print(&t, "", cx->io->out);
 	table_done(&t);
 }

@@ -65,6 +65,7 @@ static void print_trust(struct cli *cx, const Skerry__V1__Trust *t)
 		table_cell(&table, "%s",
 			   m->seal_generation == t->seal_generation ? "yes" : "not yet");
 	}
+	table_sort(&table);
 	table_print(&table, "", cx->io->out);
 	table_done(&table);
 }

@@ -247,6 +247,8 @@ struct table {
 /* Headers until NULL. */
 void table_init(struct table *t, const char *first, ...);
 void table_cell(struct table *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Orders the rows by their first cells, numbers in them by their values. */
+void table_sort(struct table *t);
 /* Aligned, two spaces between, nothing at the ends of lines. */
 void table_print(const struct table *t, const char *indent, FILE *out);
 void table_done(struct table *t);

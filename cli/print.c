@@ -1,6 +1,7 @@
 /* What people and programs read: tables, fields, times, sizes, JSON. */
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -106,6 +107,21 @@ void table_print(const struct table *t, const char *indent, FILE *out)
 	}
 	for (size_t i = 0; i < t->n; i += t->columns) {
 		print_row((const char *const *)t->cells + i, t, width, indent, out);
+	}
+}
+
+static int by_first_cell(const void *a, const void *b)
+{
+	const char *const *x = a, *const *y = b;
+
+	return strverscmp(x[0], y[0]);
+}
+
+void table_sort(struct table *t)
+{
+	POST(t->n % t->columns == 0);
+	if (t->n > 0) {
+		qsort(t->cells, t->n / t->columns, t->columns * sizeof(*t->cells), by_first_cell);
 	}
 }
 

@@ -49,6 +49,30 @@ static void table(void **state)
 		       "e  1      x?[31m?y\n");
 }
 
+static void sorted_table(void **state)
+{
+	static const char *const names[] = {"lh10", "lh2 (this)", "lh1", "berlin"};
+	struct text text;
+	struct table t;
+
+	(void)state;
+	text_open(&text);
+	table_init(&t, "LIGHTHOUSE", "N", NULL);
+	table_sort(&t);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		table_cell(&t, "%s", names[i]);
+		table_cell(&t, "%zu", i);
+	}
+	table_sort(&t);
+	table_print(&t, "", text.file);
+	table_done(&t);
+	text_is(&text, "LIGHTHOUSE  N\n"
+		       "berlin      3\n"
+		       "lh1         2\n"
+		       "lh2 (this)  1\n"
+		       "lh10        0\n");
+}
+
 static void times(void **state)
 {
 	static const struct {
@@ -169,7 +193,8 @@ static void qr(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(table), cmocka_unit_test(times),  cmocka_unit_test(sizes),
+		cmocka_unit_test(table),
+		cmocka_unit_test(sorted_table), cmocka_unit_test(times),  cmocka_unit_test(sizes),
 		cmocka_unit_test(enums), cmocka_unit_test(fields), cmocka_unit_test(qr),
 	};
 
