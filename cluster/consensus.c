@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "cluster/consensus_int.h"
+#include "cluster/raft_aio.h"
 #include "cluster/raft_blocks.h"
 #include "cluster/raft_log.h"
 #include "cluster/raft_metrics.h"
@@ -319,6 +320,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	bool closed = false;
 	int rv, r;
 
+	raft_aio_init();
 	raft_blocks_init();
 	cs->loop = o->loop;
 	cs->dir = mem_strdup(o->dir);
