@@ -431,8 +431,7 @@ static void on_read(void *arg, const struct err *why)
 		return;
 	}
 	if (err_grpc(err.code) == 14 && strlen(err.msg) < 200)
-		strcat(err.msg,
-		       " (with \"skerry-read: local\" this lighthouse answers what it has)");
+		strcat(err.msg, "; local reads (skerry-read: local) are answered");
 	admin_fail(c, &err);
 }
 

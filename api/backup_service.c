@@ -197,8 +197,7 @@ static void on_level(void *arg, const struct err *why)
 		return;
 	}
 	if (err_grpc(err.code) == 14 && strlen(err.msg) < 200)
-		strcat(err.msg, " (with \"skerry-read: local\" it is taken of what this lighthouse "
-				"has)");
+		strcat(err.msg, "; a local one (skerry-read: local) can be taken");
 	finish(b, &err);
 }
 

@@ -90,8 +90,7 @@ static int run_stream(struct cli *cx, struct writing *w, const char *file)
 	Skerry__V1__CreateBackupRequest req = SKERRY__V1__CREATE_BACKUP_REQUEST__INIT;
 	struct client_stream s = {.on_message = on_message,
 				  .arg = w,
-				  .wait_ms = MAX(client_remaining_ms(cx), (uint64_t)1),
-				  .read = cli_given(cx, OPT_LOCAL) ? "local" : NULL};
+				  .wait_ms = MAX(client_remaining_ms(cx), (uint64_t)1)};
 	bool interrupted = false;
 	int rc;
 

@@ -226,7 +226,6 @@ struct client_stream {
 	void (*on_message)(void *arg, const ProtobufCMessage *msg);
 	void *arg;
 	uint64_t deadline_ms; /* sent; 0: none */
-	const char *read;     /* skerry-read, NULL: not sent */
 	uint64_t wait_ms; /* ends the wait here, ERR_DEADLINE; 0: never; on_message may change it */
 };
 int client_stream(struct cli *cx, const char *path, const void *req, struct client_stream *s,

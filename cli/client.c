@@ -35,12 +35,16 @@ static size_t on_metadata(void *arg, const char *path, struct rpc_metadata *out,
 {
 	struct cli *cx = arg;
 
+	size_t n = 0;
+
 	(void)path;
-	if (!cx->bearer || max < 1) {
-		return 0;
+	if (cx->bearer && n < max) {
+		out[n++] = (struct rpc_metadata){"authorization", cx->bearer, 0};
 	}
-	out[0] = (struct rpc_metadata){"authorization", cx->bearer, 0};
-	return 1;
+	if (cli_given(cx, OPT_LOCAL) && n < max) {
+		out[n++] = (struct rpc_metadata){"skerry-read", "local", 0};
+	}
+	return n;
 }
 
 static void on_state(void *arg, enum rpc_channel_state state, const struct err *err)
@@ -449,6 +453,10 @@ static const char *remedy(const struct cli *cx)
 	    takes(cx->cmd, OPT_TAILNET)) {
 		return "; a key of one tailnet names it by number: --tailnet 1";
 	}
+	if (strcmp(cx->err.reason, "NO_QUORUM") == 0 && takes(cx->cmd, OPT_LOCAL) &&
+	    !cli_given(cx, OPT_LOCAL)) {
+		return ": add --local";
+	}
 	return "";
 }
 
@@ -519,9 +527,7 @@ int client_stream(struct cli *cx, const char *path, const void *req, struct clie
 	const struct proto_method *m = proto_method_find(path);
 	struct stream_run run = {.s = s, .cx = cx};
 	struct sigaction act = {.sa_handler = on_signal}, old_int, old_term;
-	struct rpc_metadata read = {"skerry-read", s->read, 0};
-	struct rpc_opts opts = {
-		.deadline_ms = s->deadline_ms, .metadata = &read, .n_metadata = s->read ? 1 : 0};
+	struct rpc_opts opts = {.deadline_ms = s->deadline_ms};
 	uint64_t began = clock_mono_ms();
 	struct loop_timer tick = {0};
 	struct rpc_request *call;

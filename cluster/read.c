@@ -52,7 +52,7 @@ static void finish_late(struct read *r)
 			   (unsigned long long)r->want.revision);
 	} else {
 		err_reason(&r->err, ERR_NO_QUORUM, "NO_QUORUM",
-			   "the leader did not confirm the read in time");
+			   "no leader with a majority confirmed the read in time");
 	}
 	finish(r);
 }

@@ -107,6 +107,7 @@ faults_no_quorum()
 {
 	within 10 "$1 says that it has no quorum" says_no_quorum "$1"
 	check "$1 answers local reads" serves_reads "$1"
+	check "the command reads there, too" in_host "$1" timeout 10 skerry user list --local
 	refuse "$1 acknowledges no write" 'quorum|leader' at_lighthouse "$1" --deadline 2 skerry.v1.UserService/CreateUser \
 		"{\"parent\":\"tailnets/1\",\"user\":{\"loginName\":\"never-$1\"}}"
 	refuse "$1 does not pass its state for the newest" 'quorum|leader' at_lighthouse "$1" \

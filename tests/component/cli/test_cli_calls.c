@@ -45,17 +45,20 @@ static struct server {
 	atomic_bool lost;      /* no echo comes back */
 	atomic_bool two_nodes; /* of one name */
 	char authorization[256];
+	char read[32]; /* skerry-read */
 } s = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Remembers the request; true when the script wants the call to fail. */
 static bool scripted(struct rpc_call *call, const ProtobufCMessage *req)
 {
 	const char *authorization = rpc_call_metadata(call, "authorization");
+	const char *level = rpc_call_metadata(call, "skerry-read");
 	struct err err = {0};
 
 	pthread_mutex_lock(&s.lock);
 	snprintf(s.authorization, sizeof(s.authorization), "%s",
 		 authorization ? authorization : "");
+	snprintf(s.read, sizeof(s.read), "%s", level ? level : "");
 	if (s.n_seen < REQUESTS) {
 		s.seen[s.n_seen] = pb_copy(req);
 		s.n_seen++;
@@ -691,6 +694,20 @@ static void retries(void **state)
 	assert_string_equal(first->request_id, last->request_id);
 }
 
+/* Without a quorum reads say how they are answered nevertheless. */
+static void local_reads(void **state)
+{
+	(void)state;
+	fail_next(ERR_UNAVAILABLE, "NO_QUORUM", "no leader", FAILURES);
+	expect("node list --tailnet 7 --timeout 300ms", CLI_BUSY, "", "no leader: add --local");
+	assert_string_equal(s.read, "");
+	reset(NULL);
+	expect("node list --tailnet 7 --local", CLI_OK, "NAME", "");
+	assert_string_equal(s.read, "local");
+	expect("node delete tailnets/7/nodes/1 --local", CLI_USAGE, "", "--local");
+	reset(NULL);
+}
+
 static void retries_end(void **state)
 {
 	(void)state;
@@ -724,6 +741,7 @@ int main(void)
 		TEST(auth_key),
 		TEST(digest),
 		TEST(retries),
+		TEST(local_reads),
 		TEST(retries_end),
 	};
 

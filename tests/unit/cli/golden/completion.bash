@@ -34,8 +34,8 @@ _skerry()
 				words="list get approve rename tag expire delete"
 			else
 				case $sub in
-				list) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				get) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				list) words="--tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				get) words="--tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				approve) words="--user --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				rename) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				tag) words="--clear --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
@@ -49,8 +49,8 @@ _skerry()
 			else
 				case $sub in
 				create) words="--reusable --ephemeral --tags --expiry --user --needs-approval --no-pin --description --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				list) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				get) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				list) words="--tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				get) words="--tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				revoke) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
@@ -60,8 +60,8 @@ _skerry()
 			else
 				case $sub in
 				create) words="--role --expiry --system --description --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				list) words="--system --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				get) words="--system --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				list) words="--system --tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				get) words="--system --tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				revoke) words="--system --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
@@ -71,8 +71,8 @@ _skerry()
 			else
 				case $sub in
 				create) words="--role --display-name --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				list) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				get) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				list) words="--tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				get) words="--tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				delete) words="--tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
@@ -82,8 +82,8 @@ _skerry()
 			else
 				case $sub in
 				create) words="--domain --node-expiry --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				list) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
-				get) words="--output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				list) words="--local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				get) words="--local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				delete) words="--force --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
@@ -120,7 +120,7 @@ _skerry()
 				words="list"
 			else
 				case $sub in
-				list) words="--limit --system --tailnet --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
+				list) words="--limit --system --tailnet --local --output --lighthouse --api-key --pin --ca --socket --timeout --help" ;;
 				esac
 			fi ;;
 		completion) words="--timeout --help bash zsh" ;;
