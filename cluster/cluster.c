@@ -12,6 +12,7 @@
 #include "base/metrics.h"
 #include "base/rand.h"
 #include "cluster/cluster_int.h"
+#include "cluster/peer.h"
 #include "cluster/way_int.h"
 #include "tailnet/query.h"
 
@@ -269,6 +270,7 @@ static void on_publish(void *arg)
 		cluster_damage(c, "%s", damage);
 	}
 	disk_watch(c);
+	watchdog_raft(c, c->peer != NULL ? peer_loop(c->peer) : NULL);
 	if (!c->syncing && now >= c->looked_ms + LOOK_MS) {
 		health_judge(c);
 		c->sync_due = now >= c->synced_ms + SYNC_MS;
@@ -304,6 +306,7 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	list_init(&c->early);
 	list_init(&c->ways);
 	c->scrub_ms = o->scrub_ms;
+	watchdog_init(c, o->turn_cpu_ms);
 	c->loop = loop_new("raft");
 	r = keyfile_read(o->dir, &c->keys, err);
 	if (r != 0) {

@@ -31,6 +31,8 @@ struct cluster_options {
 	uint64_t apply_turn_ns; /* for tests: what one turn of the loop may apply; 0: 20 ms */
 	uint64_t compare_ms; /* between two comparisons of the states, by the leader; 0: 10 min */
 	uint64_t scrub_ms;   /* between two computations of the digest anew; 0: 6 h */
+	uint64_t
+		turn_cpu_ms; /* for tests: processor time of one step of a thread that ends the process; 0: 30 s */
 };
 
 struct cluster_init_options {
@@ -74,6 +76,9 @@ MUST_CHECK int cluster_open(struct cluster **ret, const struct cluster_options *
 
 /* Hands leadership over if it is held, ends both threads, syncs the store. Blocks. NULL is allowed. */
 void cluster_close(struct cluster *c);
+
+/* The loop that serves clients, to be looked after like our own (watchdog.c); it lives until cluster_close() is done. */
+void cluster_watch_front(struct cluster *c, struct loop *loop);
 
 /* ---- who we are ---- */
 uint64_t cluster_id(const struct cluster *c);

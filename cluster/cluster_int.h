@@ -74,6 +74,25 @@ struct scrub {
 	atomic_int_fast64_t passed_ms; /* unix time; 0: not yet */
 };
 
+/* ---- watchdog.c ---- */
+
+/* One thread that another one looks at. */
+struct watchdog {
+	struct loop_pulse last;
+	uint64_t spent_ns; /* in this turn */
+	atomic_uint_fast64_t looks;
+	bool known; /* `last` holds something */
+	bool asked; /* to end by itself */
+};
+
+/* A look; true: this turn has used more than limit_ms of processor time. */
+bool watchdog_look(struct watchdog *w, const struct loop *loop, uint64_t limit_ms);
+void watchdog_init(struct cluster *c, uint64_t turn_cpu_ms);
+/* Of the peer thread: at raft's and the front's. */
+void watchdog_peer(struct cluster *c);
+/* Of raft's: at the peer thread's loop (NULL: there is none). */
+void watchdog_raft(struct cluster *c, const struct loop *peer);
+
 /* ---- disk.c ---- */
 
 struct disk {
@@ -146,6 +165,12 @@ struct cluster {
 	} health;
 	atomic_int_fast64_t backup_every_ms;
 	atomic_int_fast64_t backup_ms;
+
+	/* watchdog.c */
+	uint64_t turn_cpu_ms;
+	struct watchdog watch_raft, watch_front; /* the peer thread's */
+	struct watchdog watch_peer;              /* the raft thread's */
+	struct loop *_Atomic front;              /* NULL: not to be watched */
 
 	struct disk disk; /* raft thread; the probe's result is a worker's while it runs */
 

@@ -493,6 +493,8 @@ static void on_tick(void *arg)
 	uint64_t now = clock_mono_ms();
 
 	loop_timer_start(&p->tick, p->loop, PEER_TICK_MS, on_tick, p);
+	/* First: what follows may wait for what a thread that does not end holds. */
+	watchdog_peer(p->cluster);
 	member_run(p);
 	rotate_run(p);
 	peer_ack_tick(p, now);

@@ -412,6 +412,7 @@ static int serve(struct daemon *d, const char *dir, struct err *err)
 	LOG_WARN("this build is broken on purpose, for tests alone:" SKERRY_BROKEN);
 #endif
 	d->loop = loop_new("front");
+	cluster_watch_front(d->cluster, d->loop);
 	ao.cluster = d->cluster;
 	ao.loop = d->loop;
 	ao.api_url = cluster_api_url(d->cluster);

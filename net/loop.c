@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "base/limits.h"
@@ -50,6 +51,10 @@ struct loop {
 	pthread_t owner;
 	pthread_t thread;
 	bool has_thread;
+
+	atomic_uint_fast64_t turns; /* see loop_pulse() */
+	atomic_int cpu_clock;       /* a clockid_t: of the thread in loop_run(), if there is one */
+	atomic_bool running;
 
 	uint8_t *scratch_read;
 	uint8_t *scratch_plain;
@@ -310,6 +315,7 @@ static void loop_on_prepare(uv_prepare_t *handle)
 	struct loop *loop = handle->data;
 	struct list batch;
 
+	atomic_fetch_add_explicit(&loop->turns, 1, memory_order_relaxed);
 	list_init(&batch);
 	list_splice(&batch, &loop->hooks);
 	bool ran = !list_empty(&batch);
@@ -494,14 +500,41 @@ static void loop_own(struct loop *loop)
 	}
 }
 
+bool loop_pulse(const struct loop *loop, struct loop_pulse *ret)
+{
+	struct timespec t;
+
+	/* A thread that has ended meanwhile has no clock any more. */
+	if (!atomic_load(&loop->running) || clock_gettime(atomic_load(&loop->cpu_clock), &t) != 0) {
+		return false;
+	}
+	ret->turns = atomic_load_explicit(&loop->turns, memory_order_relaxed);
+	ret->cpu_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return true;
+}
+
+void loop_signal_thread(const struct loop *loop, int sig)
+{
+	if (atomic_load(&loop->running)) {
+		pthread_kill(loop->owner, sig);
+	}
+}
+
 void loop_run(struct loop *loop)
 {
+	clockid_t clock;
+
 	loop_own(loop);
+	if (pthread_getcpuclockid(pthread_self(), &clock) == 0) {
+		atomic_store(&loop->cpu_clock, clock);
+		atomic_store(&loop->running, true);
+	}
 	loop_run_posts(
 		loop); /* posts do not keep a loop alive, but they are not lost on an idle one */
 	if (!atomic_load(&loop->stop)) {
 		uv_run(&loop->uv, UV_RUN_DEFAULT);
 	}
+	atomic_store(&loop->running, false);
 	atomic_store(&loop->stop, false);
 }
 

@@ -50,6 +50,16 @@ bool loop_is_here(const struct loop *loop);
 
 const char *loop_name(const struct loop *loop);
 
+/* What the thread in loop_run() does: turns that it began, and the processor time that it has used since it exists. */
+struct loop_pulse {
+	uint64_t turns, cpu_ns;
+};
+
+/* Any thread, while the loop is there. False: no thread is in loop_run(). */
+bool loop_pulse(const struct loop *loop, struct loop_pulse *ret);
+/* Sends the signal to the thread in loop_run(), if there is one. Any thread, while the loop is there. */
+void loop_signal_thread(const struct loop *loop, int sig);
+
 /*
  * Runs fn(arg) on the loop's thread in a later turn, in the order of posting. Any thread.
  * Returns 0, or ERR_LIMIT when LIM_LOOP_POSTS are waiting (nothing is queued then: the caller

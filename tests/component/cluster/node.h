@@ -25,6 +25,8 @@ extern uint64_t node_compare_ms, node_scrub_ms;
 extern uint64_t node_snapshot_bytes;
 /* Up to which the store's pages are looked at before LMDB is let at them; 0: any. */
 extern uint64_t node_look_bytes;
+/* Processor time of one turn of a thread that ends the process; 0: the default. */
+extern uint64_t node_turn_ms;
 
 /* The child's life: reads lines from fd and answers them; ends the process (node_child.c). */
 void node_child(struct node *n, int fd);
@@ -45,6 +47,8 @@ void node_spawn(struct node *n);
  *   forge DIR expired                 gives DIR a peer certificate that has expired, for the key it has
  *   user NAME                         proposes a user of the tailnet "default"
  *   corrupt record | corrupt digest   alters a user's record, or the digest, behind everything that keeps them
+ *   busy spin [peer|store]            the raft thread, or the peer thread, comes to no end; "store": within LMDB
+ *   busy stand | busy work            the raft thread waits for long, or has ten long turns: "ok" after it
  *   has NAME                          "ok 1" when the user is in this lighthouse's state
  *   load PREFIX [WIDTH]               starts proposing users PREFIX1, PREFIX2…, WIDTH (1) at a time
  *   stop                              ends the load: "ok N FAILED" (N acknowledged, FAILED refused or unknown)

@@ -20,13 +20,14 @@
 #include "cluster/cluster_int.h"
 #include "cluster/keyfile.h"
 #include "cluster/peer_int.h"
+#include "cluster/store_env_int.h"
 #include "proto/pb_util.h"
 #include "tailnet/keys.h"
 #include "net/loop.h"
 #include "tailnet/query.h"
 
 unsigned node_election_ms;
-uint64_t node_compare_ms, node_scrub_ms, node_snapshot_bytes, node_look_bytes;
+uint64_t node_compare_ms, node_scrub_ms, node_snapshot_bytes, node_look_bytes, node_turn_ms;
 
 struct child {
 	struct node *node;
@@ -83,12 +84,34 @@ static void say_error(struct child *c, const struct err *e)
 	say(c, "error %s %s", e->reason[0] != '\0' ? e->reason : err_name(e->code), e->msg);
 }
 
+/* What a command that has ended comes to: "ok", with `text` behind it, or the error in c. */
+static void say_end(struct child *c, const char *text)
+{
+	if (c->err.code != 0) {
+		say_error(c, &c->err);
+	} else {
+		say(c, "ok%s%s", text[0] != '\0' ? " " : "", text);
+	}
+}
+
+/* The same of a call whose callback says so and fills c->text; negative `r`: it was not even begun. */
+static void say_call(struct child *c, int r, const struct err *e)
+{
+	if (r < 0) {
+		say_error(c, e);
+		return;
+	}
+	wait_answer(c);
+	say_end(c, c->text);
+}
+
 static void on_result(void *arg, const struct err *err,
 		      const Skerry__Internal__V1__CommandResult *r)
 {
 	struct child *c = arg;
 
 	c->err = *err;
+	c->text[0] = '\0';
 	if (err->code == 0 && r->code != 0) {
 		err_reason(&c->err, err_from_grpc(r->code), r->reason, "%s", r->message);
 	}
@@ -241,15 +264,8 @@ static void do_user(struct child *c, const char *name)
 
 	if (!find_tailnet(c)) {
 		say(c, "error NO_STATE no state yet");
-	} else if (propose_user(c, name, on_result, &e) < 0) {
-		say_error(c, &e);
 	} else {
-		wait_answer(c);
-		if (c->err.code != 0) {
-			say_error(c, &c->err);
-		} else {
-			say(c, "ok");
-		}
+		say_call(c, propose_user(c, name, on_result, &e), &e);
 	}
 }
 
@@ -345,16 +361,8 @@ static void do_token(struct child *c, uint64_t lifetime_ms)
 	struct err e = {0};
 
 	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
-	if (cluster_token_create(c->cluster, c->loop, &actor, lifetime_ms, on_token, c, &e) < 0) {
-		say_error(c, &e);
-		return;
-	}
-	wait_answer(c);
-	if (c->err.code != 0) {
-		say_error(c, &c->err);
-	} else {
-		say(c, "ok %s", c->text);
-	}
+	say_call(c, cluster_token_create(c->cluster, c->loop, &actor, lifetime_ms, on_token, c, &e),
+		 &e);
 }
 
 static void on_members(void *arg, const struct err *err, uint64_t change)
@@ -362,7 +370,7 @@ static void on_members(void *arg, const struct err *err, uint64_t change)
 	struct child *c = arg;
 
 	c->err = *err;
-	c->number = change;
+	snprintf(c->text, sizeof(c->text), "%" PRIu64, change);
 	answered(c);
 }
 
@@ -394,17 +402,10 @@ static void do_change(struct child *c, char *line)
 		}
 	}
 	actor.kind = SKERRY__INTERNAL__V1__ACTOR_KIND__ACTOR_KIND_SYSTEM;
-	if (cluster_change_members(c->cluster, c->loop, &w, clock_mono_ms() + 15000, on_members, c,
-				   &e) < 0) {
-		say_error(c, &e);
-		return;
-	}
-	wait_answer(c);
-	if (c->err.code != 0) {
-		say_error(c, &c->err);
-	} else {
-		say(c, "ok %" PRIu64, c->number);
-	}
+	say_call(c,
+		 cluster_change_members(c->cluster, c->loop, &w, clock_mono_ms() + 15000,
+					on_members, c, &e),
+		 &e);
 }
 
 /* Dies by SIGKILL at the n-th event of the leader's steps: before one, or right after it was begun. */
@@ -457,9 +458,9 @@ static void on_digests(void *arg, const struct err *err, uint64_t revision, size
 	c->err = *err;
 	c->text[0] = '\0';
 	for (size_t i = 0; i < n; i++) {
-		len += (size_t)snprintf(c->text + len, sizeof(c->text) - len, " %s",
-					d[i].error[0] != '\0' ? "-"
-							      : hex_encode(hex, d[i].digest, 32));
+		len += (size_t)snprintf(
+			c->text + len, sizeof(c->text) - len, "%s%s", i > 0 ? " " : "",
+			d[i].error[0] != '\0' ? "-" : hex_encode(hex, d[i].digest, 32));
 	}
 	answered(c);
 }
@@ -468,17 +469,10 @@ static void do_digests(struct child *c)
 {
 	struct err e = {0};
 
-	if (cluster_compare_digests(c->cluster, c->loop, clock_mono_ms() + 5000, on_digests, c,
-				    &e) < 0) {
-		say_error(c, &e);
-		return;
-	}
-	wait_answer(c);
-	if (c->err.code != 0) {
-		say_error(c, &c->err);
-	} else {
-		say(c, "ok%s", c->text);
-	}
+	say_call(c,
+		 cluster_compare_digests(c->cluster, c->loop, clock_mono_ms() + 5000, on_digests, c,
+					 &e),
+		 &e);
 }
 
 struct stats_of {
@@ -599,10 +593,76 @@ static void do_corrupt(struct child *c, const char *what)
 {
 	snprintf(c->text, sizeof(c->text), "%s", what);
 	cluster_call(c->cluster, corrupt, c);
-	if (c->err.code != 0) {
-		say_error(c, &c->err);
+	say_end(c, "");
+}
+
+/* ---- a thread that is busy, or stands still ---- */
+
+static void spin(void *arg)
+{
+	for (volatile int *on = arg; *on != 0;) {
+	}
+}
+
+/* As LMDB does when a page leads it in circles. */
+static void spin_store(void *arg)
+{
+	struct child *c = arg;
+	int on = 1;
+
+	IGNORE(GUARDED(c->cluster->store->env, (spin(&on), 0)));
+}
+
+/* Until the other threads had twenty looks at this one. */
+static void stand(void *arg)
+{
+	struct child *c = arg;
+	uint64_t until = atomic_load(&c->cluster->watch_raft.looks) + 20;
+
+	while (atomic_load(&c->cluster->watch_raft.looks) < until) {
+		usleep(1000);
+	}
+	answered(c);
+}
+
+/* One turn: half of what is allowed. */
+static void work(void *arg)
+{
+	struct child *c = arg;
+	struct timespec t;
+	uint64_t now, end = 0;
+
+	do {
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+		now = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+		end = end != 0 ? end : now + node_turn_ms / 2;
+	} while (now < end);
+	if (--c->number == 0) {
+		answered(c);
 	} else {
+		loop_post_reply(c->cluster->loop, work, c);
+	}
+}
+
+static void do_busy(struct child *c, const char *how)
+{
+	static int on = 1;
+
+	if (strcmp(how, "spin") == 0) {
+		loop_post_reply(c->cluster->loop, spin, &on);
 		say(c, "ok");
+	} else if (strcmp(how, "spin store") == 0) {
+		loop_post_reply(c->cluster->loop, spin_store, c);
+		say(c, "ok");
+	} else if (strcmp(how, "spin peer") == 0) {
+		loop_post_reply(c->cluster->peer->loop, spin, &on);
+		say(c, "ok");
+	} else {
+		c->number = 10;
+		c->err = (struct err){0};
+		c->text[0] = '\0';
+		loop_post_reply(c->cluster->loop, strcmp(how, "stand") == 0 ? stand : work, c);
+		say_call(c, 0, NULL);
 	}
 }
 
@@ -620,6 +680,7 @@ static int child_open(struct child *c, struct err *e)
 		.scrub_ms = node_scrub_ms,
 		.snapshot_bytes = node_snapshot_bytes,
 		.look_bytes = node_look_bytes,
+		.turn_cpu_ms = node_turn_ms,
 	};
 
 	snprintf(listen, sizeof(listen), "127.0.0.1:%u", c->node->port);
@@ -709,6 +770,8 @@ static bool child_line(struct child *c, char *line)
 		do_has(c, arg);
 	} else if (strcmp(line, "corrupt") == 0) {
 		do_corrupt(c, arg);
+	} else if (strcmp(line, "busy") == 0) {
+		do_busy(c, arg);
 	} else if (strcmp(line, "load") == 0) {
 		do_load(c, arg);
 	} else if (strcmp(line, "stop") == 0) {

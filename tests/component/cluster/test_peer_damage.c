@@ -483,6 +483,37 @@ static void each_page_unseen(void **state)
 	node_look_bytes = 0;
 }
 
+/* Ends with the status, when the thread at work comes to no end. */
+static void without_end(struct node *n, const char *how)
+{
+	char line[NODE_LINE];
+
+	start(n);
+	node_ok(n, line, "%s", how);
+	assert_int_equal(node_wait_exit(n, WAIT_MS), EXIT_FAIL_STOP);
+}
+
+/* What comes to no end by the processor's work ends the process; waiting does not, nor does much to do. */
+static void in_circles(void **state)
+{
+	struct fixture *f = *state;
+	struct node *n = &f->n[0];
+	char line[NODE_LINE];
+
+	node_turn_ms = 500;
+	without_end(n, "busy spin");
+	without_end(n, "busy spin peer");
+	assert_false(mark(n, "rebuild"));
+	without_end(n, "busy spin store");
+	assert_true(mark(n, "rebuild")); /* whatever the look at the pages finds */
+	start(n);
+	node_ok(n, line, "busy stand");
+	node_ok(n, line, "busy work");
+	node_ok(n, line, "user more");
+	node_quit(n);
+	node_turn_ms = 0;
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -493,6 +524,7 @@ int main(void)
 		T(wrong_again),
 		T(flipped_in_the_file),
 		cmocka_unit_test_setup_teardown(each_page, set_up_alone, tear_down),
+		cmocka_unit_test_setup_teardown(in_circles, set_up_alone, tear_down),
 		cmocka_unit_test_setup_teardown(each_page_unseen, set_up_alone, tear_down),
 	};
 
