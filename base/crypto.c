@@ -75,6 +75,32 @@ void crypto_blake2bv(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, siz
 	crypto_generichash_final(&st, out, CRYPTO_HASH);
 }
 
+_Static_assert(sizeof(struct crypto_blake2b) >= sizeof(crypto_generichash_state) &&
+		       _Alignof(struct crypto_blake2b) >= _Alignof(crypto_generichash_state),
+	       "state of the hash");
+
+static crypto_generichash_state *blake2b_state(struct crypto_blake2b *h)
+{
+	return (crypto_generichash_state *)(void *)h->state;
+}
+
+void crypto_blake2b_begin(struct crypto_blake2b *h)
+{
+	crypto_generichash_init(blake2b_state(h), NULL, 0, CRYPTO_HASH);
+}
+
+void crypto_blake2b_add(struct crypto_blake2b *h, const void *data, size_t len)
+{
+	if (len > 0) {
+		crypto_generichash_update(blake2b_state(h), data, len);
+	}
+}
+
+void crypto_blake2b_end(struct crypto_blake2b *h, uint8_t out[CRYPTO_HASH])
+{
+	crypto_generichash_final(blake2b_state(h), out, CRYPTO_HASH);
+}
+
 void crypto_blake2b(uint8_t out[CRYPTO_HASH], const void *data, size_t len)
 {
 	crypto_blake2bv(out, &(struct crypto_iov){data, len}, 1);

@@ -32,6 +32,13 @@ struct crypto_iov {
 void crypto_sha256v(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, size_t n);
 void crypto_blake2b(uint8_t out[CRYPTO_HASH], const void *data, size_t len);
 void crypto_blake2bv(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, size_t n);
+/* The same in steps: begin, add as often as wanted, end. */
+struct crypto_blake2b {
+	_Alignas(64) uint8_t state[384];
+};
+void crypto_blake2b_begin(struct crypto_blake2b *h);
+void crypto_blake2b_add(struct crypto_blake2b *h, const void *data, size_t len);
+void crypto_blake2b_end(struct crypto_blake2b *h, uint8_t out[CRYPTO_HASH]);
 void crypto_hmac_sha256(uint8_t out[CRYPTO_HASH], const void *key, size_t key_len, const void *data,
 			size_t len);
 /* Constant time. */

@@ -2,10 +2,14 @@
  * Snapshots, made and installed, without the raft thread ever waiting for one.
  *
  * An own one: libraft asks for it on the loop, at a point of the log. There a read transaction is begun, which pins the
- * state and costs nothing; what goes into the file is gathered and hashed from it on a worker, while the shim keeps
- * libraft's request, and written by libraft on another. Entries are appended and applied meanwhile.
+ * state and costs nothing; what goes into the file is gathered from it on a thread of its own, while the shim keeps
+ * libraft's request, and written by libraft on a worker. Entries are appended and applied meanwhile.
  *
- *   judge -> take: read transaction -> [worker] snapshot_make -> raft_shim_prepared -> [worker] file -> finalize
+ *   judge -> take: read transaction -> [alone] gather, seal -> raft_shim_prepared -> [worker] file -> finalize
+ *
+ * As long as the transaction lasts, no page that is given up meanwhile can be used again, and the store grows. So the
+ * records are copied in one go, unless they are too many, and the transaction ends. Hashes are computed from the copy, by a
+ * thread that comes after all others.
  *
  * One that comes in: the shim hands the message over before libraft sees it. A worker checks it and fills a store of its
  * own beside ours; then libraft gets the message, stores the file, and asks to restore: the stores change places.
@@ -23,18 +27,24 @@
 #include "base/metrics.h"
 #include "cluster/consensus_int.h"
 #include "cluster/raft_metrics.h"
+#include "cluster/snapshot_due.h"
+#include "tailnet/tailnet.h"
 
 enum {
 	ROOM_LOOK_MS = 1000,
-	SNAPSHOT_STRETCH = 16, /* of the configured bytes, at most */
-	CHECK_RECORDS = 4096,  /* between two looks at whether it is wanted */
+	/* Steps of nice(2), while the transaction is held and when it is not. */
+	YIELD_HELD = 5,
+	YIELD_FREE = 10,
 };
+/* A snapshot up to this size is made of a copy: so much more memory for a moment. */
+#define COPY_BYTES (256ull << 20)
 
 /* ---- one of our own ---- */
 
 struct making {
 	struct consensus *cs;
-	struct store_read *read;
+	struct store_read *read; /* NULL: the records were copied, and it has ended */
+	bool copy;
 	uint64_t term, begin_ns;
 	atomic_bool cancel;
 	struct snapshot snapshot;
@@ -73,6 +83,8 @@ int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned 
 		return RAFT_IOERR;
 	}
 	m->cs = cs;
+	/* Of the first one the size is unknown: records, their indexes, and what is kept about them. */
+	m->copy = (cs->made_bytes != 0 ? cs->made_bytes : 3 * cs->view.bytes) <= COPY_BYTES;
 	m->term = cs->raft.current_term;
 	m->begin_ns = clock_mono_ns();
 	cs->making = m;
@@ -84,17 +96,33 @@ int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned 
 
 /*
  * From a snapshot and the log behind it a store is made anew, and what lies before it is gone: a state whose records are
- * not what its digest says must not become one.
+ * not what its digest says must not become one. So the digest is computed from what goes into the file.
  */
-static int state_check(struct making *m)
+static int make(struct making *m)
 {
 	struct tailnet_scrub walk = {0};
-	bool done = false;
-	int r = 0;
+	struct snapshot_options o = {.copy = m->copy, .cancel = &m->cancel, .walk = &walk};
+	struct state_view v;
+	int r;
 
-	while (r == 0 && !done && !atomic_load(&m->cancel)) {
-		r = tailnet_scrub_step(store_read_kv(m->read), &walk, CHECK_RECORDS, &done,
-				       &m->err);
+	if (!m->copy) {
+		loop_work_yield(YIELD_HELD);
+	}
+	r = fsm_snapshot_gather(store_read_kv(m->read), store_read_applied(m->read), m->term, &o,
+				&m->snapshot, &v, &m->err);
+	if (r == 0 && m->copy) {
+		store_read_end(m->read);
+		m->read = NULL;
+		loop_work_yield(YIELD_FREE);
+	}
+	if (r == 0) {
+		r = snapshot_seal(&m->snapshot, &o, &m->err);
+	}
+	if (r == 0) {
+		r = tailnet_scrub_compare(&walk, v.digest, &m->err);
+	}
+	if (r != 0) {
+		snapshot_done(&m->snapshot);
 	}
 	return r;
 }
@@ -102,12 +130,7 @@ static int state_check(struct making *m)
 static void make_work(void *arg)
 {
 	struct making *m = arg;
-	int r = state_check(m);
-
-	if (r == 0) {
-		r = fsm_snapshot(store_read_kv(m->read), store_read_applied(m->read), m->term,
-				 &m->cancel, &m->snapshot, &m->err);
-	}
+	int r = make(m);
 
 	if (r != 0 && m->err.code == 0) {
 		IGNORE(err_set(&m->err, r, "%s", err_text(r)));
@@ -138,7 +161,7 @@ int snapshot_prepare(void *arg)
 {
 	struct consensus *cs = arg;
 
-	return loop_work(cs->loop, make_work, make_done, cs->making) < 0 ? RAFT_BUSY : 0;
+	return loop_work_alone(cs->loop, make_work, make_done, cs->making) < 0 ? RAFT_BUSY : 0;
 }
 
 void snapshot_cancel(struct consensus *cs)
@@ -195,19 +218,40 @@ static bool room(struct consensus *cs)
 	return false;
 }
 
-/*
- * Snapshots go by bytes of log: 1 makes libraft take one after the next entry. All of the log since the last one is in
- * memory, and is read at a start; a snapshot writes all of the state. So there is more log between two of them with a
- * bigger state, up to a bound.
- */
+/* Our place among the voters, by id, the leader last; others are the first. */
+static unsigned place(const struct consensus *cs, unsigned *ret_voters)
+{
+	const struct raft_configuration *c = &cs->raft.configuration;
+	uint64_t leader = cs->told_leader;
+	unsigned before = 0;
+	bool voter = false;
+
+	*ret_voters = 0;
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct raft_server *s = &c->servers[i];
+
+		if (s->role == RAFT_VOTER) {
+			++*ret_voters;
+			voter |= s->id == cs->id;
+			before += s->id != leader && (s->id < cs->id || cs->id == leader);
+		}
+	}
+	return voter ? before : 0;
+}
+
+/* 1 makes libraft take one after the next entry. */
 void snapshot_judge(struct consensus *cs)
 {
-	uint64_t bytes = MAX(cs->snapshot_bytes,
-			     MIN(cs->view.bytes / 2, cs->snapshot_bytes * SNAPSHOT_STRETCH));
+	uint64_t bytes;
+	unsigned voters, at;
 
-	if (cs->log_bytes > bytes && cs->making == NULL && cs->change == NULL &&
-	    !cs->raft.legacy.snapshot_install && !cs->shim.putting && cs->receiving == NULL &&
-	    cs->fresh == NULL && room(cs)) {
+	if (cs->log_bytes <= cs->snapshot_bytes || cs->making != NULL) {
+		return;
+	}
+	at = place(cs, &voters);
+	bytes = snapshot_due_bytes(cs->snapshot_bytes, cs->view.bytes, at, voters);
+	if (cs->log_bytes > bytes && cs->change == NULL && !cs->raft.legacy.snapshot_install &&
+	    !cs->shim.putting && cs->receiving == NULL && cs->fresh == NULL && room(cs)) {
 		uint64_t entries = cs->raft.last_applied > cs->raft.trail.snapshot.index
 					   ? cs->raft.last_applied - cs->raft.trail.snapshot.index
 					   : 1;

@@ -222,19 +222,48 @@ void applied_free(struct applied *a)
 	mem_free(a);
 }
 
+static struct snapshot_header header_of(const struct state_view *v, uint64_t index, uint64_t term)
+{
+	return (struct snapshot_header){
+		.feature_level = v->feature_level,
+		.cluster_id = v->cluster_id,
+		.epoch = v->epoch,
+		.revision = v->revision,
+		.applied_index = index,
+		.term = term,
+	};
+}
+
+int fsm_snapshot_gather(const struct kv *kv, uint64_t index, uint64_t term,
+			const struct snapshot_options *o, struct snapshot *ret,
+			struct state_view *ret_view, struct err *err)
+{
+	struct snapshot_header h;
+	struct state_view v;
+	int r = fsm_view(kv, &v, NULL);
+
+	if (r != 0) {
+		return err_set(err, ERR_CORRUPT,
+			       "the record of the state itself cannot be read: %s", err_text(r));
+	}
+	h = header_of(&v, index, term);
+	r = snapshot_gather(kv, &h, o, ret, err);
+	if (r == 0) {
+		*ret_view = v;
+	}
+	return r;
+}
+
 int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term, const atomic_bool *cancel,
 		 struct snapshot *ret, struct err *err)
 {
-	struct snapshot_header h = {.applied_index = index, .term = term};
+	struct snapshot_header h;
 	struct state_view v;
 	int r = fsm_view(kv, &v, err);
 
 	if (r != 0) {
 		return r;
 	}
-	h.cluster_id = v.cluster_id;
-	h.epoch = v.epoch;
-	h.revision = v.revision;
-	h.feature_level = v.feature_level;
+	h = header_of(&v, index, term);
 	return snapshot_make(kv, &h, cancel, ret, err);
 }

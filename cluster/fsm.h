@@ -64,6 +64,10 @@ MUST_CHECK int fsm_check_command(const void *data, size_t len, struct err *err);
 MUST_CHECK int fsm_decode_command(const void *data, size_t len, struct arena *arena,
 				  Skerry__Internal__V1__Command **ret, struct err *err);
 
+/* The first step of one (snapshot_gather()); *ret_view is what the state says of itself. Then comes snapshot_seal(). */
+MUST_CHECK int fsm_snapshot_gather(const struct kv *kv, uint64_t index, uint64_t term,
+				   const struct snapshot_options *o, struct snapshot *ret,
+				   struct state_view *ret_view, struct err *err);
 /* A snapshot of the state in kv, as of raft index `index` of `term`; see snapshot_make(). */
 MUST_CHECK int fsm_snapshot(const struct kv *kv, uint64_t index, uint64_t term,
 			    const atomic_bool *cancel, struct snapshot *ret, struct err *err);

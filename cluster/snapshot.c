@@ -38,11 +38,11 @@ enum {
 
 static const uint8_t zero_hash[CRYPTO_HASH];
 
-/* What is not in the store: lengths, and records that are copied. */
+/* What is not in the store: lengths, and records that are copied. A record is in one block. */
 struct snapshot_block {
 	struct snapshot_block *next;
-	size_t len;
-	uint8_t data[BLOCK];
+	size_t len, size;
+	uint8_t data[];
 };
 
 struct maker {
@@ -71,10 +71,13 @@ static uint8_t *room(struct maker *m, size_t len)
 {
 	struct snapshot_block *b = m->s.blocks;
 
-	if (b == NULL || BLOCK - b->len < len) {
-		b = mem_alloc(sizeof(*b));
+	if (b == NULL || b->size - b->len < len) {
+		size_t size = MAX(len, (size_t)BLOCK);
+
+		b = mem_alloc(sizeof(*b) + size);
 		b->next = m->s.blocks;
 		b->len = 0;
+		b->size = size;
 		m->s.blocks = b;
 	}
 	b->len += len;
@@ -83,7 +86,7 @@ static uint8_t *room(struct maker *m, size_t len)
 
 static void record_add(struct maker *m, struct slice key, struct slice value)
 {
-	bool small = key.len + value.len <= SMALL;
+	bool small = m->s.copied || key.len + value.len <= SMALL;
 	size_t copied = RECORD_HEADER + (small ? key.len + value.len : 0);
 	uint8_t *d = room(m, copied);
 
@@ -115,13 +118,22 @@ static void header_put(uint8_t *d, const struct snapshot_header *h)
 	memcpy(d + AT_HASH, zero_hash, sizeof(zero_hash));
 }
 
-int snapshot_make(const struct kv *kv, const struct snapshot_header *h, const atomic_bool *cancel,
-		  struct snapshot *ret, struct err *err)
+static bool cancelled(const struct snapshot_options *o)
+{
+	return o->cancel != NULL && atomic_load(o->cancel);
+}
+
+static int not_wanted(struct err *err)
+{
+	return err_set(err, ERR_CANCELLED, "snapshot: not wanted any more");
+}
+
+int snapshot_gather(const struct kv *kv, const struct snapshot_header *h,
+		    const struct snapshot_options *o, struct snapshot *ret, struct err *err)
 {
 	struct snapshot_header head = *h;
-	struct maker m = {0};
+	struct maker m = {.s.copied = o->copy};
 	struct slice key = {"", 0}, value;
-	uint8_t hash[CRYPTO_HASH];
 	int r;
 
 	head.count = 0;
@@ -130,9 +142,16 @@ int snapshot_make(const struct kv *kv, const struct snapshot_header *h, const at
 	piece_add(&m, m.s.header, SNAPSHOT_HEADER);
 	r = kv_seek(kv, key, &key, &value);
 	while (r == 0) {
-		if (cancel != NULL && head.count % LOOK_EVERY == 0 && atomic_load(cancel)) {
+		if (head.count % LOOK_EVERY == 0 && cancelled(o)) {
 			snapshot_done(&m.s);
-			return err_set(err, ERR_CANCELLED, "snapshot: not wanted any more");
+			return not_wanted(err);
+		}
+		if (o->walk != NULL && !o->copy) {
+			r = tailnet_scrub_record(o->walk, key, value, err);
+			if (r != 0) {
+				snapshot_done(&m.s);
+				return r;
+			}
 		}
 		record_add(&m, key, value);
 		head.count++;
@@ -145,14 +164,67 @@ int snapshot_make(const struct kv *kv, const struct snapshot_header *h, const at
 	}
 	m.s.records = head.count;
 	header_put(m.s.header, &head);
-	_Static_assert(sizeof(struct crypto_iov) == sizeof(struct snapshot_piece) &&
-			       offsetof(struct crypto_iov, len) ==
-				       offsetof(struct snapshot_piece, len),
-		       "pieces are handed to the hash as they are");
-	crypto_blake2bv(hash, (const struct crypto_iov *)(const void *)m.s.piece, m.s.n);
-	memcpy(m.s.header + AT_HASH, hash, sizeof(hash));
 	*ret = m.s;
 	return 0;
+}
+
+/* The records of a piece that holds whole ones, as the copies do. */
+static int piece_walk(const struct snapshot_piece *p, struct tailnet_scrub *walk, struct err *err)
+{
+	const uint8_t *d = p->data, *end = d + p->len;
+	int r = 0;
+
+	while (r == 0 && d < end) {
+		struct slice key = {d + RECORD_HEADER, be_get32(d)};
+		struct slice value = {d + RECORD_HEADER + key.len, be_get32(d + 4)};
+
+		r = tailnet_scrub_record(walk, key, value, err);
+		d += RECORD_HEADER + key.len + value.len;
+	}
+	return r;
+}
+
+int snapshot_seal(struct snapshot *s, const struct snapshot_options *o, struct err *err)
+{
+	struct crypto_blake2b hash;
+	size_t since = 0;
+	int r = 0;
+
+	crypto_blake2b_begin(&hash);
+	for (size_t i = 0; r == 0 && i < s->n; i++) {
+		/* The first piece is the header, with a zero hash. */
+		if (i > 0 && s->copied && o->walk != NULL) {
+			r = piece_walk(&s->piece[i], o->walk, err);
+		}
+		crypto_blake2b_add(&hash, s->piece[i].data, s->piece[i].len);
+		since += s->piece[i].len;
+		if (r == 0 && since >= BLOCK) {
+			since = 0;
+			r = cancelled(o) ? not_wanted(err) : 0;
+		}
+	}
+	if (r != 0) {
+		snapshot_done(s);
+		return r;
+	}
+	crypto_blake2b_end(&hash, s->header + AT_HASH);
+	return 0;
+}
+
+int snapshot_make(const struct kv *kv, const struct snapshot_header *h, const atomic_bool *cancel,
+		  struct snapshot *ret, struct err *err)
+{
+	struct snapshot_options o = {.cancel = cancel};
+	struct snapshot s;
+	int r = snapshot_gather(kv, h, &o, &s, err);
+
+	if (r == 0) {
+		r = snapshot_seal(&s, &o, err);
+	}
+	if (r == 0) {
+		*ret = s;
+	}
+	return r;
 }
 
 void snapshot_done(struct snapshot *s)

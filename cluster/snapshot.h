@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,7 @@
 #include "tailnet/kv.h"
 
 struct store;
+struct tailnet_scrub;
 
 /*
  * All integers big-endian; docs/formats.md has the table.
@@ -42,10 +44,30 @@ struct snapshot {
 	uint64_t bytes, records;
 	uint8_t *header; /* the first SNAPSHOT_HEADER bytes */
 	struct snapshot_block *blocks;
+	bool copied; /* nothing points into the store */
 };
 
 /*
- * Of every record of kv; h->count and h->body are set here. Reads all of it, for the hash: for a worker. The caller ends
+ * In two steps, for a state that is written to meanwhile. gather walks over all records. With `copy` it takes them along:
+ * the view of the state may end at once, and memory of that size is held until snapshot_done. seal computes the hash, which is
+ * the larger part of the work, and needs the view only without `copy`.
+ *
+ * `walk` (may be NULL; begins as zeros; the same in both steps) is filled on the way: whether the digest is the sum of the records is
+ * known after seal. `cancel` (may be NULL) becomes true when it is not wanted any more: ERR_CANCELLED. After an error nothing
+ * is left of ret, and snapshot_done is harmless. ERR_CORRUPT: keys that make no sense (with `walk`).
+ */
+struct snapshot_options {
+	bool copy;
+	const atomic_bool *cancel;
+	struct tailnet_scrub *walk;
+};
+MUST_CHECK int snapshot_gather(const struct kv *kv, const struct snapshot_header *h,
+			       const struct snapshot_options *o, struct snapshot *ret,
+			       struct err *err);
+MUST_CHECK int snapshot_seal(struct snapshot *s, const struct snapshot_options *o, struct err *err);
+
+/*
+ * Both at once, without a copy, of every record of kv; h->count and h->body are set here. Reads all of it, for the hash: for a worker. The caller ends
  * ret by snapshot_done. `cancel` (may be NULL) becomes true when it is not wanted any more: ERR_CANCELLED.
  */
 MUST_CHECK int snapshot_make(const struct kv *kv, const struct snapshot_header *h,

@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/limits.h"
@@ -47,6 +49,8 @@ struct loop {
 	struct list hooks;
 	bool turning; /* inside loop_turn() */
 	size_t jobs;
+	size_t keeps; /* a thread and jobs that are alone: `async` keeps the loop alive */
+	atomic_uint alone_threads;
 
 	pthread_t owner;
 	pthread_t thread;
@@ -392,6 +396,87 @@ int loop_work(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg
 	return 0;
 }
 
+/* What is posted keeps no loop alive. */
+static void keep(struct loop *loop)
+{
+	if (loop->keeps++ == 0) {
+		uv_ref((uv_handle_t *)&loop->async);
+	}
+}
+
+static void keep_end(struct loop *loop)
+{
+	if (--loop->keeps == 0) {
+		uv_unref((uv_handle_t *)&loop->async);
+	}
+}
+
+/* Jobs that are alone: the thread touches the loop last where it counts itself out, and loop_free() waits for that. */
+static void alone_done(void *arg)
+{
+	struct job *job = arg;
+	struct loop *loop = job->loop;
+
+	loop->jobs--;
+	keep_end(loop);
+	job->done(job->arg);
+	mem_free(job);
+}
+
+static void *alone_main(void *arg)
+{
+	struct job *job = arg;
+	struct loop *loop = job->loop;
+
+	pthread_setname_np(pthread_self(), "alone");
+	job->work(job->arg);
+	loop_post_reply(loop, alone_done, job);
+	atomic_fetch_sub(&loop->alone_threads, 1);
+	return NULL;
+}
+
+int loop_work_alone(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg), void *arg)
+{
+	sigset_t all, old;
+	pthread_t thread;
+	struct job *job;
+	int rc;
+
+	if (loop->jobs >= LIM_LOOP_WORK) {
+		return ERR_LIMIT;
+	}
+	job = MEM_NEW(struct job);
+	job->loop = loop;
+	job->work = work;
+	job->done = done;
+	job->arg = arg;
+	atomic_fetch_add(&loop->alone_threads, 1);
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&thread, NULL, alone_main, job);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc != 0) {
+		atomic_fetch_sub(&loop->alone_threads, 1);
+		mem_free(job);
+		return ERR_LIMIT;
+	}
+	pthread_detach(thread);
+	loop->jobs++;
+	keep(loop);
+	return 0;
+}
+
+void loop_work_yield(int steps)
+{
+	struct sched_param none = {0};
+
+	/* Without the wish to be quick after a sleep; either may be forbidden, and the job is done all the same. */
+	IGNORE(pthread_setschedparam(pthread_self(), SCHED_BATCH, &none) != 0);
+	errno = 0;
+	IGNORE(nice(steps) == -1 && errno != 0);
+}
+
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 /* A write to a connection that the other side has reset is an error of that write, not the end of
@@ -459,6 +544,9 @@ void loop_free(struct loop *loop)
 	}
 	PRE(!loop->has_thread);
 	loop->owner = pthread_self();
+	while (atomic_load(&loop->alone_threads) > 0) {
+		usleep(100);
+	}
 	/* What was posted or marked before the end still runs: it may hold the last reference to
 	 * something. */
 	for (int i = 0; i < 8; i++) {
@@ -598,7 +686,7 @@ int loop_thread_start(struct loop *loop)
 	sigset_t all, old;
 
 	PRE(!loop->has_thread);
-	uv_ref((uv_handle_t *)&loop->async);
+	keep(loop);
 	/* Signals are the main thread's. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -610,7 +698,7 @@ int loop_thread_start(struct loop *loop)
 	pthread_mutex_unlock(&loop->mutex);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0) {
-		uv_unref((uv_handle_t *)&loop->async);
+		keep_end(loop);
 		return -rc;
 	}
 	loop->has_thread = true;
@@ -625,5 +713,5 @@ void loop_thread_join(struct loop *loop)
 	pthread_join(loop->thread, NULL);
 	loop->has_thread = false;
 	loop->owner = pthread_self();
-	uv_unref((uv_handle_t *)&loop->async);
+	keep_end(loop);
 }

@@ -131,3 +131,11 @@ void loop_flush_remove(struct flush_hook *hook);
  */
 MUST_CHECK int loop_work(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg),
 			 void *arg);
+/*
+ * The same on a thread that is there for this job alone, and may call loop_work_yield(). For long ones. ERR_LIMIT also
+ * when there is no thread to be had.
+ */
+MUST_CHECK int loop_work_alone(struct loop *loop, void (*work)(void *arg), void (*done)(void *arg),
+			       void *arg);
+/* From inside of such a job: from here on others come first, by so many steps of nice(2). There is no way back. */
+void loop_work_yield(int steps);

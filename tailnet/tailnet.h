@@ -141,3 +141,11 @@ struct tailnet_scrub {
  */
 MUST_CHECK int tailnet_scrub_step(const struct kv *kv, struct tailnet_scrub *s, size_t max_records,
 				  bool *ret_done, struct err *err);
+/*
+ * The same for who walks himself: each record, in order; then what the state says of itself is compared. ERR_CORRUPT.
+ * Any thread, no view is needed.
+ */
+MUST_CHECK int tailnet_scrub_record(struct tailnet_scrub *s, struct slice key, struct slice value,
+				    struct err *err);
+MUST_CHECK int tailnet_scrub_compare(const struct tailnet_scrub *s, const uint8_t digest[32],
+				     struct err *err);

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "cluster/entry.h"
 #include "cluster/fsm.h"
+#include "tailnet/keys.h"
 
 enum { CLUSTER = 77, EPOCH = 5 }; /* of world_bootstrap() */
 
@@ -195,6 +196,101 @@ static void a_snapshot_is_the_state(void **state)
 	kv_mem_free(other);
 }
 
+/* Gathered and sealed apart: the same bytes, and the digest on the way. A copy does not mind what is written between. */
+static void a_snapshot_in_two_steps(void **state)
+{
+	struct snapshot whole;
+	uint8_t *all;
+	size_t all_len;
+
+	(void)state;
+	assert_ok(fsm_snapshot(&kv, 9, 4, NULL, &whole, NULL));
+	all = snapshot_join(&whole, &all_len);
+	for (int copy = 1; copy >= 0; copy--) {
+		struct tailnet_scrub walk = {0};
+		struct snapshot_options o = {.copy = copy, .walk = &walk};
+		struct slice key = {"\x01zzz", 4};
+		struct state_view v;
+		struct snapshot s;
+		uint8_t *d;
+		size_t len;
+
+		assert_ok(fsm_snapshot_gather(&kv, 9, 4, &o, &s, &v, NULL));
+		if (copy) {
+			assert_ok(kv_put(&kv, key, (struct slice){"between", 7}));
+		}
+		assert_ok(snapshot_seal(&s, &o, NULL));
+		if (copy) {
+			assert_ok(kv_del(&kv, key));
+		}
+		assert_ok(tailnet_scrub_compare(&walk, v.digest, NULL));
+		assert_true(walk.records > 0 && walk.records <= s.records);
+		d = snapshot_join(&s, &len);
+		assert_int_equal(len, all_len);
+		assert_memory_equal(d, all, len);
+		mem_free(d);
+		snapshot_done(&s);
+	}
+	mem_free(all);
+	snapshot_done(&whole);
+}
+
+/* What is wrong with the records, or not wanted any more, is found in either way, and nothing is left behind. */
+static void no_snapshot_of_what_is_wrong(void **state)
+{
+	(void)state;
+	for (int copy = 1; copy >= 0; copy--) {
+		struct slice extra = {"\xfe!", 2}; /* of no table */
+		struct tailnet_scrub walk = {0};
+		atomic_bool cancel = false;
+		struct snapshot_options o = {.copy = copy, .walk = &walk, .cancel = &cancel};
+		struct snapshot s = {0};
+		struct err err = {0};
+		struct state_view v;
+		int r;
+
+		/* Not the sum. */
+		assert_ok(fsm_snapshot_gather(&kv, 9, 4, &o, &s, &v, NULL));
+		assert_ok(snapshot_seal(&s, &o, NULL));
+		v.digest[7] ^= 1;
+		assert_err(tailnet_scrub_compare(&walk, v.digest, &err), ERR_CORRUPT);
+		assert_contains(err.msg, "not the sum");
+		snapshot_done(&s);
+		/* A key that cannot be. */
+		memset(&walk, 0, sizeof(walk));
+		assert_ok(kv_put(&kv, extra, (struct slice){"x", 1}));
+		r = fsm_snapshot_gather(&kv, 9, 4, &o, &s, &v, &err);
+		if (copy) {
+			assert_ok(r);
+			r = snapshot_seal(&s, &o, &err);
+		}
+		assert_err(r, ERR_CORRUPT);
+		assert_contains(err.msg, "0xfe");
+		assert_ok(kv_del(&kv, extra));
+		/* Not wanted any more. */
+		memset(&walk, 0, sizeof(walk));
+		atomic_store(&cancel, true);
+		assert_err(fsm_snapshot_gather(&kv, 9, 4, &o, &s, &v, &err), ERR_CANCELLED);
+		snapshot_done(&s);
+	}
+	/* The record of the state itself. */
+	{
+		struct snapshot_options o = {.copy = true};
+		struct slice key, value;
+		struct snapshot s = {0};
+		struct state_view v;
+		struct err err = {0};
+
+		assert_ok(kv_seek(&kv, (struct slice){"", 0}, &key, &value));
+		while (skey_table(key) != TABLE_META) {
+			assert_ok(kv_next(&kv, key, &key, &value));
+		}
+		assert_ok(kv_put(&kv, key, (struct slice){"\xff", 1}));
+		assert_err(fsm_snapshot_gather(&kv, 9, 4, &o, &s, &v, &err), ERR_CORRUPT);
+		snapshot_done(&s);
+	}
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -203,6 +299,8 @@ int main(void)
 		T(not_understood),
 		T(an_entry),
 		T(a_snapshot_is_the_state),
+		T(a_snapshot_in_two_steps),
+		T(no_snapshot_of_what_is_wrong),
 	};
 
 	crypto_init();

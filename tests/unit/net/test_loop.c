@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/limits.h"
 #include "net/loop.h"
@@ -220,7 +222,7 @@ static void test_flush_once_per_turn(void **state)
 struct task {
 	struct loop *loop;
 	pthread_t worker;
-	int done;
+	int done, steps, result;
 };
 
 static void work(void *arg)
@@ -248,6 +250,73 @@ static void test_work(void **state)
 	loop_free(t.loop);
 }
 
+/* ---- Jobs that are alone --------------------------------------------------------------------- */
+
+static int nice_of_this_thread(void)
+{
+	return getpriority(PRIO_PROCESS, (id_t)gettid());
+}
+
+static void work_alone(void *arg)
+{
+	struct task *t = arg;
+	int before = nice_of_this_thread();
+
+	t->worker = pthread_self();
+	usleep(20000);
+	loop_work_yield(3);
+	t->steps = nice_of_this_thread() - before;
+}
+
+static void test_work_alone(void **state)
+{
+	struct task t[2] = {{.loop = loop_new("w")}};
+	int before = nice_of_this_thread();
+
+	(void)state;
+	t[1].loop = t[0].loop;
+	assert_ok(loop_work_alone(t[0].loop, work_alone, work_done, &t[0]));
+	assert_ok(loop_work_alone(t[0].loop, work_alone, work_done, &t[1]));
+	/* Nothing else keeps it alive. */
+	loop_run(t[0].loop);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(t[i].done, 1);
+		assert_false(pthread_equal(t[i].worker, pthread_self()));
+		assert_true(t[i].steps == 3 || before > 16);
+	}
+	assert_int_equal(nice_of_this_thread(), before);
+	loop_free(t[0].loop);
+}
+
+static void stop_it(void *arg)
+{
+	work_done(arg);
+	loop_stop(((struct task *)arg)->loop);
+}
+
+static void begin_alone(void *arg)
+{
+	struct task *t = arg;
+
+	t->result = loop_work_alone(t->loop, work, stop_it, t);
+}
+
+/* The loop may end right after the job. */
+static void test_work_alone_is_the_last(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		struct task t = {.loop = loop_new("w")};
+
+		assert_ok(loop_thread_start(t.loop));
+		loop_post_reply(t.loop, begin_alone, &t);
+		loop_thread_join(t.loop);
+		assert_ok(t.result);
+		assert_int_equal(t.done, 1);
+		loop_free(t.loop);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -258,6 +327,8 @@ int main(void)
 		cmocka_unit_test(test_post_queue_is_bounded),
 		cmocka_unit_test(test_flush_once_per_turn),
 		cmocka_unit_test(test_work),
+		cmocka_unit_test(test_work_alone),
+		cmocka_unit_test(test_work_alone_is_the_last),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
