@@ -186,7 +186,7 @@ static int origin_check(struct state *st, struct sender *o)
 {
 	const Command *c = st->cmd;
 	struct origin *from;
-	OriginAnswer *answer;
+	OriginAnswer *answer = NULL;
 	struct skey k;
 
 	if (c->lighthouse == 0 || c->sequence == 0) {
@@ -205,9 +205,12 @@ static int origin_check(struct state *st, struct sender *o)
 			      (unsigned long long)c->lighthouse);
 	}
 	o->counts = true;
-	answer = st_get(
-		st, skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation, c->sequence),
-		REC(origin_answer));
+	if (c->sequence <= from->highest_kept) {
+		answer = st_get(st,
+				skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation,
+					 c->sequence),
+				REC(origin_answer));
+	}
 	if (answer != NULL) {
 		CommandResult *r;
 		int e = rec_unpack(REC(command_result),
@@ -262,6 +265,7 @@ static void origin_keep(struct state *st, const struct sender *o)
 		   skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation, c->sequence),
 		   &a);
 	o->origin->answers++;
+	o->origin->highest_kept = MAX(o->origin->highest_kept, c->sequence);
 	if (lowest > o->origin->lowest_unanswered) {
 		o->origin->lowest_unanswered = lowest;
 		o->origin->dirty = true;
@@ -306,10 +310,10 @@ static int request_check(struct state *st, struct request *rq)
 				      "for each request");
 		}
 		st->reply->code = old->code;
-		st->reply->reason = st_out_printf(
-			st, "%s", old->had_secret ? "SECRET_NOT_RETAINED" : old->reason);
-		st->reply->message = st_out_printf(st, "%s", old->message);
-		st->reply->object = st_out_printf(st, "%s", old->object);
+		st->reply->reason =
+			st_out_text(st, old->had_secret ? "SECRET_NOT_RETAINED" : old->reason);
+		st->reply->message = st_out_text(st, old->message);
+		st->reply->object = st_out_text(st, old->object);
 		st->reply->id = old->id;
 		st->reply->repeated_request = true;
 		st->reply->secret_not_retained = old->had_secret;

@@ -6,6 +6,11 @@
 #include "base/crypto.h"
 #include "base/limits.h"
 
+enum {
+	HASH_TAG = 11 << 3 | 2, /* AuditRecord.hash */
+	HASH_FIELD = 2 + 32,
+};
+
 char *st_actor(struct state *st)
 {
 	const Actor *a = st->cmd->actor;
@@ -65,11 +70,11 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 	static const uint8_t zero[32];
 	TailnetHead *h = st_head(st, tailnet);
 	struct crypto_iov iov[2];
-	uint8_t hash[32];
+	uint8_t *packed, *hash;
 	AuditRecord r;
-	struct slice v;
 	struct skey k;
 	va_list ap;
+	size_t len;
 
 	st_write_begin(st);
 	skerry__internal__v1__audit_record__init(&r);
@@ -91,17 +96,22 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 		st_head_hash(st, &h->audit_anchor, zero);
 		st_head_hash(st, &h->audit_hash, zero);
 	}
-	v = st_pack(st, &r);
+	/* The hash is the field with the highest number: what is hashed is what stands before it. */
+	len = protobuf_c_message_get_packed_size(&r.base);
+	packed = st_alloc(st, len + HASH_FIELD);
+	protobuf_c_message_pack(&r.base, packed);
+	packed[len] = HASH_TAG;
+	packed[len + 1] = 32;
+	hash = packed + len + 2;
 	iov[0] = (struct crypto_iov){h->audit_hash.data, h->audit_hash.len};
-	iov[1] = (struct crypto_iov){v.data, v.len};
+	iov[1] = (struct crypto_iov){packed, len};
 	crypto_blake2bv(hash, iov, 2);
-	r.hash.data = hash;
-	r.hash.len = sizeof(hash);
+	len += HASH_FIELD;
 	skey_id2(&k, TABLE_AUDIT, tailnet, r.sequence);
-	state_put(st, skey_slice(&k), &r, NULL);
+	state_put_new(st, skey_slice(&k), (struct slice){packed, len});
 	st_head_hash(st, &h->audit_hash, hash);
 	h->audit_last = r.sequence;
-	h->audit_bytes += k.len + protobuf_c_message_get_packed_size(&r.base);
+	h->audit_bytes += k.len + len;
 	st_head_dirty(st, tailnet);
 	audit_trim(st, h);
 }

@@ -152,6 +152,23 @@ void st_tailnet_gone(struct state *st, struct slice key)
 
 /* ---- origins ---- */
 
+/* The highest sequence that has an answer here: none above it needs a search. */
+static uint64_t answers_last(struct state *st, const struct origin *o)
+{
+	struct skey prefix, end;
+	struct slice key, v;
+	uint64_t last = 0;
+
+	skey_id2(&prefix, TABLE_ORIGIN_ANSWER, o->lighthouse, o->incarnation);
+	skey_id3(&end, TABLE_ORIGIN_ANSWER, o->lighthouse, o->incarnation, UINT64_MAX);
+	skey_add_u8(&end, 0); /* above the last one there can be */
+	if (st_raw_prev(st, skey_slice(&end), &key, &v) &&
+	    skey_has_prefix(key, skey_slice(&prefix))) {
+		IGNORE(skey_get_u64(key, 17, &last));
+	}
+	return last;
+}
+
 struct origin *st_origin(struct state *st, uint64_t lighthouse, uint64_t incarnation)
 {
 	struct tailnet_batch *b = st->batch;
@@ -182,6 +199,7 @@ struct origin *st_origin(struct state *st, uint64_t lighthouse, uint64_t incarna
 	if (r != NULL) {
 		o->lowest_unanswered = r->lowest_unanswered;
 	}
+	o->highest_kept = answers_last(st, o);
 	b->origins = o;
 	return o;
 }

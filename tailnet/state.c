@@ -89,6 +89,13 @@ char *st_out_printf(struct state *st, const char *fmt, ...)
 	return text;
 }
 
+char *st_out_text(struct state *st, const char *text)
+{
+	size_t size = strlen(text) + 1;
+
+	return memcpy(out_alloc(st, size), text, size);
+}
+
 ProtobufCBinaryData st_bytes(struct state *st, const void *data, size_t len)
 {
 	ProtobufCBinaryData b = {len, NULL};
@@ -104,7 +111,10 @@ char *st_name(struct state *st, enum resource_kind kind, uint64_t tailnet, uint6
 {
 	char text[RESOURCE_TEXT];
 
-	return st_printf(st, "%s", resource_format(kind, tailnet, id, text));
+	char *name = arena_strdup(st->scratch, resource_format(kind, tailnet, id, text));
+
+	POST(name != NULL);
+	return name;
 }
 
 /* ---- verdicts ---- */
@@ -132,8 +142,8 @@ int refuse(struct state *st, int code, const char *reason, const char *field, co
 	st->reply->message = vprint(alloc_out, st, fmt, ap);
 	va_end(ap);
 	st->reply->code = code;
-	st->reply->reason = st_out_printf(st, "%s", reason);
-	st->reply->field = st_out_printf(st, "%s", field);
+	st->reply->reason = st_out_text(st, reason);
+	st->reply->field = st_out_text(st, field);
 	return REFUSE;
 }
 
@@ -141,7 +151,7 @@ void st_answer(struct state *st, enum resource_kind kind, uint64_t tailnet, uint
 {
 	char text[RESOURCE_TEXT];
 
-	st->reply->object = st_out_printf(st, "%s", resource_format(kind, tailnet, id, text));
+	st->reply->object = st_out_text(st, resource_format(kind, tailnet, id, text));
 	st->reply->id = id;
 }
 
@@ -172,6 +182,11 @@ bool st_raw_seek(struct state *st, struct slice key, struct slice *ret_key, stru
 bool st_raw_next(struct state *st, struct slice key, struct slice *ret_key, struct slice *ret_value)
 {
 	return st->fail == 0 && read_ok(st, kv_next(st->kv, key, ret_key, ret_value), key);
+}
+
+bool st_raw_prev(struct state *st, struct slice key, struct slice *ret_key, struct slice *ret_value)
+{
+	return st->fail == 0 && read_ok(st, kv_prev(st->kv, key, ret_key, ret_value), key);
 }
 
 void *st_get(struct state *st, struct slice key, const ProtobufCMessageDescriptor *desc)
@@ -528,6 +543,17 @@ void state_put(struct state *st, struct slice key, const void *msg, const struct
 	}
 	st_raw_put(st, key, v.data, v.len);
 	change_put(st, c, false, true);
+}
+
+void state_put_new(struct state *st, struct slice key, struct slice v)
+{
+	PRE(table_primary(skey_table(key)));
+	st_write_begin(st);
+	if (st->fail == 0) {
+		digest_add(st->digest, key, v);
+		st->meta->bytes += key.len + v.len;
+		st_raw_put(st, key, v.data, v.len);
+	}
 }
 
 void state_del(struct state *st, struct slice key, const struct change_of *c, bool tombstone)

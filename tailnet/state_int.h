@@ -55,6 +55,7 @@ char *st_printf(struct state *st, const char *fmt, ...) PRINTF_LIKE(2, 3);
 char *st_vprintf(struct state *st, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /* In the reply's arena. */
 char *st_out_printf(struct state *st, const char *fmt, ...) PRINTF_LIKE(2, 3);
+char *st_out_text(struct state *st, const char *text);
 ProtobufCBinaryData st_bytes(struct state *st, const void *data, size_t len);
 /* "tailnets/7/nodes/42" */
 char *st_name(struct state *st, enum resource_kind kind, uint64_t tailnet, uint64_t id);
@@ -104,6 +105,10 @@ bool st_raw_seek(struct state *st, struct slice key, struct slice *ret_key,
 bool st_raw_next(struct state *st, struct slice key, struct slice *ret_key,
 		 struct slice *ret_value);
 
+/* The last one before the key. */
+bool st_raw_prev(struct state *st, struct slice key, struct slice *ret_key,
+		 struct slice *ret_value);
+
 MemberRecord *st_member(struct state *st, uint64_t id);
 TailnetRecord *st_tailnet(struct state *st, uint64_t id);
 UserRecord *st_user(struct state *st, uint64_t tailnet, uint64_t id);
@@ -132,8 +137,9 @@ struct origin {
 	bool member;               /* of the cluster, and not removed */
 	uint64_t last_incarnation; /* of that member; 0: none */
 	uint64_t lowest_unanswered;
-	size_t answers; /* kept since they were last tidied up */
-	bool dirty;     /* lowest_unanswered has moved */
+	uint64_t highest_kept; /* no sequence above has an answer */
+	size_t answers;        /* kept since they were last tidied up */
+	bool dirty;            /* lowest_unanswered has moved */
 };
 
 /* Valid until the end of the command or st_origins_settle. NULL: failed. */
@@ -155,6 +161,8 @@ struct change_of {
  * carries st->revision already if `c` has a kind.
  */
 void state_put(struct state *st, struct slice key, const void *msg, const struct change_of *c);
+/* As that, for a packed record without a change whose key is known to be new: nothing is looked up. */
+void state_put_new(struct state *st, struct slice key, struct slice v);
 /* The one way to delete one. `tombstone`: watchers learn of it; else the entry just goes. */
 void state_del(struct state *st, struct slice key, const struct change_of *c, bool tombstone);
 
