@@ -89,3 +89,13 @@ static inline void be_put64(void *p, uint64_t v)
 	be_put32(b, (uint32_t)(v >> 32));
 	be_put32(b + 4, (uint32_t)v);
 }
+
+static inline uint64_t le_get64(const void *p)
+{
+	return __builtin_bswap64(be_get64(p));
+}
+
+static inline void le_put64(void *p, uint64_t v)
+{
+	be_put64(p, __builtin_bswap64(v));
+}

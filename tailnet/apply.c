@@ -247,7 +247,7 @@ static void origin_keep(struct state *st, const struct sender *o)
 	uint64_t lowest = MIN(c->lowest_unanswered, c->sequence);
 	struct skey k;
 	OriginAnswer a;
-	size_t len;
+	struct slice v;
 
 	if (!o->counts || o->repeat) {
 		return;
@@ -257,10 +257,8 @@ static void origin_keep(struct state *st, const struct sender *o)
 	a.incarnation = c->incarnation;
 	a.sequence = c->sequence;
 	st->reply->epoch = st->meta->epoch;
-	len = protobuf_c_message_get_packed_size(&st->reply->base);
-	a.result.len = len;
-	a.result.data = st_alloc(st, len);
-	protobuf_c_message_pack(&st->reply->base, a.result.data);
+	v = st_pack(st, st->reply);
+	a.result = (ProtobufCBinaryData){v.len, (uint8_t *)v.data};
 	st_msg_put(st,
 		   skey_id3(&k, TABLE_ORIGIN_ANSWER, c->lighthouse, c->incarnation, c->sequence),
 		   &a);

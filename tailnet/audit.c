@@ -2,6 +2,7 @@
 #include "tailnet/state_int.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 #include "base/crypto.h"
 #include "base/limits.h"
@@ -72,6 +73,7 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 	struct crypto_iov iov[2];
 	uint8_t *packed, *hash;
 	AuditRecord r;
+	struct slice v;
 	struct skey k;
 	va_list ap;
 	size_t len;
@@ -97,9 +99,10 @@ void st_audit(struct state *st, uint64_t tailnet, const char *action, const char
 		st_head_hash(st, &h->audit_hash, zero);
 	}
 	/* The hash is the field with the highest number: what is hashed is what stands before it. */
-	len = protobuf_c_message_get_packed_size(&r.base);
+	v = st_encode(st, &r);
+	len = v.len;
 	packed = st_alloc(st, len + HASH_FIELD);
-	protobuf_c_message_pack(&r.base, packed);
+	memcpy(packed, v.data, len);
 	packed[len] = HASH_TAG;
 	packed[len + 1] = 32;
 	hash = packed + len + 2;

@@ -6,9 +6,13 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "proto/pb_encode.h"
 #include "tailnet/state_int.h"
 
-enum { ANSWERS_TIDIED = 64 /* per answer that was kept: suffices to keep up */ };
+enum {
+	ANSWERS_TIDIED = 64, /* per answer that was kept: suffices to keep up */
+	ENCODED_FIRST = 4096,
+};
 
 struct head_ref {
 	struct head_ref *next;
@@ -27,6 +31,8 @@ struct tailnet_batch {
 	uint8_t digest[32];
 	struct head_ref *heads;
 	struct origin *origins, *spare;
+	uint8_t *encoded; /* what st_encode() gave last, at its end */
+	size_t encoded_size;
 };
 
 struct tailnet_batch *tailnet_batch_new(const struct kv *kv)
@@ -44,6 +50,7 @@ void tailnet_batch_free(struct tailnet_batch *b)
 	if (b != NULL) {
 		arena_done(&b->kept);
 		arena_done(&b->scratch);
+		mem_free(b->encoded);
 		mem_free(b);
 	}
 }
@@ -54,6 +61,20 @@ static void *kept_alloc(struct state *st, size_t size)
 
 	POST(p != NULL);
 	return p;
+}
+
+struct slice st_encode(struct state *st, const void *msg)
+{
+	struct tailnet_batch *b = st->batch;
+	size_t len = PB_ENCODE_FULL;
+
+	while (b->encoded == NULL ||
+	       (len = pb_encode(msg, b->encoded, b->encoded_size)) == PB_ENCODE_FULL) {
+		mem_free(b->encoded);
+		b->encoded_size = MAX(2 * b->encoded_size, (size_t)ENCODED_FIRST);
+		b->encoded = mem_alloc(b->encoded_size);
+	}
+	return (struct slice){b->encoded + b->encoded_size - len, len};
 }
 
 /* As st_get(), for the time of the batch. */

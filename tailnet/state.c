@@ -32,15 +32,46 @@ static void *out_alloc(struct state *st, size_t size)
 	return p;
 }
 
+/* A format of texts alone, which most lines of the audit chain have; false: it is another, or the text is long. */
+static bool join(char *out, size_t size, const char *fmt, va_list ap, int *ret_n)
+{
+	size_t n = 0;
+
+	for (; *fmt != '\0'; fmt++) {
+		const char *piece = fmt;
+		size_t len = 1;
+
+		if (*fmt == '%') {
+			if (*++fmt != 's') {
+				return false;
+			}
+			piece = va_arg(ap, const char *);
+			len = strlen(piece);
+		}
+		if (len >= size - n) {
+			return false;
+		}
+		memcpy(out + n, piece, len);
+		n += len;
+	}
+	out[n] = '\0';
+	*ret_n = (int)n;
+	return true;
+}
+
 static char *vprint(char *(*alloc)(struct state *st, size_t n), struct state *st, const char *fmt,
 		    va_list ap)
 {
 	char usual[256], *text;
-	va_list again;
+	va_list again, pieces;
 	int n;
 
 	va_copy(again, ap);
-	n = vsnprintf(usual, sizeof(usual), fmt, ap);
+	va_copy(pieces, ap);
+	if (!join(usual, sizeof(usual), fmt, pieces, &n)) {
+		n = vsnprintf(usual, sizeof(usual), fmt, ap);
+	}
+	va_end(pieces);
 	PRE(n >= 0);
 	text = alloc(st, (size_t)n + 1);
 	if ((size_t)n < sizeof(usual)) {
@@ -305,27 +336,31 @@ static void record_hash(uint8_t out[32], struct slice key, struct slice value)
 void digest_add(uint8_t digest[32], struct slice key, struct slice value)
 {
 	uint8_t h[32];
-	unsigned carry = 0;
+	uint64_t carry = 0;
 
 	record_hash(h, key, value);
-	for (int i = 0; i < 32; i++) {
-		carry += (unsigned)digest[i] + h[i];
-		digest[i] = (uint8_t)carry;
-		carry >>= 8;
+	for (int i = 0; i < 32; i += 8) {
+		uint64_t a = le_get64(digest + i), sum = a + le_get64(h + i);
+		uint64_t over = sum < a;
+
+		sum += carry;
+		carry = over | (sum < carry);
+		le_put64(digest + i, sum);
 	}
 }
 
 void digest_sub(uint8_t digest[32], struct slice key, struct slice value)
 {
 	uint8_t h[32];
-	int borrow = 0;
+	uint64_t borrow = 0;
 
 	record_hash(h, key, value);
-	for (int i = 0; i < 32; i++) {
-		int v = (int)digest[i] - h[i] - borrow;
+	for (int i = 0; i < 32; i += 8) {
+		uint64_t a = le_get64(digest + i), b = le_get64(h + i), v = a - b;
+		uint64_t under = (a < b) | (v < borrow);
 
-		borrow = v < 0;
-		digest[i] = (uint8_t)v;
+		le_put64(digest + i, v - borrow);
+		borrow = under;
 	}
 }
 
@@ -373,17 +408,16 @@ void st_raw_del(struct state *st, struct slice key)
 
 struct slice st_pack(struct state *st, const void *msg)
 {
-	size_t len = protobuf_c_message_get_packed_size(msg);
-	uint8_t *data = arena_alloc(st->scratch, len);
+	struct slice v = st_encode(st, msg);
 
-	POST(data != NULL);
-	protobuf_c_message_pack(msg, data);
-	return (struct slice){data, len};
+	v.data = arena_memdup(st->scratch, v.data, v.len);
+	POST(v.data != NULL);
+	return v;
 }
 
 void st_msg_put(struct state *st, struct slice key, const void *msg)
 {
-	struct slice v = st_pack(st, msg);
+	struct slice v = st_encode(st, msg);
 
 	st_raw_put(st, key, v.data, v.len);
 }

@@ -166,6 +166,8 @@ void state_put_new(struct state *st, struct slice key, struct slice v);
 /* The one way to delete one. `tombstone`: watchers learn of it; else the entry just goes. */
 void state_del(struct state *st, struct slice key, const struct change_of *c, bool tombstone);
 
+/* The packed message, until the next one is packed. */
+struct slice st_encode(struct state *st, const void *msg);
 /* The packed message, in the scratch arena. */
 struct slice st_pack(struct state *st, const void *msg);
 /* Keeps what the record held before this command; a second call of one command does nothing. */

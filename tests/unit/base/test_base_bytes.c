@@ -340,6 +340,9 @@ static void test_be(void **state)
 	assert_int_equal(be_get16(b + 6), 0x0708);
 	be_put32(b, 0xfffefdfc);
 	assert_true(be_get32(b) == 0xfffefdfcu);
+	le_put64(b, 0x0102030405060708ull);
+	assert_int_equal(b[0], 8);
+	assert_true(le_get64(b) == 0x0102030405060708ull);
 }
 
 static void test_utf8(void **state)
