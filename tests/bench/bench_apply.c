@@ -134,7 +134,7 @@ int main(int argc, char **argv)
 {
 	static uint64_t user[USERS], tailnet[TAILNETS];
 	static char value[257], id[32], caller[] = "api-key:7";
-	Command *cmd[ENTRY_MAX], *bootstrap;
+	Command *cmd[ENTRY_MAX], *bootstrap, *start;
 	struct store_options o = {0};
 	struct err err = {0};
 	size_t group, entries;
@@ -152,8 +152,11 @@ int main(int argc, char **argv)
 	memset(value, 'v', 256);
 	bootstrap = world_bootstrap(&w);
 	bootstrap->bootstrap->feature_level = FEATURE_LEVEL_MAX;
+	bootstrap->bootstrap->member->feature_max = FEATURE_LEVEL_MAX;
 	apply_one(bootstrap);
-	apply_one(world_start(&w, 1, 101));
+	start = world_start(&w, 1, 101);
+	start->lighthouse_start->feature_max = FEATURE_LEVEL_MAX;
+	apply_one(start);
 	for (size_t i = 0; i < TAILNETS; i++) {
 		snprintf(id, sizeof(id), "t%zu", i);
 		tailnet[i] = apply_one(world_tailnet(&w, id));
