@@ -84,7 +84,7 @@ int snapshot_op_take(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned 
 	}
 	m->cs = cs;
 	/* Of the first one the size is unknown: records, their indexes, and what is kept about them. */
-	m->copy = (cs->made_bytes != 0 ? cs->made_bytes : 3 * cs->view.bytes) <= COPY_BYTES;
+	m->copy = (cs->made_bytes != 0 ? cs->made_bytes : 2 * cs->view.bytes) <= COPY_BYTES;
 	m->term = cs->raft.current_term;
 	m->begin_ns = clock_mono_ns();
 	cs->making = m;
@@ -171,6 +171,21 @@ void snapshot_cancel(struct consensus *cs)
 	}
 }
 
+static void making_free(void *arg)
+{
+	struct making *m = arg;
+
+	/* The pieces may point into what the transaction pins. */
+	snapshot_done(&m->snapshot);
+	store_read_end(m->read);
+	m->read = NULL;
+}
+
+static void making_freed(void *arg)
+{
+	mem_free(arg);
+}
+
 int snapshot_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
 {
 	struct consensus *cs = fsm->data;
@@ -189,11 +204,12 @@ int snapshot_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsig
 		histogram_observe(raft_metrics()->snapshot_time,
 				  (double)(clock_mono_ns() - m->begin_ns) / 1e9);
 	}
-	/* The pieces point into what the transaction pins. */
-	snapshot_done(&m->snapshot);
-	store_read_end(m->read);
-	mem_free(m);
 	cs->making = NULL;
+	/* To give back a hundred megabytes takes some ms: a worker's, unless the store has to be there for it. */
+	if (m->read != NULL || loop_work(cs->loop, making_free, making_freed, m) < 0) {
+		making_free(m);
+		making_freed(m);
+	}
 	return 0;
 }
 
