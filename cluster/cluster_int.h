@@ -59,14 +59,13 @@ struct reads {
 
 /* ---- damage.c ---- */
 
-/* The walk that computes the digest anew; raft thread, its work on a worker. */
+/* The walk that looks at all records and indexes; raft thread, its work on a worker. */
 struct scrub {
 	struct cluster *c;
 	struct loop_timer timer;
 	uint64_t every_ms, took_ms;
-	struct store_read *read; /* NULL: none is under way */
-	struct tailnet_scrub walk;
-	bool full; /* indexes and all, at once */
+	struct store_read *read;     /* NULL: none is under way */
+	struct tailnet_check *check; /* while one is */
 	bool working, done;
 	int result;
 	struct err err;

@@ -1,7 +1,7 @@
 /*
  * The state of this lighthouse is wrong: how it is noticed, and the repair.
  *
- *   scrub (here, on a worker)     the digest is not the sum of the records
+ *   scrub (here, on a worker)     the digest is not the sum of the records, or an index is not what the records say
  *   comparison (peer_digest.c)    a majority of the voters holds another state at the same point of the log
  *   LMDB, apply (store.c, fsm.c)  a page or a record makes no sense
  *      -> the store is marked, leadership handed over, the process ends (70): the next start drops the data and makes it
@@ -28,8 +28,6 @@ enum {
 	SCRUB_SOON_MS = 500, /* after a start that may have brought something wrong */
 	SCRUB_FIRST_MS = 600 * 1000,
 	SCRUB_EVERY_MS = 6 * 3600 * 1000,
-	SCRUB_FULL_BYTES =
-		64 << 20, /* a state up to this size is checked as a whole, indexes and all */
 };
 
 /* ---- the end ---- */
@@ -185,20 +183,16 @@ static void scrub_next(void *arg);
 static void scrub_work(void *arg)
 {
 	struct scrub *s = arg;
-	const struct kv *kv = store_read_kv(s->read);
 	uint64_t begin = clock_mono_ns();
 
-	if (s->full) {
-		s->result = tailnet_check(kv, &s->err);
-		s->done = true;
-	} else {
-		s->result = tailnet_scrub_step(kv, &s->walk, SCRUB_RECORDS, &s->done, &s->err);
-	}
+	s->result = tailnet_check_step(s->check, SCRUB_RECORDS, &s->done, &s->err);
 	s->took_ms = (clock_mono_ns() - begin) / 1000000;
 }
 
 static void scrub_end(struct scrub *s)
 {
+	tailnet_check_free(s->check);
+	s->check = NULL;
 	store_read_end(s->read);
 	s->read = NULL;
 }
@@ -208,10 +202,9 @@ static void scrub_passed(struct cluster *c)
 	struct scrub *s = &c->scrub;
 
 	METRICS_COUNT("skerry_scrubs_total",
-		      "Times that the digest was computed anew and was right.", 1);
-	LOG_DEBUG("scrub: %" PRIu64 " records are right", s->walk.records);
+		      "Times that all records and indexes were looked at and were right.", 1);
+	LOG_DEBUG("scrub: %" PRIu64 " records are right", tailnet_check_records(s->check));
 	atomic_store(&s->passed_ms, clock_wall_ms());
-	s->full = false;
 	s->passed = true;
 	settle(c);
 }
@@ -232,7 +225,6 @@ static void scrub_done(void *arg)
 				 scrub_next, s);
 		return;
 	}
-	scrub_end(s);
 	if (s->result == 0) {
 		scrub_passed(c);
 	} else if (s->result == ERR_CORRUPT) {
@@ -240,6 +232,7 @@ static void scrub_done(void *arg)
 	} else {
 		LOG_WARN("scrub: %s", err_msg(&s->err, s->result));
 	}
+	scrub_end(s);
 	loop_timer_start(&s->timer, c->loop, s->every_ms, scrub_begin, s);
 }
 
@@ -262,7 +255,7 @@ static void scrub_begin(void *arg)
 		loop_timer_start(&s->timer, c->loop, SCRUB_SOON_MS, scrub_begin, s);
 		return;
 	}
-	memset(&s->walk, 0, sizeof(s->walk));
+	s->check = tailnet_check_new(store_read_kv(s->read));
 	memset(&s->err, 0, sizeof(s->err));
 	scrub_next(s);
 }
@@ -274,12 +267,6 @@ void scrub_start(struct cluster *c, uint64_t every_ms)
 
 	s->c = c;
 	s->every_ms = every_ms != 0 ? every_ms : SCRUB_EVERY_MS;
-	/*
-	 * The process was killed: the file system may have lost writes without the kernel's knowing a new boot. What that
-	 * leaves behind need not show in the digest. Once: what a rebuild gives is not judged by this.
-	 */
-	s->full = store_unclean(c->store) && store_rebuilt(c->store) == NULL &&
-		  c->view.bytes <= SCRUB_FULL_BYTES;
 	loop_timer_start(&s->timer, c->loop,
 			 soon ? SCRUB_SOON_MS : MIN(s->every_ms, (uint64_t)SCRUB_FIRST_MS),
 			 scrub_begin, s);

@@ -1,6 +1,7 @@
 /*
- * The invariants of a whole store: one walk over all records. Each record looks up what must point to it; tallies show
- * that nothing else does.
+ * The invariants of a whole store: one walk over all records, in portions. Each record looks up what must point to it;
+ * tallies show that nothing else does. Deadlines: each that must be there is; one that is left over does nothing, unless it
+ * is of a kind whose work asks nothing: then it must fit.
  */
 #include "tailnet/tailnet.h"
 
@@ -17,6 +18,10 @@
 #include "tailnet/query.h"
 #include "tailnet/state_int.h"
 
+/* Tables of indexes: what points to objects. */
+enum { INDEX_FIRST = TABLE_BY_TAILNET_NAME, INDEX_LAST = TABLE_SESSION };
+enum { INDEXES = INDEX_LAST - INDEX_FIRST + 1 };
+
 /* What was counted in one tailnet (0: the system). */
 struct tally {
 	bool purging;
@@ -25,22 +30,25 @@ struct tally {
 	uint64_t history_bytes, audit_bytes, audit_first, audit_last;
 	uint8_t audit_hash[32];
 	/* entries of indexes, and how many there should be */
-	uint64_t by[256], want[256];
+	uint64_t by[INDEXES], want[INDEXES];
 };
 
-struct check {
+struct tailnet_check {
 	const struct kv *kv;
 	struct err *err;
-	struct arena arena; /* reset per record */
+	struct arena arena, meta_arena; /* the first one is reset per record */
 	struct map tallies;
+	struct map_iter it; /* the end: tallies that were looked at */
+	struct skey at;     /* the last key */
+	bool walked;        /* past the last one */
 	uint8_t digest[32];
-	uint64_t bytes;
-	Meta *meta;
+	uint64_t bytes, records;
+	Meta *meta; /* NULL: not yet read */
 	int r;
 };
 
-static int wrong(struct check *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static int wrong(struct check *c, const char *fmt, ...)
+static int wrong(struct tailnet_check *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static int wrong(struct tailnet_check *c, const char *fmt, ...)
 {
 	char text[300];
 	va_list ap;
@@ -52,7 +60,7 @@ static int wrong(struct check *c, const char *fmt, ...)
 	return c->r;
 }
 
-static struct tally *tally(struct check *c, uint64_t tailnet)
+static struct tally *tally(struct tailnet_check *c, uint64_t tailnet)
 {
 	struct tally *t = map_get_u64(&c->tallies, tailnet);
 
@@ -71,30 +79,40 @@ static struct tally *tally(struct check *c, uint64_t tailnet)
 	return t;
 }
 
-static void points_to(struct check *c, struct slice key, uint64_t tailnet, uint64_t id)
+/* An entry of an index that there must be; of deadlines more may be left. */
+static void want(struct tailnet_check *c, uint8_t table, uint64_t tailnet)
+{
+	struct tally *t = tally(c, tailnet);
+
+	if (table <= INDEX_LAST) {
+		t->want[table - INDEX_FIRST]++;
+	}
+}
+
+static void points_to(struct tailnet_check *c, struct slice key, uint64_t tailnet, uint64_t id)
 {
 	uint64_t t = 0, i = 0;
 	int r = rec_index(c->kv, key, &t, &i);
 
-	tally(c, tailnet)->want[skey_table(key)]++;
+	want(c, skey_table(key), tailnet);
 	if (r < 0 || t != tailnet || i != id) {
 		wrong(c, "the index %s does not lead to %llu/%llu", table_name(skey_table(key)),
 		      (unsigned long long)tailnet, (unsigned long long)id);
 	}
 }
 
-static void present(struct check *c, struct slice key, uint64_t tailnet, uint64_t id)
+static void present(struct tailnet_check *c, struct slice key, uint64_t tailnet, uint64_t id)
 {
 	struct slice v;
 
-	tally(c, tailnet)->want[skey_table(key)]++;
+	want(c, skey_table(key), tailnet);
 	if (kv_get(c->kv, key, &v) < 0) {
 		wrong(c, "%llu/%llu has no entry in %s", (unsigned long long)tailnet,
 		      (unsigned long long)id, table_name(skey_table(key)));
 	}
 }
 
-static void deadline(struct check *c, uint64_t ms, enum deadline kind, uint64_t tailnet,
+static void deadline(struct tailnet_check *c, uint64_t ms, enum deadline kind, uint64_t tailnet,
 		     uint64_t id)
 {
 	struct skey k;
@@ -105,7 +123,7 @@ static void deadline(struct check *c, uint64_t ms, enum deadline kind, uint64_t 
 }
 
 /* The object's one entry in the change index. */
-static void changed(struct check *c, uint32_t kind, uint64_t tailnet, uint64_t id,
+static void changed(struct tailnet_check *c, uint32_t kind, uint64_t tailnet, uint64_t id,
 		    uint64_t revision)
 {
 	struct slice v;
@@ -121,14 +139,14 @@ static void changed(struct check *c, uint32_t kind, uint64_t tailnet, uint64_t i
 	}
 }
 
-static void check_id(struct check *c, uint64_t id)
+static void check_id(struct tailnet_check *c, uint64_t id)
 {
 	if (id == 0 || id > c->meta->last_id) {
 		wrong(c, "the id %llu was never given", (unsigned long long)id);
 	}
 }
 
-static void check_node(struct check *c, struct slice key, const NodeRecord *n)
+static void check_node(struct tailnet_check *c, struct slice key, const NodeRecord *n)
 {
 	uint64_t tailnet = 0, id = 0;
 	UserRecord *u;
@@ -193,7 +211,7 @@ static void check_node(struct check *c, struct slice key, const NodeRecord *n)
 	}
 }
 
-static void check_presence(struct check *c, const Presence *p)
+static void check_presence(struct tailnet_check *c, const Presence *p)
 {
 	struct slice v;
 	struct skey k;
@@ -221,7 +239,7 @@ static void check_presence(struct check *c, const Presence *p)
 	deadline(c, p->remove_ms, DEADLINE_EPHEMERAL, p->tailnet, p->node);
 }
 
-static void check_endpoints(struct check *c, const NodeEndpoints *e)
+static void check_endpoints(struct tailnet_check *c, const NodeEndpoints *e)
 {
 	struct skey k;
 
@@ -237,7 +255,8 @@ static void check_endpoints(struct check *c, const NodeEndpoints *e)
 	}
 }
 
-static void key_of_user(struct check *c, uint64_t tailnet, uint64_t user, uint8_t kind, uint64_t id)
+static void key_of_user(struct tailnet_check *c, uint64_t tailnet, uint64_t user, uint8_t kind,
+			uint64_t id)
 {
 	struct slice v;
 	struct skey k;
@@ -255,7 +274,65 @@ static void key_of_user(struct check *c, uint64_t tailnet, uint64_t user, uint8_
 	present(c, skey_slice(&k), tailnet, id);
 }
 
-static void check_primary(struct check *c, struct slice key, struct slice value)
+static uint64_t token_due(const JoinTokenRecord *t)
+{
+	return t->expire_ms + 24 * LIM_JOIN_TOKEN_MS;
+}
+
+static void check_request(struct tailnet_check *c, uint64_t tailnet, struct slice key,
+			  struct slice value)
+{
+	DedupeRecord *row;
+	struct skey k;
+
+	tally(c, tailnet)->requests++;
+	if (rec_unpack(REC(dedupe_record), value, &c->arena, &row) < 0) {
+		wrong(c, "the row of a request id cannot be read");
+		return;
+	}
+	present(c, skey_deadline(&k, row->expire_ms, DEADLINE_REQUEST, tailnet, key.data, key.len),
+		tailnet, row->id);
+}
+
+/* An entry of the one ordered index of deadlines. */
+static void check_deadline(struct tailnet_check *c, struct slice key)
+{
+	enum { REST = 1 + 8 + 1 + 8 };
+	const uint8_t *at = key.data;
+	struct slice rest = {at + MIN(key.len, (size_t)REST), key.len - MIN(key.len, (size_t)REST)};
+	uint64_t ms = 0, id;
+	JoinTokenRecord *token;
+	DedupeRecord *row;
+	struct slice v;
+	struct skey k;
+
+	if (key.len < REST || !skey_get_u64(key, 1, &ms) || at[9] < DEADLINE_PRESENCE ||
+	    at[9] > DEADLINE_PURGE || (at[9] <= DEADLINE_PENDING && rest.len != sizeof(uint64_t))) {
+		wrong(c, "an entry of the deadlines makes no sense");
+		return;
+	}
+	if (at[9] == DEADLINE_JOIN_TOKEN) {
+		id = be_get64(rest.data);
+		if (kv_get(c->kv, skey_id(&k, TABLE_JOIN_TOKEN, id), &v) == 0 &&
+		    (rec_unpack(REC(join_token_record), v, &c->arena, &token) < 0 ||
+		     token_due(token) != ms)) {
+			wrong(c, "the join token %llu has another deadline",
+			      (unsigned long long)id);
+		}
+	} else if (at[9] == DEADLINE_REQUEST || at[9] == DEADLINE_REST) {
+		uint8_t table = at[9] == DEADLINE_REQUEST ? TABLE_REQUEST : TABLE_RESTING;
+
+		if (skey_table(rest) != table) {
+			wrong(c, "a deadline leads to no record of %s", table_name(table));
+		} else if (table == TABLE_REQUEST && kv_get(c->kv, rest, &v) == 0 &&
+			   (rec_unpack(REC(dedupe_record), v, &c->arena, &row) < 0 ||
+			    row->expire_ms != ms)) {
+			wrong(c, "the row of a request id has another deadline");
+		}
+	}
+}
+
+static void check_primary(struct tailnet_check *c, struct slice key, struct slice value)
 {
 	union {
 		void *any;
@@ -268,6 +345,8 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 		AuthKeyRecord *auth;
 		ApiKeyRecord *api;
 		PendingRecord *pending;
+		JoinTokenRecord *token;
+		Resting *resting;
 	} r;
 	const ProtobufCMessageDescriptor *desc = NULL;
 	uint8_t table = skey_table(key);
@@ -284,6 +363,8 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 	case TABLE_AUTH_KEY: desc = REC(auth_key_record); break;
 	case TABLE_API_KEY: desc = REC(api_key_record); break;
 	case TABLE_PENDING: desc = REC(pending_record); break;
+	case TABLE_JOIN_TOKEN: desc = REC(join_token_record); break;
+	case TABLE_RESTING: desc = REC(resting); break;
 	case TABLE_CA: tally(c, 0)->objects++; return;
 	default: return;
 	}
@@ -325,6 +406,11 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 		points_to(c, skey_id(&k, TABLE_BY_AUTH_KEY, r.auth->id), r.auth->tailnet,
 			  r.auth->id);
 		key_of_user(c, r.auth->tailnet, r.auth->user, CHANGE_AUTH_KEY, r.auth->id);
+		/* Once expired and used, it stays as long as its node: the deadline moves, the record does not. */
+		if (!r.auth->expired) {
+			deadline(c, r.auth->expire_ms, DEADLINE_AUTH_KEY, r.auth->tailnet,
+				 r.auth->id);
+		}
 		break;
 	case TABLE_API_KEY:
 		t = tally(c, r.api->tailnet);
@@ -335,6 +421,18 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 		changed(c, CHANGE_API_KEY, r.api->tailnet, r.api->id, r.api->revision);
 		points_to(c, skey_id(&k, TABLE_BY_API_KEY, r.api->id), r.api->tailnet, r.api->id);
 		key_of_user(c, r.api->tailnet, r.api->user, CHANGE_API_KEY, r.api->id);
+		if (r.api->expire_ms != 0) {
+			deadline(c, r.api->expire_ms + (r.api->expired ? LIM_KEY_KEEP_MS : 0),
+				 DEADLINE_API_KEY, r.api->tailnet, r.api->id);
+		}
+		break;
+	case TABLE_JOIN_TOKEN:
+		deadline(c, token_due(r.token), DEADLINE_JOIN_TOKEN, 0, r.token->id);
+		break;
+	case TABLE_RESTING:
+		present(c,
+			skey_deadline(&k, r.resting->until_ms, DEADLINE_REST, 0, key.data, key.len),
+			0, 0);
 		break;
 	case TABLE_PENDING: {
 		uint8_t hash[32];
@@ -361,7 +459,7 @@ static void check_primary(struct check *c, struct slice key, struct slice value)
 	}
 }
 
-static void check_audit(struct check *c, struct slice key, struct slice value)
+static void check_audit(struct tailnet_check *c, struct slice key, struct slice value)
 {
 	uint64_t tailnet = 0, sequence = 0;
 	struct crypto_iov iov[2];
@@ -409,7 +507,7 @@ static void check_audit(struct check *c, struct slice key, struct slice value)
 	memcpy(t->audit_hash, hash, 32);
 }
 
-static void check_other(struct check *c, struct slice key, struct slice value)
+static void check_other(struct tailnet_check *c, struct slice key, struct slice value)
 {
 	uint8_t table = skey_table(key);
 	uint64_t tailnet = 0;
@@ -420,19 +518,22 @@ static void check_other(struct check *c, struct slice key, struct slice value)
 			wrong(c, "an entry of %s has %zu bytes", table_name(table), value.len);
 			return;
 		}
-		tally(c, be_get64(value.data))->by[table]++;
+		tally(c, be_get64(value.data))->by[table - INDEX_FIRST]++;
+		return;
+	}
+	if (table == TABLE_DEADLINE) {
+		check_deadline(c, key);
 		return;
 	}
 	/* Sessions have the lighthouse first. */
-	if (table == TABLE_DEADLINE ||
-	    !skey_get_u64(key, table == TABLE_SESSION ? 9 : 1, &tailnet)) {
+	if (!skey_get_u64(key, table == TABLE_SESSION ? 9 : 1, &tailnet)) {
 		return;
 	}
 	switch (table) {
 	case TABLE_NODE_OF_USER:
 	case TABLE_KEY_OF_USER:
-	case TABLE_SESSION: tally(c, tailnet)->by[table]++; break;
-	case TABLE_REQUEST: tally(c, tailnet)->requests++; break;
+	case TABLE_SESSION: tally(c, tailnet)->by[table - INDEX_FIRST]++; break;
+	case TABLE_REQUEST: check_request(c, tailnet, key, value); break;
 	case TABLE_TOMBSTONE: tally(c, tailnet)->tombstones++; break;
 	case TABLE_HISTORY: {
 		t = tally(c, tailnet);
@@ -457,7 +558,7 @@ static void check_other(struct check *c, struct slice key, struct slice value)
 	}
 }
 
-static void check_tally(struct check *c, uint64_t tailnet, const struct tally *t)
+static void check_tally(struct tailnet_check *c, uint64_t tailnet, const struct tally *t)
 {
 	TailnetHead *h;
 
@@ -495,89 +596,153 @@ static void check_tally(struct check *c, uint64_t tailnet, const struct tally *t
 			      (unsigned long long)tailnet);
 		}
 	}
-	for (int i = 0; i < 256; i++) {
-		if (i != TABLE_DEADLINE) {
-			SAME(t->by[i], t->want[i], table_name((uint8_t)i));
-		}
+	for (int i = 0; i < INDEXES; i++) {
+		SAME(t->by[i], t->want[i], table_name((uint8_t)(INDEX_FIRST + i)));
 	}
 #undef SAME
 }
 
-static void check_end(struct check *c)
+/* The tallies; true: all of them. */
+static bool tallies_check(struct tailnet_check *c, size_t max)
 {
-	struct map_iter it = {0};
+	for (; max > 0 && c->r == 0; max--) {
+		if (!map_next(&c->tallies, &c->it)) {
+			return true;
+		}
+		check_tally(c, map_iter_u64(&c->it), c->it.value);
+		arena_reset(&c->arena);
+	}
+	return false;
+}
 
-	while (c->r == 0 && map_next(&c->tallies, &it)) {
-		check_tally(c, map_iter_u64(&it), it.value);
-	}
-	if (c->r == 0 &&
-	    (c->meta->digest.len != 32 || memcmp(c->meta->digest.data, c->digest, 32) != 0)) {
-		wrong(c, "the digest is not the sum of the records");
-	}
-	if (c->r == 0 && c->meta->bytes != c->bytes) {
+static void sums_check(struct tailnet_check *c)
+{
+	if (c->meta->digest.len != 32 || memcmp(c->meta->digest.data, c->digest, 32) != 0) {
+		wrong(c, "the digest is not the sum of the %llu records",
+		      (unsigned long long)c->records);
+	} else if (c->meta->bytes != c->bytes) {
 		wrong(c, "the size is %llu instead of %llu", (unsigned long long)c->meta->bytes,
 		      (unsigned long long)c->bytes);
 	}
 }
 
-int tailnet_check(const struct kv *kv, struct err *err)
+static void record_check(struct tailnet_check *c, struct slice k, struct slice v)
 {
-	struct check c = {.kv = kv, .err = err};
-	struct arena meta_arena;
-	struct map_iter it = {0};
+	uint8_t table = skey_table(k);
+
+	if (k.len > SKEY_MAX || !table_known(table)) {
+		wrong(c, "a key of %zu bytes in the table 0x%02x", k.len, table);
+		return;
+	}
+	/* Also what keeps damaged pages from leading round in circles. */
+	if (c->at.len > 0 && slice_cmp(skey_slice(&c->at), k) >= 0) {
+		wrong(c, "the keys of the table %s do not rise", table_name(table));
+		return;
+	}
+	skey_bytes(&c->at, (enum table)table, (const uint8_t *)k.data + 1, k.len - 1);
+	if (table_primary(table)) {
+		digest_add(c->digest, k, v);
+		c->bytes += k.len + v.len;
+		c->records++;
+	}
+	if (table == TABLE_AUDIT) {
+		check_audit(c, k, v);
+	} else if (table_primary(table)) {
+		check_primary(c, k, v);
+	} else {
+		check_other(c, k, v);
+	}
+	arena_reset(&c->arena);
+}
+
+/* Returns 0 or an error of the store; what is wrong is in c->r. */
+static int walk(struct tailnet_check *c, size_t max)
+{
 	struct slice k, v;
-	struct skey at;
-	int r;
 
-	arena_init(&meta_arena, 1 << 20);
-	arena_init(&c.arena, TAILNET_ARENA_BYTES);
-	map_init(&c.tallies);
-	skey_init(&at, 0);
-	r = kv_seek(kv, skey_slice(&at), &k, &v);
-	if (r == ERR_NOT_FOUND) {
-		goto out; /* nothing yet */
-	}
-	r = query_meta(kv, &meta_arena, &c.meta);
-	if (r < 0) {
-		err_set(err, ERR_CORRUPT, "the state contradicts itself: it has no meta record");
-		r = ERR_CORRUPT;
-		goto out;
-	}
-	for (r = kv_seek(kv, skey_slice(&at), &k, &v); r == 0 && c.r == 0;
-	     r = kv_next(kv, skey_slice(&at), &k, &v)) {
-		uint8_t table = skey_table(k);
+	for (; max > 0 && c->r == 0; max--) {
+		int r = kv_next(c->kv, skey_slice(&c->at), &k, &v);
 
-		if (k.len > SKEY_MAX || !table_known(table)) {
-			wrong(&c, "a key of %zu bytes in the table 0x%02x", k.len, table);
-			break;
+		if (r == ERR_NOT_FOUND) {
+			c->walked = true;
+			return 0;
 		}
-		skey_bytes(&at, (enum table)table, (const uint8_t *)k.data + 1, k.len - 1);
-		if (table_primary(table)) {
-			digest_add(c.digest, k, v);
-			c.bytes += k.len + v.len;
+		if (r < 0) {
+			return r;
 		}
-		if (table == TABLE_AUDIT) {
-			check_audit(&c, k, v);
-		} else if (table_primary(table)) {
-			check_primary(&c, k, v);
-		} else {
-			check_other(&c, k, v);
-		}
-		arena_reset(&c.arena);
+		record_check(c, k, v);
 	}
-	if (c.r == 0) {
-		c.r = r == ERR_NOT_FOUND ? 0 : r;
+	return 0;
+}
+
+struct tailnet_check *tailnet_check_new(const struct kv *kv)
+{
+	struct tailnet_check *c = MEM_NEW(struct tailnet_check);
+
+	c->kv = kv;
+	arena_init(&c->meta_arena, 1 << 20);
+	arena_init(&c->arena, TAILNET_ARENA_BYTES);
+	map_init(&c->tallies);
+	return c;
+}
+
+uint64_t tailnet_check_records(const struct tailnet_check *c)
+{
+	return c->records;
+}
+
+void tailnet_check_free(struct tailnet_check *c)
+{
+	struct map_iter it = {0};
+
+	if (c == NULL) {
+		return;
 	}
-	if (c.r == 0) {
-		check_end(&c);
-	}
-	r = c.r;
-out:
-	while (map_next(&c.tallies, &it)) {
+	while (map_next(&c->tallies, &it)) {
 		mem_free(it.value);
 	}
-	map_done(&c.tallies);
-	arena_done(&c.arena);
-	arena_done(&meta_arena);
-	return r == ERR_NOT_FOUND ? 0 : r;
+	map_done(&c->tallies);
+	arena_done(&c->arena);
+	arena_done(&c->meta_arena);
+	mem_free(c);
+}
+
+int tailnet_check_step(struct tailnet_check *c, size_t max_records, bool *ret_done, struct err *err)
+{
+	struct slice k, v;
+	int r = 0;
+
+	c->err = err;
+	*ret_done = false;
+	if (c->meta == NULL) {
+		r = kv_next(c->kv, skey_slice(&c->at), &k, &v);
+		if (r == ERR_NOT_FOUND) {
+			*ret_done = true; /* no state yet */
+			return 0;
+		}
+		if (r == 0 && query_meta(c->kv, &c->meta_arena, &c->meta) < 0) {
+			c->meta = NULL;
+			return wrong(c, "its own record cannot be read");
+		}
+	}
+	if (r == 0 && !c->walked) {
+		r = walk(c, max_records);
+	} else if (r == 0 && tallies_check(c, max_records)) {
+		sums_check(c);
+		*ret_done = c->r == 0;
+	}
+	return r < 0 ? err_set(err, r, "the store cannot be read: %s", err_text(r)) : c->r;
+}
+
+int tailnet_check(const struct kv *kv, struct err *err)
+{
+	struct tailnet_check *c = tailnet_check_new(kv);
+	bool done = false;
+	int r = 0;
+
+	while (r == 0 && !done) {
+		r = tailnet_check_step(c, SIZE_MAX, &done, err);
+	}
+	tailnet_check_free(c);
+	return r;
 }

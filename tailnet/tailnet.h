@@ -127,6 +127,17 @@ MUST_CHECK int tailnet_next_deadline(const struct kv *kv, uint64_t *ret_ms);
 /* Verifies the global invariants (addresses unique, every node's user exists, counters, digest, indexes). */
 MUST_CHECK int tailnet_check(const struct kv *kv, struct err *err);
 
+/*
+ * The same in portions: at most max_records records (or tailnets, at the end) a step, of one view of the state, which `kv`
+ * (borrowed until tailnet_check_free) keeps. *ret_done: all is right. ERR_CORRUPT: it is not; any other error: of the store.
+ */
+struct tailnet_check *tailnet_check_new(const struct kv *kv);
+MUST_CHECK int tailnet_check_step(struct tailnet_check *c, size_t max_records, bool *ret_done,
+				  struct err *err);
+/* Of those that count in the digest, so far. */
+uint64_t tailnet_check_records(const struct tailnet_check *c);
+void tailnet_check_free(struct tailnet_check *c); /* NULL ok */
+
 /* A walk over the records that computes the digest anew, in portions. Begins as zeros. */
 struct tailnet_scrub {
 	uint8_t sum[32];

@@ -46,7 +46,8 @@ void node_spawn(struct node *n);
  *   forge DIR                         gives DIR a new peer key with a certificate of the cluster's CA
  *   forge DIR expired                 gives DIR a peer certificate that has expired, for the key it has
  *   user NAME                         proposes a user of the tailnet "default"
- *   corrupt record | corrupt digest   alters a user's record, or the digest, behind everything that keeps them
+ *   corrupt record|digest|index|forged   alters a user's record or the digest, takes an entry from an index or puts a
+ *                                     wrong one there, behind everything that keeps them
  *   busy spin [peer|store]            the raft thread, or the peer thread, comes to no end; "store": within LMDB
  *   busy stand | busy work            the raft thread waits for long, or has ten long turns: "ok" after it
  *   has NAME                          "ok 1" when the user is in this lighthouse's state

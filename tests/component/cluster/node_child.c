@@ -571,6 +571,20 @@ static void corrupt(void *arg)
 			c->err.code =
 				kv_put(kv, skey_slice(&k), (struct slice){packed.data, packed.len});
 		}
+	} else if (c->err.code == 0 && strcmp(c->text, "record") != 0) {
+		/* "index" loses an entry, "forged" gets one more. */
+		skey_init(&k, TABLE_BY_LOGIN);
+		c->err.code = kv_next(kv, skey_slice(&k), &key, &value);
+		if (c->err.code == 0) {
+			uint8_t copy[16];
+
+			skey_bytes(&k, TABLE_BY_LOGIN, (const uint8_t *)key.data + 1, key.len - 1);
+			memcpy(copy, value.data, sizeof(copy));
+			k.data[k.len - 1] ^= strcmp(c->text, "forged") == 0;
+			c->err.code = strcmp(c->text, "forged") == 0
+					      ? kv_put(kv, skey_slice(&k), (struct slice){copy, 16})
+					      : kv_del(kv, skey_slice(&k));
+		}
 	} else if (c->err.code == 0) {
 		skey_init(&k, TABLE_USER);
 		c->err.code = kv_next(kv, skey_slice(&k), &key, &value);

@@ -193,6 +193,13 @@ static void by_scrub(void **state)
 		node_send(n, "corrupt record");
 		repaired(f, n);
 	}
+	/* What the digest does not cover, and no comparison shows. */
+	n = one_that(f, false);
+	node_send(n, "corrupt index");
+	repaired(f, n);
+	n = one_that(f, true);
+	node_send(n, "corrupt forged");
+	repaired(f, n);
 }
 
 /* With nobody else to notice: it does not become a snapshot, which would take the log with it. */

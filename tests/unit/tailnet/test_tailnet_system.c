@@ -671,44 +671,6 @@ static void test_audit(void **state UNUSED)
 	world_close(&w);
 }
 
-/* tailnet_check must be able to fail: one record after another is damaged. */
-static void test_check_notices(void **state UNUSED)
-{
-	static const enum table damage[] = {
-		TABLE_NODE,         TABLE_USER,        TABLE_PRESENCE,     TABLE_ENDPOINTS,
-		TABLE_AUTH_KEY,     TABLE_BY_NODE_KEY, TABLE_BY_MACHINE,   TABLE_BY_ADDRESS,
-		TABLE_BY_NODE_NAME, TABLE_BY_LOGIN,    TABLE_BY_DISCO_KEY, TABLE_NODE_OF_USER,
-		TABLE_KEY_OF_USER,  TABLE_SESSION,     TABLE_CHANGE,       TABLE_TOMBSTONE,
-		TABLE_HISTORY,      TABLE_AUDIT,       TABLE_HEAD,         TABLE_RESTING,
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(damage); i++) {
-		struct world w;
-		struct slice k, v;
-		struct skey at;
-		struct err e = {0};
-		uint64_t node;
-		Command *c;
-
-		world_open_two(&w, 11);
-		node = world_add(&w, 1, 1, "a");
-		world_do(&w, world_session(&w, 1, node, 5, false, false));
-		node = world_add(&w, 1, 2, "b");
-		c = world_command(&w, 1);
-		WBODY(&w, c, NODE_DELETE, node_delete, NodeDelete)->id = node;
-		world_do(&w, c);
-		skey_init(&at, damage[i]);
-		assert_ok(kv_seek(&w.kv[0], skey_slice(&at), &k, &v));
-		assert_int_equal(skey_table(k), damage[i]);
-		skey_bytes(&at, damage[i], (const uint8_t *)k.data + 1, k.len - 1);
-		assert_ok(kv_del(&w.kv[0], skey_slice(&at)));
-		if (tailnet_check(&w.kv[0], &e) != ERR_CORRUPT) {
-			TEST_FAIL("a missing record of %s is not noticed", table_name(damage[i]));
-		}
-		world_close(&w);
-	}
-}
-
 static void test_resource_names(void **state UNUSED)
 {
 	static const char *const bad[] = {"",
@@ -762,7 +724,6 @@ int main(void)
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_history),
 		cmocka_unit_test(test_audit),
-		cmocka_unit_test(test_check_notices),
 		cmocka_unit_test(test_resource_names),
 	};
 
