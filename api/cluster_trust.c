@@ -351,6 +351,17 @@ static int may_retire(const struct trust *t, bool force, struct err *err)
 	return 0;
 }
 
+/* Was the request answered before? Then that is the answer, however things are now. */
+static bool answered(struct admin_call *c, const struct kv *kv)
+{
+	uint64_t epoch, revision, now_ms;
+	DedupeRecord *row;
+
+	return *c->cmd.request_id && query_revision(kv, &epoch, &revision, &now_ms) >= 0 &&
+	       query_request(kv, 0, c->cmd.caller, c->cmd.request_id, now_ms, &c->records, &row) >=
+		       0;
+}
+
 static void on_retire(void *arg, const struct err *why)
 {
 	struct admin_call *c = arg;
@@ -362,8 +373,11 @@ static void on_retire(void *arg, const struct err *why)
 
 	if (!admin_back(c))
 		return;
-	if (!err.code && cluster_read_begin(c->api->cluster, c->method->path, &read, &err) >= 0) {
-		if (trust_read(c, cluster_read_kv(read), &t, &err) >= 0)
+	caller_fill_command(&c->caller, &c->cmd, &c->actor, c->caller_name);
+	if (!err.code && admin_request_id(c, &err) >= 0 &&
+	    cluster_read_begin(c->api->cluster, c->method->path, &read, &err) >= 0) {
+		if (trust_read(c, cluster_read_kv(read), &t, &err) >= 0 &&
+		    !answered(c, cluster_read_kv(read)))
 			IGNORE(may_retire(&t, req->force, &err) < 0);
 		cluster_read_end(read);
 	}
