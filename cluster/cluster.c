@@ -541,6 +541,7 @@ void cluster_free(struct cluster *c)
 	propose_done(c);
 	changes_done(c);
 	sessions_done(c);
+	snapshot_scrub_done(c);
 	if (c->lock_fd >= 0) {
 		file_unlock(c->lock_fd);
 	}

@@ -11,6 +11,7 @@
 #include "cluster/fsm.h"
 #include "cluster/keyfile.h"
 #include "cluster/link_int.h"
+#include "cluster/snapshot_look.h"
 #include "cluster/store.h"
 #include "net/loop.h"
 #include "tailnet/records.h"
@@ -71,6 +72,23 @@ struct scrub {
 	struct err err;
 	bool passed;                   /* since the start */
 	atomic_int_fast64_t passed_ms; /* unix time; 0: not yet */
+};
+
+/* ---- snapshot_scrub.c ---- */
+
+/* The look at the newest snapshot on the disk; raft thread, its work on a worker. */
+struct snapshot_scrub {
+	struct cluster *c;
+	struct loop_timer timer;
+	uint64_t every_ms, took_ms;
+	char *dir;
+	struct snapshot_file file;
+	struct snapshot_look *look; /* NULL: none is under way */
+	bool working, done;
+	int result;
+	struct err err;
+	char told[SNAPSHOT_NAME_MAX]; /* the last one that was damaged */
+	struct metric *passes, *damages;
 };
 
 /* ---- watchdog.c ---- */
@@ -176,6 +194,7 @@ struct cluster {
 	/* damage.c, raft thread */
 	struct scrub scrub;
 	uint64_t scrub_ms; /* as configured */
+	struct snapshot_scrub snapshot_scrub;
 	struct loop_timer damage_timer;
 	char damage[300]; /* what is wrong with the state; empty: nothing is known */
 	bool damage_told;
@@ -250,6 +269,10 @@ void cluster_damage(struct cluster *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* every_ms 0: 6 h. */
 void scrub_start(struct cluster *c, uint64_t every_ms);
 void scrub_stop(struct cluster *c);
+/* As often, by scrub_start() and scrub_stop(). */
+void snapshot_scrub_start(struct cluster *c, uint64_t every_ms);
+void snapshot_scrub_stop(struct cluster *c);
+void snapshot_scrub_done(struct cluster *c);
 
 /* disk.c */
 /* Once a second: how much room there is. */

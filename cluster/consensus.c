@@ -1,11 +1,9 @@
 /* Life of consensus: set-up in the order libraft needs, what it is told of and what it tells. */
 #include "cluster/consensus.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -18,6 +16,7 @@
 #include "cluster/raft_blocks.h"
 #include "cluster/raft_log.h"
 #include "cluster/raft_metrics.h"
+#include "cluster/snapshot_look.h"
 
 enum {
 	ELECTION_MS = 1000,
@@ -214,31 +213,6 @@ static void on_connect(void *arg, uint64_t request, uint64_t id, const char *add
 	cs->events->connect(cs->arg, request, id, address);
 }
 
-/* Size and age of the newest snapshot: libraft names it snapshot-TERM-INDEX-UNIX_MS. */
-static void snapshot_find(struct consensus *cs, const char *path)
-{
-	DIR *dir = opendir(path);
-	uint64_t best = 0;
-
-	for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
-		uint64_t term, index, ms;
-		struct stat st;
-		int end = 0;
-
-		if (sscanf(e->d_name, "snapshot-%" SCNu64 "-%" SCNu64 "-%" SCNu64 "%n", &term,
-			   &index, &ms, &end) == 3 &&
-		    e->d_name[end] == '\0' && index >= best &&
-		    fstatat(dirfd(dir), e->d_name, &st, 0) == 0) {
-			best = index;
-			cs->made_bytes = (uint64_t)st.st_size;
-			cs->made_wall_ms = (int64_t)ms;
-		}
-	}
-	if (dir != NULL) {
-		closedir(dir);
-	}
-}
-
 static int view_load(struct consensus *cs, struct err *err)
 {
 	struct store_read *read;
@@ -317,6 +291,7 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 {
 	struct consensus *cs = MEM_NEW(struct consensus);
 	uv_loop_t *uv = loop_uv(o->loop);
+	struct snapshot_file newest;
 	bool closed = false;
 	int rv, r;
 
@@ -424,7 +399,10 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 		goto fail_raft;
 	}
 	uv_check_start(&cs->commit, on_commit_check);
-	snapshot_find(cs, o->dir);
+	if (snapshot_newest(o->dir, &newest)) {
+		cs->made_bytes = newest.bytes;
+		cs->made_wall_ms = newest.wall_ms;
+	}
 	cs->started = true;
 	cs->stepped = true;
 	*ret = cs;

@@ -111,6 +111,8 @@ struct consensus_stats {
 void consensus_stats(const struct consensus *cs, struct consensus_stats *ret);
 /* The 99th percentile in microseconds of the appends of the last minutes, *ret_n of them. */
 uint64_t consensus_append_open_ms(const struct consensus *cs); /* of the oldest one; 0: none */
+/* A snapshot is made at the next entry. */
+void consensus_snapshot_now(struct consensus *cs);
 uint64_t consensus_append_p99_us(const struct consensus *cs, size_t *ret_n);
 
 /* The events of link_int.h, on the raft thread. */

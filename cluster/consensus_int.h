@@ -112,7 +112,8 @@ struct consensus {
 	struct making *making;       /* an own one, from `take` to `finalize` */
 	struct receiving *receiving; /* one that came in, while a worker has it */
 	struct store *fresh;         /* what the worker made of it, until it is restored */
-	uint64_t made_bytes;         /* of the newest snapshot, made here or installed; 0: none */
+	bool wanted;         /* one is to be made at the next entry, however short the log is */
+	uint64_t made_bytes; /* of the newest snapshot, made here or installed; 0: none */
 	int64_t made_wall_ms;
 	uint64_t no_room_ms; /* when the disk was found too full for one */
 

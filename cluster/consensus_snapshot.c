@@ -201,6 +201,7 @@ int snapshot_op_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsig
 		cs->made_bytes = m->snapshot.bytes;
 		cs->made_wall_ms = clock_wall_ms();
 		cs->log_bytes = 0;
+		cs->wanted = false;
 		histogram_observe(raft_metrics()->snapshot_time,
 				  (double)(clock_mono_ns() - m->begin_ns) / 1e9);
 	}
@@ -261,13 +262,14 @@ void snapshot_judge(struct consensus *cs)
 	uint64_t bytes;
 	unsigned voters, at;
 
-	if (cs->log_bytes <= cs->snapshot_bytes || cs->making != NULL) {
+	if ((cs->log_bytes <= cs->snapshot_bytes && !cs->wanted) || cs->making != NULL) {
 		return;
 	}
 	at = place(cs, &voters);
 	bytes = snapshot_due_bytes(cs->snapshot_bytes, cs->view.bytes, at, voters);
-	if (cs->log_bytes > bytes && cs->change == NULL && !cs->raft.legacy.snapshot_install &&
-	    !cs->shim.putting && cs->receiving == NULL && cs->fresh == NULL && room(cs)) {
+	if ((cs->log_bytes > bytes || cs->wanted) && cs->change == NULL &&
+	    !cs->raft.legacy.snapshot_install && !cs->shim.putting && cs->receiving == NULL &&
+	    cs->fresh == NULL && room(cs)) {
 		uint64_t entries = cs->raft.last_applied > cs->raft.trail.snapshot.index
 					   ? cs->raft.last_applied - cs->raft.trail.snapshot.index
 					   : 1;
@@ -278,6 +280,12 @@ void snapshot_judge(struct consensus *cs)
 			&cs->raft, (unsigned)MIN(MAX(keep, 64u), (uint64_t)SNAPSHOT_TRAILING));
 		raft_set_snapshot_threshold(&cs->raft, 1);
 	}
+}
+
+void consensus_snapshot_now(struct consensus *cs)
+{
+	cs->wanted = true;
+	snapshot_judge(cs);
 }
 
 /* ---- one that comes in ---- */

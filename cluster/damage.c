@@ -270,12 +270,14 @@ void scrub_start(struct cluster *c, uint64_t every_ms)
 	loop_timer_start(&s->timer, c->loop,
 			 soon ? SCRUB_SOON_MS : MIN(s->every_ms, (uint64_t)SCRUB_FIRST_MS),
 			 scrub_begin, s);
+	snapshot_scrub_start(c, s->every_ms);
 }
 
 void scrub_stop(struct cluster *c)
 {
 	loop_timer_stop(&c->damage_timer);
 	loop_timer_stop(&c->scrub.timer);
+	snapshot_scrub_stop(c);
 	if (c->scrub.read != NULL && !c->scrub.working) {
 		scrub_end(&c->scrub);
 	}

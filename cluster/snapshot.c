@@ -13,7 +13,7 @@
 #include "cluster/store.h"
 #include "tailnet/tailnet.h"
 
-static const uint8_t magic[8] = {'S', 'K', 'R', 'Y', 'S', 'N', 'A', 'P'};
+static const uint8_t magic[8] = SNAPSHOT_MAGIC;
 
 enum {
 	AT_FORMAT = 8,

@@ -20,6 +20,7 @@ struct tailnet_scrub;
  *  72 BLAKE2b-256 over the header with a zero hash, and the body
  * 104 body: count times {key length u32, value length u32, key, value}, keys rising
  */
+#define SNAPSHOT_MAGIC "SKRYSNAP"
 enum { SNAPSHOT_HEADER = 104, SNAPSHOT_FORMAT = 1 };
 
 struct snapshot_header {

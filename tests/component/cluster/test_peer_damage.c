@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cluster/snapshot_look.h"
+
 #include "node.h"
 
 enum { EXIT_DATA = 65, EXIT_FAIL_STOP = 70, WAIT_MS = 30000 };
@@ -490,6 +492,34 @@ static void each_page_unseen(void **state)
 	node_look_bytes = 0;
 }
 
+/* A snapshot that nothing needs now: a new one takes its place, without a write of a client's and without an end. */
+static void snapshot_on_the_disk(void **state)
+{
+	struct fixture *f = *state;
+	struct node *n = &f->n[0];
+	struct snapshot_file one, two;
+	char line[NODE_LINE], path[512];
+
+	snprintf(path, sizeof(path), "%s/raft", n->dir);
+	node_scrub_ms = 300;
+	node_snapshot_bytes = 4 << 10;
+	start(n);
+	node_ok(n, line, "load s 8");
+	wait_for(snapshot_newest(path, &one), "a snapshot");
+	node_ok(n, line, "stop");
+	node_quit(n);
+	node_snapshot_bytes = 0;
+	assert_true(snapshot_newest(path, &one));
+	start(n);
+	snprintf(path, sizeof(path), "%s/raft/%s", n->dir, one.name);
+	damage(path, (off_t)one.bytes / 2, "damage", 6);
+	snprintf(path, sizeof(path), "%s/raft", n->dir);
+	wait_for(snapshot_newest(path, &two) && strcmp(one.name, two.name) != 0, "a new one");
+	assert_int_equal(node_status(n, "damaged"), 1);
+	node_quit(n);
+	node_scrub_ms = 20;
+}
+
 /* Ends with the status, when the thread at work comes to no end. */
 static void without_end(struct node *n, const char *how)
 {
@@ -531,6 +561,7 @@ int main(void)
 		T(wrong_again),
 		T(flipped_in_the_file),
 		cmocka_unit_test_setup_teardown(each_page, set_up_alone, tear_down),
+		cmocka_unit_test_setup_teardown(snapshot_on_the_disk, set_up_alone, tear_down),
 		cmocka_unit_test_setup_teardown(in_circles, set_up_alone, tear_down),
 		cmocka_unit_test_setup_teardown(each_page_unseen, set_up_alone, tear_down),
 	};
