@@ -122,6 +122,9 @@ static int env_open(struct store *s, struct err *err)
 	}
 	rc = GUARDED(e, mdb_dbi_open(txn, "state", create, &e->state));
 	if (rc == MDB_SUCCESS) {
+		rc = mdb_set_compare(txn, e->state, store_key_order);
+	}
+	if (rc == MDB_SUCCESS) {
 		rc = GUARDED(e, mdb_dbi_open(txn, "local", create, &e->local));
 	}
 	if (rc == MDB_NOTFOUND) { /* the first transaction made both: the root is not what it was */

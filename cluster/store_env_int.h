@@ -70,6 +70,8 @@ int store_fail(struct err *err, int rc, const char *what);
 /* If LMDB met a page that makes no sense: the data is not trusted any more, whatever becomes of this process. */
 void store_note_damage(struct store *s, int rc);
 void txn_init(struct txn *t, struct store *s, struct env *e, MDB_txn *txn, bool read_only);
+/* Of the state's keys, for LMDB: its own order. */
+int store_key_order(const MDB_val *a, const MDB_val *b);
 /* Before the transaction ends. */
 void txn_forget(struct txn *t);
 /* Blocks of the file for what the open transaction takes. A code of LMDB. */

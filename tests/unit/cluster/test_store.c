@@ -47,12 +47,19 @@ static struct slice text(const char *s)
 
 /* ---- conformance ---- */
 
-/* Short keys over a small alphabet, so that neighbours, prefixes and repeats are common. */
-static struct slice random_key(struct test_rand *rng, uint8_t out[8])
-{
-	size_t len = 1 + test_rand_next(rng) % 4;
+enum { KEY_BYTES = 32 };
 
-	for (size_t i = 0; i < len; i++) {
+/*
+ * Short keys over a small alphabet, so that neighbours, prefixes and repeats are common; some after equal bytes, as many
+ * as words of keys are compared at.
+ */
+static struct slice random_key(struct test_rand *rng, uint8_t out[KEY_BYTES])
+{
+	size_t same = test_rand_next(rng) % 2 * (test_rand_next(rng) % 20);
+	size_t len = same + 1 + test_rand_next(rng) % 4;
+
+	memset(out, 'a', same);
+	for (size_t i = same; i < len; i++) {
 		static const uint8_t alphabet[] = {0, 1, 'a', 'b', 0x7f, 0xff};
 
 		out[i] = alphabet[test_rand_next(rng) % sizeof(alphabet)];
@@ -124,7 +131,7 @@ static void conformance(void **state)
 		assert_ok(store_commit(s, NULL));
 		for (int i = 0; i < 2000; i++) {
 			const struct kv *a;
-			uint8_t kbuf[8], vbuf[64];
+			uint8_t kbuf[KEY_BYTES], vbuf[64];
 			struct slice key = random_key(&rng, kbuf);
 			struct slice value = {vbuf, test_rand_next(&rng) % sizeof(vbuf)};
 			int op = (int)(test_rand_next(&rng) % 7);
