@@ -6,7 +6,6 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
-#include "proto/pb_encode.h"
 #include "tailnet/state_int.h"
 
 enum {
@@ -31,7 +30,7 @@ struct tailnet_batch {
 	uint8_t digest[32];
 	struct head_ref *heads;
 	struct origin *origins, *spare;
-	uint8_t *encoded; /* what st_encode() gave last, at its end */
+	uint8_t *encoded; /* what st_encode() gave last */
 	size_t encoded_size;
 };
 
@@ -66,15 +65,15 @@ static void *kept_alloc(struct state *st, size_t size)
 struct slice st_encode(struct state *st, const void *msg)
 {
 	struct tailnet_batch *b = st->batch;
-	size_t len = PB_ENCODE_FULL;
+	size_t len = protobuf_c_message_get_packed_size(msg);
 
-	while (b->encoded == NULL ||
-	       (len = pb_encode(msg, b->encoded, b->encoded_size)) == PB_ENCODE_FULL) {
+	if (b->encoded == NULL || len > b->encoded_size) {
 		mem_free(b->encoded);
-		b->encoded_size = MAX(2 * b->encoded_size, (size_t)ENCODED_FIRST);
+		b->encoded_size = MAX(2 * len, (size_t)ENCODED_FIRST);
 		b->encoded = mem_alloc(b->encoded_size);
 	}
-	return (struct slice){b->encoded + b->encoded_size - len, len};
+	protobuf_c_message_pack(msg, b->encoded);
+	return (struct slice){b->encoded, len};
 }
 
 /* As st_get(), for the time of the batch. */

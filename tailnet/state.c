@@ -32,46 +32,15 @@ static void *out_alloc(struct state *st, size_t size)
 	return p;
 }
 
-/* A format of texts alone, which most lines of the audit chain have; false: it is another, or the text is long. */
-static bool join(char *out, size_t size, const char *fmt, va_list ap, int *ret_n)
-{
-	size_t n = 0;
-
-	for (; *fmt != '\0'; fmt++) {
-		const char *piece = fmt;
-		size_t len = 1;
-
-		if (*fmt == '%') {
-			if (*++fmt != 's') {
-				return false;
-			}
-			piece = va_arg(ap, const char *);
-			len = strlen(piece);
-		}
-		if (len >= size - n) {
-			return false;
-		}
-		memcpy(out + n, piece, len);
-		n += len;
-	}
-	out[n] = '\0';
-	*ret_n = (int)n;
-	return true;
-}
-
 static char *vprint(char *(*alloc)(struct state *st, size_t n), struct state *st, const char *fmt,
 		    va_list ap)
 {
 	char usual[256], *text;
-	va_list again, pieces;
+	va_list again;
 	int n;
 
 	va_copy(again, ap);
-	va_copy(pieces, ap);
-	if (!join(usual, sizeof(usual), fmt, pieces, &n)) {
-		n = vsnprintf(usual, sizeof(usual), fmt, ap);
-	}
-	va_end(pieces);
+	n = vsnprintf(usual, sizeof(usual), fmt, ap);
 	PRE(n >= 0);
 	text = alloc(st, (size_t)n + 1);
 	if ((size_t)n < sizeof(usual)) {
