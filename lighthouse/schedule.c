@@ -52,7 +52,7 @@ struct schedule {
 	int64_t began_ms;
 	size_t deleted;
 	struct err err;
-	struct metric *failures, *failing, *made, *seconds, *bytes, *stamp;
+	struct metric *looks, *failures, *failing, *made, *seconds, *bytes, *stamp;
 };
 
 /* ---- pure ---- */
@@ -318,6 +318,7 @@ static void look(void *arg)
 	struct cluster_status st;
 
 	loop_timer_start(&s->timer, s->o.loop, LOOK_MS, look, s);
+	counter_inc(s->looks);
 	cluster_status(s->o.cluster, &st);
 	if (st.epoch == 0 || !st.quorum ||
 	    (s->o.by == SCHEDULE_LEADER && st.leader_id != st.lighthouse_id) ||
@@ -336,6 +337,8 @@ struct schedule *schedule_new(const struct schedule_options *o)
 	struct schedule *s = MEM_NEW(struct schedule);
 
 	s->o = *o;
+	s->looks = metrics_counter("skerry_backup_looks_total",
+				   "Looks whether a backup by schedule is due.", NULL);
 	s->failures = metrics_counter("skerry_backup_failures_total",
 				      "Backups by schedule that failed.", NULL);
 	s->made = metrics_counter("skerry_backups_total",

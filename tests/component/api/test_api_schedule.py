@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lighthouse import CODES, SKERRYD, Failed, Lighthouse, main, wait  # noqa: E402
@@ -157,7 +156,8 @@ def age_outlives_a_restart(lh):
     facts = first.unix().call("ClusterService/Diagnose")["members"]
     assert any(m.get("backupTime") for m in facts), "when the last one was made"
     assert "NO_BACKUP" not in findings(first) and "BACKUP_AGE" not in findings(first)
-    time.sleep(3)
+    looks = {e.name: e.metric("skerry_backup_looks_total") for e in everybody()}
+    wait(lambda: all(e.metric("skerry_backup_looks_total") >= looks[e.name] + 3 for e in everybody()), "three looks", 60)
     assert all(made(e) == 0 for e in everybody()), "none is due for a day"
 
 
