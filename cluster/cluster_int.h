@@ -64,10 +64,11 @@ struct reads {
 struct scrub {
 	struct cluster *c;
 	struct loop_timer timer;
-	uint64_t every_ms, took_ms;
+	uint64_t every_ms;
 	struct store_read *read;     /* NULL: none is under way */
 	struct tailnet_check *check; /* while one is */
 	bool working, done;
+	atomic_bool cancel; /* the end of the process */
 	int result;
 	struct err err;
 	bool passed;                   /* since the start */

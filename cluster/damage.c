@@ -22,10 +22,9 @@
 
 enum {
 	HANDOVER_MS = 2000,
-	SCRUB_RECORDS = 4000, /* of a portion */
-	SCRUB_PAUSE = 4,      /* times as long as the portion took */
-	SCRUB_PAUSE_MIN_MS = 2,
-	SCRUB_SOON_MS = 500, /* after a start that may have brought something wrong */
+	SCRUB_RECORDS = 4000, /* between two looks at whether it is wanted */
+	SCRUB_YIELD = 10,     /* steps of nice(2) */
+	SCRUB_SOON_MS = 500,  /* after a start that may have brought something wrong */
 	SCRUB_FIRST_MS = 600 * 1000,
 	SCRUB_EVERY_MS = 6 * 3600 * 1000,
 };
@@ -179,14 +178,17 @@ void link_digest_verdict(struct cluster *c, uint64_t marker, const uint8_t right
 static void scrub_begin(void *arg);
 static void scrub_next(void *arg);
 
-/* A worker; the view is its own. */
+/*
+ * On a thread of its own that comes after all others, at one go: as long as the view lasts, the store can use no page again.
+ */
 static void scrub_work(void *arg)
 {
 	struct scrub *s = arg;
-	uint64_t begin = clock_mono_ns();
 
-	s->result = tailnet_check_step(s->check, SCRUB_RECORDS, &s->done, &s->err);
-	s->took_ms = (clock_mono_ns() - begin) / 1000000;
+	loop_work_yield(SCRUB_YIELD);
+	while (s->result == 0 && !s->done && !atomic_load(&s->cancel)) {
+		s->result = tailnet_check_step(s->check, SCRUB_RECORDS, &s->done, &s->err);
+	}
 }
 
 static void scrub_end(struct scrub *s)
@@ -219,12 +221,6 @@ static void scrub_done(void *arg)
 		scrub_end(s);
 		return;
 	}
-	if (s->result == 0 && !s->done) {
-		loop_timer_start(&s->timer, c->loop,
-				 MAX(s->took_ms * SCRUB_PAUSE, (uint64_t)SCRUB_PAUSE_MIN_MS),
-				 scrub_next, s);
-		return;
-	}
 	if (s->result == 0) {
 		scrub_passed(c);
 	} else if (s->result == ERR_CORRUPT) {
@@ -240,7 +236,7 @@ static void scrub_next(void *arg)
 {
 	struct scrub *s = arg;
 
-	s->working = loop_work(s->c->loop, scrub_work, scrub_done, s) == 0;
+	s->working = loop_work_alone(s->c->loop, scrub_work, scrub_done, s) == 0;
 	if (!s->working) {
 		loop_timer_start(&s->timer, s->c->loop, SCRUB_SOON_MS, scrub_next, s);
 	}
@@ -257,6 +253,8 @@ static void scrub_begin(void *arg)
 	}
 	s->check = tailnet_check_new(store_read_kv(s->read));
 	memset(&s->err, 0, sizeof(s->err));
+	s->result = 0;
+	s->done = false;
 	scrub_next(s);
 }
 
@@ -278,6 +276,7 @@ void scrub_stop(struct cluster *c)
 	loop_timer_stop(&c->damage_timer);
 	loop_timer_stop(&c->scrub.timer);
 	snapshot_scrub_stop(c);
+	atomic_store(&c->scrub.cancel, true);
 	if (c->scrub.read != NULL && !c->scrub.working) {
 		scrub_end(&c->scrub);
 	}
