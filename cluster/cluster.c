@@ -209,12 +209,22 @@ static bool on_awaited(void *arg)
 	return propose_awaits(c) || read_awaits(c);
 }
 
+static void on_silent(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->ops != NULL && c->ops->silent != NULL && !c->stopping) {
+		c->ops->silent(c->ops_impl);
+	}
+}
+
 static const struct consensus_events events = {
 	.state = on_state,
 	.applied = on_applied,
 	.restored = on_restored,
 	.awaited = on_awaited,
 	.connect = on_connect,
+	.silent = on_silent,
 };
 
 /* ---- once in a while; raft thread ---- */

@@ -125,6 +125,9 @@ static void turn(struct consensus *cs)
 	if (!cs->closing) {
 		state_tell(cs);
 		snapshot_judge(cs);
+		if (timing_silent(&cs->shim) && cs->events->silent != NULL) {
+			cs->events->silent(cs->arg);
+		}
 	}
 }
 
@@ -586,6 +589,7 @@ void consensus_state(const struct consensus *cs, struct link_state *ret)
 		.applied_index = cs->view_index,
 		.last_index = raft_last_index(r),
 		.leader_since_ms = cs->leader_since_ms,
+		.election_ms = r->election_timeout,
 	};
 	for (unsigned i = 0; i < r->configuration.n && ret->n < ARRAY_LEN(ret->server); i++) {
 		const struct raft_server *s = &r->configuration.servers[i];
@@ -599,6 +603,7 @@ void consensus_state(const struct consensus *cs, struct link_state *ret)
 		strncpy(l->address, s->address, sizeof(l->address) - 1);
 		if (r->state == RAFT_LEADER && raft_match_index(r, s->id, &match) == 0) {
 			l->match_index = match;
+			l->acked_ms = timing_acked((struct raft_shim *)&cs->shim, s->id);
 		}
 	}
 }
@@ -607,6 +612,20 @@ void consensus_clocks_agree(struct consensus *cs, bool agree, int64_t skew_ms)
 {
 	cs->clocks_agree = agree;
 	cs->agreed_skew_ms = skew_ms;
+}
+
+void consensus_leader_vouched(struct consensus *cs, uint64_t id, uint64_t term, uint64_t asked_ms)
+{
+	if (!cs->closing) {
+		timing_vouched(&cs->shim, id, term, asked_ms);
+	}
+}
+
+void consensus_leader_asked(struct consensus *cs, uint64_t id, uint64_t term)
+{
+	if (!cs->closing) {
+		timing_asked(&cs->shim, id, term);
+	}
 }
 
 void consensus_connected(struct consensus *cs, uint64_t request, int fd)

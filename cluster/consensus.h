@@ -45,6 +45,8 @@ struct consensus_events {
 	bool (*awaited)(void *arg);
 	/* A message or connect attempt needs a link to this server. */
 	void (*connect)(void *arg, uint64_t request, uint64_t id, const char *address);
+	/* The leader is not heard: see peer_ops.silent. May be NULL. */
+	void (*silent)(void *arg);
 };
 
 struct consensus_options {
@@ -117,6 +119,8 @@ uint64_t consensus_append_p99_us(const struct consensus *cs, size_t *ret_n);
 
 /* The events of link_int.h, on the raft thread. */
 void consensus_leader_lost(struct consensus *cs, uint64_t id);
+void consensus_leader_vouched(struct consensus *cs, uint64_t id, uint64_t term, uint64_t asked_ms);
+void consensus_leader_asked(struct consensus *cs, uint64_t id, uint64_t term);
 void consensus_clocks_agree(struct consensus *cs, bool agree, int64_t skew_ms);
 void consensus_connected(struct consensus *cs, uint64_t request, int fd);
 void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd);

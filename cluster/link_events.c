@@ -8,8 +8,8 @@
 
 struct link_event {
 	struct cluster *c;
-	enum { CONNECTED, ACCEPTED, CUT, LOST, CLOCKS, CHANGE } kind;
-	uint64_t request, id, way;
+	enum { CONNECTED, ACCEPTED, CUT, LOST, VOUCHED, ASKED, CLOCKS, CHANGE } kind;
+	uint64_t request, id, way, term, asked_ms;
 	int fd;
 	struct stream_parcel *parcel; /* in place of fd */
 	bool agree;
@@ -83,6 +83,8 @@ static void on_event(void *arg)
 		break;
 	case CUT: way_cut(c, e->way); break;
 	case LOST: consensus_leader_lost(c->cs, e->id); break;
+	case VOUCHED: consensus_leader_vouched(c->cs, e->id, e->term, e->asked_ms); break;
+	case ASKED: consensus_leader_asked(c->cs, e->id, e->term); break;
 	case CLOCKS: consensus_clocks_agree(c->cs, e->agree, e->skew_ms); break;
 	case CHANGE: consensus_change(c->cs, e->change, e->id, e->address, on_changed, e); return;
 	}
@@ -138,6 +140,17 @@ void link_cut(struct cluster *c, uint64_t way)
 void link_leader_lost(struct cluster *c, uint64_t id)
 {
 	event_post(c, (struct link_event){.kind = LOST, .id = id});
+}
+
+void link_leader_vouched(struct cluster *c, uint64_t id, uint64_t term, uint64_t asked_ms)
+{
+	event_post(c, (struct link_event){
+			      .kind = VOUCHED, .id = id, .term = term, .asked_ms = asked_ms});
+}
+
+void link_leader_asked(struct cluster *c, uint64_t id, uint64_t term)
+{
+	event_post(c, (struct link_event){.kind = ASKED, .id = id, .term = term});
 }
 
 void link_clocks_agree(struct cluster *c, bool agree, int64_t skew_ms)

@@ -42,6 +42,11 @@ struct peer_ops {
 	void (*read_index)(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms);
 	/* A way of link_connected_by or link_accepted_by has ended: by the member, or by libraft. Not of one that was cut. */
 	void (*ended)(void *impl, uint64_t way, bool remote);
+	/*
+	 * The leader has not been heard for a while, and still is not: ask it over another way than raft's (vouch.h);
+	 * link_leader_vouched() when it leads. Again and again while it lasts. NULL: nobody is asked.
+	 */
+	void (*silent)(void *impl);
 };
 
 /* Where a command is in the log, and the term of the leader that says that it is committed (0: not known). */
@@ -83,6 +88,11 @@ void link_read_index(struct cluster *c, uint64_t request, const struct err *err,
  */
 void link_leader_lost(struct cluster *c, uint64_t id);
 
+/* The leader answered a question that was put at asked_ms (clock_mono_ms()): it leads `term` and holds its quorum. */
+void link_leader_vouched(struct cluster *c, uint64_t id, uint64_t term, uint64_t asked_ms);
+/* A voter that follows us in `term` asked that: it is with us, but does not hear us. */
+void link_leader_asked(struct cluster *c, uint64_t id, uint64_t term);
+
 /*
  * Do the clocks of a majority of voters agree with ours (10 s)? A cluster of one voter agrees with itself. skew_ms is the
  * clock_skew_ms() that was judged: when ours is set later, the word does not hold for it.
@@ -115,6 +125,7 @@ struct link_server {
 	enum link_role role;
 	char address[LIM_HOST_PORT + 1];
 	uint64_t match_index; /* leader only: what it has stored, as far as we know */
+	uint64_t acked_ms;    /* leader only: clock_mono_ms() of its last answer in this term; 0: none */
 };
 
 struct link_state {
@@ -124,6 +135,7 @@ struct link_state {
 	uint64_t commit_index, applied_index, last_index;
 	uint64_t leader_since_ms; /* clock_mono_ms() when we became the leader; 0: we are not */
 	uint64_t published_ms;    /* clock_mono_ms() of all this */
+	unsigned election_ms;     /* the election timeout */
 	size_t n;
 	struct link_server server[LIM_MEMBERS];
 };

@@ -25,7 +25,7 @@ enum { META_BUDGET = 64 << 10, REMOVED_MS = 300 };
 
 /* ---- what the raft side asks: copied and posted ---- */
 
-enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_READ_INDEX, OP_ENDED };
+enum op { OP_CONNECT, OP_CUT, OP_LEADER, OP_MEMBERS, OP_READ_INDEX, OP_SILENT, OP_ENDED };
 
 struct op_msg {
 	struct peer *peer;
@@ -84,6 +84,7 @@ static void on_op(void *arg)
 		break;
 	case OP_MEMBERS: refresh_and_run(p); break;
 	case OP_READ_INDEX: forward_read_index(p, m->request, m->id, m->deadline_ms); break;
+	case OP_SILENT: vouch_ask(p); break;
 	case OP_ENDED: peer_raft_ended(p, m->id, m->self); break;
 	}
 	mem_free(m);
@@ -162,6 +163,11 @@ static void op_ended(void *impl, uint64_t way, bool remote)
 	op_post(m);
 }
 
+static void op_silent(void *impl)
+{
+	op_post(op_new(impl, OP_SILENT));
+}
+
 static const struct peer_ops operations = {
 	.connect = op_connect,
 	.cut = op_cut,
@@ -170,6 +176,7 @@ static const struct peer_ops operations = {
 	.propose = op_propose,
 	.read_index = op_read_index,
 	.ended = op_ended,
+	.silent = op_silent,
 };
 
 const struct peer_ops *peer_operations(void)
@@ -534,6 +541,7 @@ int peer_new(const struct peer_options *o, struct peer **ret, struct err *err)
 	p->compare_ms = o->compare_ms != 0 ? o->compare_ms : PEER_COMPARE_MS;
 	list_init(&p->links);
 	list_init(&p->unknown);
+	list_init(&p->questions);
 	forward_init(p);
 	list_init(&p->digests);
 	list_init(&p->notices);
@@ -587,6 +595,7 @@ static void on_stop(void *arg)
 	loop_timer_stop(&p->tick);
 	loop_timer_stop(&p->removed);
 	probe_stop(p);
+	vouch_stop(p);
 	forward_stop(p);
 	peer_digest_stop(p);
 	peer_facts_stop(p);

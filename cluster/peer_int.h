@@ -83,6 +83,7 @@ struct peer_link {
 	bool disk_low;
 	uint64_t rtt_us;
 	uint64_t heard_ms;
+	uint64_t asked_term, asked_ms; /* its last question to us as a leader that it does not hear */
 	uint64_t down_ms; /* clock_mono_ms() since when there is no vetted link; 0: there is */
 	uint64_t lost_incarnation; /* for which LighthouseLost was proposed */
 
@@ -147,6 +148,10 @@ struct peer {
 	struct rpc_channel *probe_channel;
 	struct loop_timer probe_timer;
 	struct probe_race last_race;
+
+	/* vouch_run.c */
+	struct list questions; /* to a leader that is not heard */
+	size_t n_questions;
 
 	/* member.run */
 	bool changing;           /* a step of member_next runs */
@@ -308,6 +313,13 @@ void forward_stop(struct peer *p);
 /* probe_run.c */
 void probe_leader(struct peer *p);
 void probe_stop(struct peer *p);
+
+/* vouch_run.c */
+/* The leader is not heard: asks it, unless enough questions are under way. */
+void vouch_ask(struct peer *p);
+void vouch_stop(struct peer *p);
+/* A voter that follows us in this term (0: does not ask) does not hear us: do we hold our quorum? */
+bool vouch_answer(struct peer *p, uint64_t from, uint64_t term);
 
 /* member_run.c */
 void member_run(struct peer *p);

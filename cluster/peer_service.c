@@ -338,6 +338,7 @@ static void on_who(void *arg, struct rpc_call *call, const ProtobufCMessage *req
 		note_address(p, from, q->peer_address);
 	}
 	peer_service_who(p, &out);
+	out.holds = vouch_answer(p, from, q->silent_term);
 	rpc_call_reply(call, &out.base); /* the call and its request are gone */
 	check_own_log(p, from, acknowledged);
 }

@@ -2,9 +2,12 @@
 #include "cluster/raft_timing.h"
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/macros.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "cluster/raft_shim.h"
+#include "cluster/vouch.h"
 
 unsigned timing_rank(const struct raft *r, raft_id but)
 {
@@ -77,6 +80,125 @@ unsigned timing_race_wait(struct raft_shim *s, raft_term lost_term)
 		return 0;
 	}
 	return TIMING_RACE_MS - (unsigned)since;
+}
+
+/* ---- a leader that is not heard ---- */
+
+static bool votes(const struct raft *r)
+{
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		if (r->configuration.servers[i].id == r->id) {
+			return r->configuration.servers[i].role == RAFT_VOTER;
+		}
+	}
+	return false;
+}
+
+static void silence_judge(struct raft_shim *s)
+{
+	const struct raft *r = s->raft;
+	struct raft_timing *t = &s->timing;
+	uint64_t now = clock_mono_ms();
+
+	if (r->follower_state.current_leader.id != 0 && s->lost_leader == 0 && s->heard_ms != 0 &&
+	    now >= s->heard_ms + r->election_timeout / TIMING_SILENT_PART &&
+	    now >= t->silent_ms + VOUCH_EVERY_MS && votes(r)) {
+		t->silent = true;
+		t->silent_ms = now;
+	}
+}
+
+bool timing_silent(struct raft_shim *s)
+{
+	bool silent = s->timing.silent;
+
+	s->timing.silent = false;
+	return silent;
+}
+
+void timing_vouched(struct raft_shim *s, raft_id id, raft_term term, uint64_t asked_ms)
+{
+	struct raft *r = s->raft;
+	uint64_t now = clock_mono_ms(), stand, age;
+
+	if (r->state != RAFT_FOLLOWER || r->current_term != term ||
+	    r->follower_state.current_leader.id != id || s->lost_leader != 0 || s->heard_ms == 0) {
+		return;
+	}
+	stand = MIN(asked_ms + r->election_timeout / 2,
+		    s->heard_ms + (uint64_t)VOUCH_ELECTION_TIMEOUTS * r->election_timeout);
+	if (stand <= now) {
+		return;
+	}
+	/* libraft's clock is another one, so only the differences are compared. */
+	age = r->election_timeout - MIN(stand - now, (uint64_t)r->election_timeout);
+	if (s->io.time(&s->io) > r->election_timer_start + age) {
+		r->election_timer_start = s->io.time(&s->io) - age;
+		METRICS_COUNT("skerry_raft_elections_put_off_total",
+			      "Times that an election was put off: the leader was not heard, but "
+			      "said that it leads",
+			      1);
+	}
+}
+
+void timing_asked(struct raft_shim *s, raft_id id, raft_term term)
+{
+	const struct raft *r = s->raft;
+
+	if (r->state == RAFT_LEADER && r->current_term == term) {
+		struct send_window *w = raft_shim_window(s, id);
+
+		if (w->term == term) {
+			w->asked_ms = clock_mono_ms();
+		}
+	}
+}
+
+uint64_t timing_acked(struct raft_shim *s, raft_id id)
+{
+	struct send_window *w = id != s->raft->id ? raft_shim_window(s, id) : NULL;
+
+	return w != NULL && w->term == s->raft->current_term ? w->heard_ms : 0;
+}
+
+/*
+ * libraft looks once per election timeout whether a majority has answered since it looked last, and gives up when not. It
+ * looks later while vouch_holds(). `heard`: how many have answered since.
+ */
+static void leader_keep(struct raft_shim *s)
+{
+	struct raft *r = s->raft;
+	struct vouch_voter v[LIM_MEMBERS];
+	uint64_t now = clock_mono_ms();
+	raft_time time = s->io.time(&s->io), since = time - MIN(r->election_timer_start, time);
+	size_t n = 0, heard = 1;
+
+	if (since < r->election_timeout) {
+		return;
+	}
+	for (unsigned i = 0; i < r->configuration.n && n < ARRAY_LEN(v); i++) {
+		const struct raft_server *server = &r->configuration.servers[i];
+		struct send_window *w;
+
+		if (server->role != RAFT_VOTER || server->id == r->id) {
+			continue;
+		}
+		w = raft_shim_window(s, server->id);
+		if (w->term == r->current_term) {
+			heard += w->heard_ms != 0 && now <= w->heard_ms + since;
+			v[n++] = (struct vouch_voter){.acked_ms = w->heard_ms,
+						      .asked_ms = w->asked_ms};
+		} else {
+			v[n++] = (struct vouch_voter){0};
+		}
+	}
+	if (heard < (n + 1) / 2 + 1 && vouch_holds(v, n, now, r->election_timeout)) {
+		r->election_timer_start = time - r->election_timeout + 1;
+		METRICS_COUNT("skerry_raft_leader_kept_total",
+			      "Times that a leader went on without answers, as a majority asked "
+			      "for it",
+			      1);
+	}
 }
 
 /* ---- handing over ---- */
@@ -186,10 +308,15 @@ void timing_tick(struct raft_shim *s)
 			r->election_timer_start = 0;
 		}
 		follower_timeout(s);
+		silence_judge(s);
 		break;
 	case RAFT_CANDIDATE:
 		t->retake = false;
 		candidate_timeout(s);
+		break;
+	case RAFT_LEADER:
+		t->retake = false;
+		leader_keep(s);
 		break;
 	default: t->retake = false; break;
 	}

@@ -18,6 +18,7 @@ enum {
 	TIMING_RETRY_MS = 250,
 	TIMING_RACE_MS =
 		100, /* for an election that is under way when another one would be forced */
+	TIMING_SILENT_PART = 2, /* of the election timeout without a word: the leader is asked */
 	TIMING_HANDOVER_MS = 3000, /* the longest hand-over; nothing is proposed meanwhile */
 };
 
@@ -26,6 +27,8 @@ struct raft_timing {
 	unsigned candidacies;      /* in a row */
 	raft_term leader_term;     /* of the last leader that was heard */
 	raft_id leader;            /* that one */
+	bool silent;               /* to be told by timing_silent() */
+	uint64_t silent_ms;        /* when it was told last */
 	bool retake;               /* we led, and gave way to a candidate that cannot win */
 	/* hand-over, on the leader */
 	uint64_t handover_ms;    /* when it began; 0: none */
@@ -45,6 +48,20 @@ bool timing_disrupts(struct raft_shim *s);
  * way, our own or one that has our vote. On a slow machine its answers are still coming, and a new term would void them.
  */
 unsigned timing_race_wait(struct raft_shim *s, raft_term lost_term);
+/*
+ * Is the leader to be asked now, as nothing was heard of it for a part of the election timeout? Once per VOUCH_EVERY_MS. Any
+ * time; vouch.h.
+ */
+bool timing_silent(struct raft_shim *s);
+/*
+ * The leader was asked at asked_ms and says that it leads: we stand half of an election timeout later than that at the
+ * earliest, but no later than two of them after the last word of raft itself.
+ */
+void timing_vouched(struct raft_shim *s, raft_id id, raft_term term, uint64_t asked_ms);
+/* A voter that follows us in `term` asked. */
+void timing_asked(struct raft_shim *s, raft_id id, raft_term term);
+/* When a peer last answered in this term; clock_mono_ms(), 0: it has not. */
+uint64_t timing_acked(struct raft_shim *s, raft_id id);
 /* The rank of this lighthouse among the voters but one. */
 unsigned timing_rank(const struct raft *r, raft_id but);
 /* The voter that would take over soonest: it answers, and holds the most; 0: none answers. */

@@ -13,6 +13,7 @@ bool send_window_pass(struct send_window *w, raft_term term, raft_index prev, un
 		w->sent = 0;
 		w->unanswered = 0;
 		w->heard_ms = 0;
+		w->asked_ms = 0;
 	}
 	due = w->unanswered == 0 || now_ms >= w->passed_ms + heartbeat_ms;
 	lively = w->heard_ms != 0 && now_ms < w->heard_ms + heartbeat_ms &&
