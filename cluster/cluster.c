@@ -281,6 +281,7 @@ static void on_publish(void *arg)
 	}
 	disk_watch(c);
 	watchdog_raft(c, c->peer != NULL ? peer_loop(c->peer) : NULL);
+	ways_renew(c);
 	if (!c->syncing && now >= c->looked_ms + LOOK_MS) {
 		health_judge(c);
 		c->sync_due = now >= c->synced_ms + SYNC_MS;

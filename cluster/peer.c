@@ -502,6 +502,10 @@ static void on_tick(void *arg)
 	loop_timer_start(&p->tick, p->loop, PEER_TICK_MS, on_tick, p);
 	/* First: what follows may wait for what a thread that does not end holds. */
 	watchdog_peer(p->cluster);
+	LIST_FOREACH(&p->links, it)
+	{
+		peer_link_renew(LIST_ENTRY(it, struct peer_link, node), false);
+	}
 	member_run(p);
 	rotate_run(p);
 	peer_ack_tick(p, now);

@@ -54,7 +54,8 @@ static void on_stream(void *arg, struct stream *s)
 
 int peer_accept_new(struct peer *p, const char *address, struct err *err)
 {
-	struct listener_opts o = {.address = address};
+	struct listener_opts o = {.address = address,
+				  .handshakes_per_s = LIM_PEER_HANDSHAKES_PER_SEC};
 	struct tls_ctx *ctx;
 	int r = peer_tls_server(p, &ctx, err);
 

@@ -21,6 +21,7 @@
 #include "skerry/internal/v1/peer.pb-c.h"
 
 struct dial;
+struct dial_opts;
 struct http_router;
 struct http_server;
 struct join_server;
@@ -42,7 +43,10 @@ enum {
 	PEER_ASK_MS = 1000,          /* between two WhoAreYou on a link */
 	PEER_ASK_DEADLINE_MS = 2000, /* for its answer; without one the connection is made anew */
 	PEER_DIAL_MS = 2000,
+	PEER_DIAL_STAGGER_MS = 100, /* between connections that are tried beside each other */
+	PEER_DIALS = 8,
 	PEER_LOST_MS = 5000,     /* without a link: declared lost by the leader */
+	PEER_SILENT_MS = 80,         /* on a connection whose answer is awaited, and how often it is looked at */
 	PEER_VET_MS = 2000,      /* a raft link waits so long to be vetted */
 	PEER_UNKNOWN_MS = 1000,  /* and for a member that is not in the table, yet or any more */
 	PEER_ACK_AGE_MS = 10000, /* when what a peer said of itself counts as acknowledged */
@@ -235,6 +239,16 @@ bool peer_link_ask(struct peer_link *l);
 /* The member shows that it is there (it connected to us): a connection that we lack is dialled now. */
 void peer_link_kick(struct peer_link *l);
 bool peer_link_connected(const struct peer_link *l);
+/*
+ * The connection is made anew when TCP is stuck on it, or, if somebody waits, when the other host is silent. Never from a
+ * callback of the connection.
+ */
+void peer_link_renew(struct peer_link *l, bool awaited);
+/* Dials the member: several times, a little after each other, and the first connection counts. */
+struct dial *peer_dial(struct peer_link *l, struct dial_opts *o,
+		       void (*cb)(void *arg, struct stream *stream, size_t which,
+				  const struct err *err),
+		       void *arg);
 void peer_link_fill_request(struct peer_link *l, Skerry__Internal__V1__WhoAreYouRequest *q);
 
 /* peer_ack.c */

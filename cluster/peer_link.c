@@ -196,6 +196,32 @@ bool peer_link_ask(struct peer_link *l)
 	return true;
 }
 
+/*
+ * Calls that wait for an answer end with it: those for the leader are made again. What it was vetted for holds until the next
+ * question, which the new connection begins with.
+ */
+void peer_link_renew(struct peer_link *l, bool awaited)
+{
+	struct rpc_channel *ch = l->channel;
+	struct stream *s = ch != NULL ? rpc_channel_stream(ch) : NULL;
+
+	if (s == NULL ||
+	    (!stream_stalled(s) && !(awaited && stream_unanswered(s, PEER_SILENT_MS)))) {
+		return;
+	}
+	METRICS_COUNT("skerry_peer_links_renewed_total",
+		      "Links to lighthouses made anew as TCP was stuck on them", 1);
+	LOG_DEBUG("peer: link to %" PRIu64 " is stuck", l->id);
+	l->channel = NULL;
+	if (l->ask != NULL) {
+		rpc_cancel(l->ask);
+		l->ask = NULL;
+	}
+	l->ask_again = false;
+	loop_timer_start(&l->timer, l->peer->loop, 0, on_timer, l);
+	rpc_channel_free(ch);
+}
+
 void peer_link_kick(struct peer_link *l)
 {
 	if (l->channel == NULL && l->dial == NULL) {
@@ -215,11 +241,27 @@ static void on_dialled(void *arg, struct stream *stream, size_t which, const str
 		METRICS_COUNT("skerry_peer_dial_failures_total",
 			      "Failed connection attempts to other lighthouses", 1);
 		LOG_DEBUG("peer: dial %" PRIu64 " at %s: %s", l->id, l->address, err->msg);
+		set_vetted(l, false);
 		loop_timer_start(&l->timer, l->peer->loop, backoff_next(&l->backoff), on_timer, l);
 		return;
 	}
 	l->channel = rpc_channel_over(stream, &o);
 	IGNORE(peer_link_ask(l));
+}
+
+/* Lost with the first packet a connection takes a second: others are begun beside it. */
+struct dial *peer_dial(struct peer_link *l, struct dial_opts *o,
+		       void (*cb)(void *arg, struct stream *stream, size_t which,
+				  const struct err *err),
+		       void *arg)
+{
+	const char *targets[PEER_DIALS];
+
+	for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
+		targets[i] = l->address;
+	}
+	o->stagger_ms = PEER_DIAL_STAGGER_MS;
+	return dial_race(l->peer->loop, targets, ARRAY_LEN(targets), o, cb, arg);
 }
 
 static void dial(struct peer_link *l)
@@ -234,7 +276,7 @@ static void dial(struct peer_link *l)
 		return;
 	}
 	o.tls = tls;
-	l->dial = dial_start(l->peer->loop, l->address, &o, on_dialled, l);
+	l->dial = peer_dial(l, &o, on_dialled, l);
 	tls_unref(tls);
 }
 

@@ -98,6 +98,11 @@ struct peer_pump *peer_pump_new(struct stream *a, struct stream *b, peer_pump_cb
 	return p;
 }
 
+bool peer_pump_stalled(const struct peer_pump *pump)
+{
+	return stream_stalled(pump->remote.stream);
+}
+
 void peer_pump_free(struct peer_pump *pump)
 {
 	if (pump == NULL) {

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
@@ -27,6 +28,7 @@ struct raft_link {
 	struct dial *dial;
 	struct stream *stream;  /* waits to be vetted */
 	uint64_t need_seq;      /* the question that vets it */
+	uint64_t vet_until_ms;
 	uint64_t way;           /* its name on the raft thread; 0: it is not there */
 	struct peer_pump *pump; /* of one that could not go there */
 	struct loop_timer timer;
@@ -205,17 +207,28 @@ static void hand_over(struct raft_link *rl)
 
 static void dial(struct raft_link *rl);
 
+/* A link on which nothing comes through vets nobody. */
 static void on_vet_timer(void *arg)
 {
-	fail(arg, "the member was not vetted in time");
+	struct raft_link *rl = arg;
+	struct peer_link *l = rl->link;
+
+	if (clock_mono_ms() >= rl->vet_until_ms) {
+		fail(rl, "the member was not vetted in time");
+		return;
+	}
+	loop_timer_start(&rl->timer, l->peer->loop, PEER_SILENT_MS, on_vet_timer, rl);
+	peer_link_renew(l, true);
 }
 
 static void wait_for_vet(struct raft_link *rl)
 {
 	struct peer_link *l = rl->link;
 
+	rl->vet_until_ms = clock_mono_ms() + PEER_VET_MS;
+	loop_timer_start(&rl->timer, l->peer->loop, PEER_SILENT_MS, on_vet_timer, rl);
+	peer_link_renew(l, true);
 	rl->need_seq = l->ask_seq + 1;
-	loop_timer_start(&rl->timer, l->peer->loop, PEER_VET_MS, on_vet_timer, rl);
 	/* Without a connection now: the first question of the next one vets. */
 	IGNORE(peer_link_ask(l));
 }
@@ -271,7 +284,7 @@ static void dial(struct raft_link *rl)
 		return;
 	}
 	o.tls = tls;
-	rl->dial = dial_start(l->peer->loop, l->address, &o, on_dialled, rl);
+	rl->dial = peer_dial(l, &o, on_dialled, rl);
 	tls_unref(tls);
 }
 

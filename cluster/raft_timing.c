@@ -101,7 +101,7 @@ static void silence_judge(struct raft_shim *s)
 	uint64_t now = clock_mono_ms();
 
 	if (r->follower_state.current_leader.id != 0 && s->lost_leader == 0 && s->heard_ms != 0 &&
-	    now >= s->heard_ms + r->election_timeout / TIMING_SILENT_PART &&
+	    now >= s->heard_ms + r->election_timeout * TIMING_SILENT_PERCENT / 100 &&
 	    now >= t->silent_ms + VOUCH_EVERY_MS && votes(r)) {
 		t->silent = true;
 		t->silent_ms = now;
@@ -125,7 +125,7 @@ void timing_vouched(struct raft_shim *s, raft_id id, raft_term term, uint64_t as
 	    r->follower_state.current_leader.id != id || s->lost_leader != 0 || s->heard_ms == 0) {
 		return;
 	}
-	stand = MIN(asked_ms + r->election_timeout / 2,
+	stand = MIN(asked_ms + r->election_timeout,
 		    s->heard_ms + (uint64_t)VOUCH_ELECTION_TIMEOUTS * r->election_timeout);
 	if (stand <= now) {
 		return;

@@ -18,7 +18,7 @@ enum {
 	TIMING_RETRY_MS = 250,
 	TIMING_RACE_MS =
 		100, /* for an election that is under way when another one would be forced */
-	TIMING_SILENT_PART = 2, /* of the election timeout without a word: the leader is asked */
+	TIMING_SILENT_PERCENT = 30, /* of the election timeout without a word: the leader is asked */
 	TIMING_HANDOVER_MS = 3000, /* the longest hand-over; nothing is proposed meanwhile */
 };
 
@@ -54,8 +54,8 @@ unsigned timing_race_wait(struct raft_shim *s, raft_term lost_term);
  */
 bool timing_silent(struct raft_shim *s);
 /*
- * The leader was asked at asked_ms and says that it leads: we stand half of an election timeout later than that at the
- * earliest, but no later than two of them after the last word of raft itself.
+ * The leader was asked at asked_ms and says that it leads: as good as a word of raft, but we stand no later than two election
+ * timeouts after the last of those.
  */
 void timing_vouched(struct raft_shim *s, raft_id id, raft_term term, uint64_t asked_ms);
 /* A voter that follows us in `term` asked. */

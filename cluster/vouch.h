@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /*
- * A follower that has not heard its leader for half of the election timeout asks it over new connections (WhoAreYou with the
+ * A follower that has not heard its leader for a third of the election timeout asks it over new connections (WhoAreYou with the
  * term it follows in), several beside each other: those of raft may wait for a retransmission of TCP that falls into each gap
  * of a link that flaps, or is lost again and again, for seconds. A leader that answers that it leads this term, and holds
  * its quorum, vouches for itself: the follower stands later (timing_vouched()). The question counts, too: who asks still
@@ -15,9 +15,9 @@
  * Neither lasts: without a word of raft itself for twice the election timeout everything goes as it would without.
  */
 enum {
-	VOUCH_EVERY_MS = 60,    /* between two questions */
+	VOUCH_EVERY_MS = 80,    /* between two questions */
 	VOUCH_TIMEOUT_MS = 400, /* for one */
-	VOUCH_AT_ONCE = 8,      /* under way */
+	VOUCH_AT_ONCE = 6,      /* under way */
 	VOUCH_ELECTION_TIMEOUTS = 2,
 };
 

@@ -24,11 +24,14 @@ struct question {
 
 static void question_free(struct question *q)
 {
+	struct rpc_channel *ch = q->channel;
+
 	list_remove(&q->node);
 	q->peer->n_questions--;
 	loop_timer_stop(&q->timer);
 	dial_cancel(q->dial);
-	rpc_channel_free(q->channel);
+	q->channel = NULL;
+	rpc_channel_free(ch); /* what is not answered ends by its callback */
 	mem_free(q);
 }
 
@@ -50,6 +53,9 @@ static void on_answer(void *arg, const struct err *status, const ProtobufCMessag
 	struct question *q = arg;
 	struct peer *p = q->peer;
 
+	if (q->channel == NULL) {
+		return;
+	}
 	end_later(q);
 	if (status->code != 0 || !r->leader || !r->holds || r->term != q->term ||
 	    r->lighthouse_id != q->leader || p->leader != q->leader || p->term != q->term) {

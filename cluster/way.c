@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "cluster/cluster_int.h"
 #include "cluster/peer_pump.h"
 #include "net/stream.h"
@@ -77,6 +78,22 @@ void way_cut(struct cluster *c, uint64_t id)
 		if (w->id == id) {
 			way_free(w);
 			return;
+		}
+	}
+}
+
+void ways_renew(struct cluster *c)
+{
+	LIST_FOREACH_SAFE(&c->ways, it, tmp)
+	{
+		struct way *w = LIST_ENTRY(it, struct way, node);
+
+		if (peer_pump_stalled(w->pump)) {
+			METRICS_COUNT("skerry_peer_raft_links_renewed_total",
+				      "Raft links made anew as TCP was stuck on them", 1);
+			LOG_DEBUG("raft link %llu is stuck", (unsigned long long)w->id);
+			c->ops->ended(c->ops_impl, w->id, true);
+			way_free(w);
 		}
 	}
 }

@@ -17,5 +17,7 @@ struct stream_parcel;
 int way_open(struct cluster *c, uint64_t way, struct stream_parcel *parcel);
 /* Cuts it. One that has ended is none. */
 void way_cut(struct cluster *c, uint64_t way);
+/* Those that TCP is stuck on are ended, so that libraft has them dialled anew. From the loop, now and then. */
+void ways_renew(struct cluster *c);
 /* After the thread's end, or on it. */
 void ways_free(struct cluster *c);

@@ -311,6 +311,20 @@ uint64_t stream_bytes_out(const struct stream *s)
 
 /* ---- Moving to another loop ------------------------------------------------------------------ */
 
+enum { STALLED_MS = 50 };
+
+bool stream_stalled(const struct stream *s)
+{
+	/* What was repeated just now may be acknowledged yet. */
+	return s->ops->unanswered != NULL && s->ops->unanswered(s, STALLED_MS, true) &&
+	       stream_backlog(s) <= STALLED_BYTES;
+}
+
+bool stream_unanswered(const struct stream *s, unsigned ms)
+{
+	return s->ops->unanswered != NULL && s->ops->unanswered(s, ms, false);
+}
+
 struct stream_parcel *stream_pack(struct stream *s)
 {
 	PRE(!s->closed && s->handler == NULL);

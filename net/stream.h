@@ -115,6 +115,15 @@ const struct stream_tls *stream_tls(const struct stream *stream);
 MUST_CHECK int stream_export(const struct stream *stream, const char *label, const void *context,
 			     size_t context_len, uint8_t *ret_key, size_t key_len);
 
+/*
+ * TCP has repeated what the other side does not acknowledge after a time-out (200 ms on a LAN), in vain so far, and waits
+ * twice as long before it does so again, and so on: a new connection may be through sooner. False while more than a little
+ * waits behind it, which a new connection would have to repeat, and on other streams.
+ */
+bool stream_stalled(const struct stream *stream);
+/* What TCP sent last, two round trips and so many ms ago or earlier, is not acknowledged by the host at the other end. */
+bool stream_unanswered(const struct stream *stream, unsigned ms);
+
 /* Bytes that went through, for metrics. */
 uint64_t stream_bytes_in(const struct stream *stream);
 uint64_t stream_bytes_out(const struct stream *stream);

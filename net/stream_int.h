@@ -6,6 +6,9 @@
 #include "net/loop.h"
 #include "net/stream.h"
 
+/* A stream that is stuck behind more than this is not given up. */
+enum { STALLED_BYTES = 32 << 10 };
+
 struct stream_ops {
 	/* Queue bytes: blob NULL: copy data; else reference it (data points into it). Never fails
 	 * for want of room. */
@@ -23,6 +26,8 @@ struct stream_ops {
 		      size_t context_len, uint8_t *ret_key, size_t key_len);
 	void (*destroy)(struct stream *stream);               /* free the whole object */
 	struct stream_parcel *(*pack)(struct stream *stream); /* NULL: never */
+	/* Of TCP, see stream_unanswered(); repeated: only after a repetition. NULL: never. */
+	bool (*unanswered)(const struct stream *stream, unsigned ms, bool repeated);
 };
 
 /* A socket between two loops, below a stream that lost its own (`over`: TLS) or by itself. */

@@ -1,8 +1,10 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -412,6 +414,31 @@ void stream_parcel_done(struct stream_parcel *p)
 	mem_free(p);
 }
 
+/* Bytes that TCP has not sent once. */
+static int unsent(int fd)
+{
+	int n = 0;
+
+	return ioctl(fd, SIOCOUTQNSD, &n) == 0 ? n : 0;
+}
+
+static bool sock_unanswered(const struct stream *s, unsigned ms, bool repeated)
+{
+	const struct sock *k = sock_of((struct stream *)s);
+	struct tcp_info t;
+	socklen_t len = sizeof(t);
+	uv_os_fd_t fd;
+
+	if (s->peer.is_unix || k->closing || uv_fileno(&k->uv.handle, &fd) != 0 ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &t, &len) != 0) {
+		return false;
+	}
+	if (repeated && (t.tcpi_retransmits == 0 || unsent(fd) > STALLED_BYTES)) {
+		return false;
+	}
+	return t.tcpi_unacked > 0 && t.tcpi_last_data_sent > ms + 2 * t.tcpi_rtt / 1000;
+}
+
 static const struct stream_ops sock_ops = {
 	.write = sock_write,
 	.reading = sock_reading,
@@ -419,6 +446,7 @@ static const struct stream_ops sock_ops = {
 	.backlog = sock_backlog,
 	.destroy = sock_destroy,
 	.pack = sock_pack,
+	.unanswered = sock_unanswered,
 };
 
 static void sock_read_addresses(struct sock *k, int fd, int family)

@@ -398,6 +398,14 @@ static struct stream_parcel *tls_pack(struct stream *s)
 	return p;
 }
 
+static bool tls_unanswered(const struct stream *s, unsigned ms, bool repeated)
+{
+	const struct tls_stream *t = tls_of((struct stream *)s);
+
+	return t->lower != NULL && t->lower->ops->unanswered != NULL &&
+	       t->lower->ops->unanswered(t->lower, ms, repeated);
+}
+
 static const struct stream_ops tls_ops = {
 	.write = tls_write,
 	.reading = tls_reading,
@@ -406,6 +414,7 @@ static const struct stream_ops tls_ops = {
 	.export = tls_export,
 	.destroy = tls_destroy,
 	.pack = tls_pack,
+	.unanswered = tls_unanswered,
 };
 
 /* ---- Handshakes ------------------------------------------------------------------------------ */

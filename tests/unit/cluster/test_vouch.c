@@ -91,7 +91,7 @@ static void it_is_asked(void **state)
 {
 	(void)state;
 	assert_false(silent_after(0));
-	assert_false(silent_after(ET / 2 - 1));
+	assert_false(silent_after(ET * TIMING_SILENT_PERCENT / 100 - 1));
 	assert_true(silent_after(1));
 	assert_false(timing_silent(&shim)); /* once */
 	assert_false(silent_after(VOUCH_EVERY_MS - 1));
@@ -128,12 +128,11 @@ static void it_stands_later(void **state)
 	static const struct {
 		uint64_t asked, answered, stands;
 	} cases[] = {
-		{500, 510, ET},    /* early: no later than otherwise */
-		{600, 610, 1100},  /* half of the timeout after the question */
-		{990, 999, 1490},  /* in time */
-		{1400, 1410, 1900},
-		{1499, 1505, 1999},
-		{1600, 1605, 2000}, /* the longest time without raft */
+		{310, 320, 1310}, /* as if it had been heard */
+		{600, 950, 1600}, /* when it was asked, not when it answered */
+		{990, 999, 1990},
+		{1000, 1005, 2000}, /* the longest time without raft */
+		{1400, 1410, 2000},
 		{1990, 1999, 2000},
 	};
 
@@ -161,7 +160,7 @@ static void an_answer_that_says_nothing(void **state)
 	timing_vouched(&shim, 2, 5, heard + 890); /* another one */
 	timing_vouched(&shim, 3, 4, heard + 890); /* of another term */
 	timing_vouched(&shim, 3, 6, heard + 890);
-	timing_vouched(&shim, 3, 5, heard + 300); /* too old */
+	timing_vouched(&shim, 3, 5, heard - 10); /* older than what was heard */
 	shim.lost_leader = 3;
 	timing_vouched(&shim, 3, 5, heard + 890); /* the process that said it is gone */
 	shim.lost_leader = 0;
@@ -187,7 +186,7 @@ static void others_are_refused_meanwhile(void **state)
 	timing_vouched(&shim, 3, 5, clock_mono_ms() - 10);
 	be.recv(&shim.io, &m);
 	assert_false(seen.disrupt);
-	test_clock_advance(&tc, 490);
+	test_clock_advance(&tc, 950); /* it ended by the longest time without raft */
 	m.request_vote.disrupt_leader = false;
 	be.recv(&shim.io, &m);
 	assert_true(seen.disrupt);

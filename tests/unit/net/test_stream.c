@@ -2,6 +2,7 @@
 /* LIBS: net */
 #include "tests/lib/test.h"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -209,6 +210,44 @@ static void test_close_inside_callback(void **state)
 }
 
 /* A reset connection is an end, not a signal. */
+/* Who does not read is there: its TCP answers. */
+static void test_not_stalled(void **state)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	static uint8_t big[3000000];
+	struct rig r;
+	int other;
+
+	(void)state;
+	assert_int_equal(bind(listening, (struct sockaddr *)&a, len), 0);
+	assert_int_equal(listen(listening, 1), 0);
+	assert_int_equal(getsockname(listening, (struct sockaddr *)&a, &len), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, len), 0);
+	other = accept(listening, NULL, NULL);
+	assert_true(other >= 0);
+	for (int kind = 0; kind < 2; kind++) {
+		rig_init(&r, kind);
+		assert_false(stream_stalled(r.a.stream)); /* nothing to do with TCP */
+		rig_done(&r);
+	}
+	memset(&r, 0, sizeof(r));
+	r.loop = loop_new("stream");
+	assert_ok(stream_from_fd(r.loop, fd, &r.a.stream, NULL));
+	stream_set_handler(r.a.stream, &handler, &r.a);
+	assert_false(stream_stalled(r.a.stream));
+	assert_ok(stream_write(r.a.stream, big, sizeof(big)));
+	for (int i = 0; i < 10; i++) {
+		loop_turn(r.loop, false);
+		assert_false(stream_stalled(r.a.stream));
+	}
+	rig_done(&r);
+	close(other);
+	close(listening);
+}
+
 static void test_write_to_reset(void **state)
 {
 	struct rig r;
@@ -271,6 +310,7 @@ int main(void)
 		cmocka_unit_test(test_backpressure),
 		cmocka_unit_test(test_unread_and_hand_over),
 		cmocka_unit_test(test_close_inside_callback),
+		cmocka_unit_test(test_not_stalled),
 		cmocka_unit_test(test_write_to_reset),
 		cmocka_unit_test(test_gzip),
 	};
