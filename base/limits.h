@@ -122,8 +122,8 @@
 #define LIM_PEER_SEND_BYTES (64u << 20)
 
 /* --- listeners, per source address (trust: callers) --- */
-#define LIM_CONNS_PER_SOURCE        64
-#define LIM_HANDSHAKES_PER_SEC      20
+#define LIM_CONNS_PER_SOURCE   64
+#define LIM_HANDSHAKES_PER_SEC 20
 /* The peer port: the questions of a follower that does not hear its leader, and links that are made anew. */
 #define LIM_PEER_HANDSHAKES_PER_SEC 60
 #define LIM_BAD_CREDENTIALS_PER_MIN 10

@@ -125,7 +125,8 @@ struct link_server {
 	enum link_role role;
 	char address[LIM_HOST_PORT + 1];
 	uint64_t match_index; /* leader only: what it has stored, as far as we know */
-	uint64_t acked_ms;    /* leader only: clock_mono_ms() of its last answer in this term; 0: none */
+	uint64_t
+		acked_ms; /* leader only: clock_mono_ms() of its last answer in this term; 0: none */
 };
 
 struct link_state {

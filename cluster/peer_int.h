@@ -45,8 +45,9 @@ enum {
 	PEER_DIAL_MS = 2000,
 	PEER_DIAL_STAGGER_MS = 100, /* between connections that are tried beside each other */
 	PEER_DIALS = 8,
-	PEER_LOST_MS = 5000,     /* without a link: declared lost by the leader */
-	PEER_SILENT_MS = 80,         /* on a connection whose answer is awaited, and how often it is looked at */
+	PEER_LOST_MS = 5000, /* without a link: declared lost by the leader */
+	PEER_SILENT_MS =
+		80, /* on a connection whose answer is awaited, and how often it is looked at */
 	PEER_VET_MS = 2000,      /* a raft link waits so long to be vetted */
 	PEER_UNKNOWN_MS = 1000,  /* and for a member that is not in the table, yet or any more */
 	PEER_ACK_AGE_MS = 10000, /* when what a peer said of itself counts as acknowledged */
@@ -87,7 +88,8 @@ struct peer_link {
 	bool disk_low;
 	uint64_t rtt_us;
 	uint64_t heard_ms;
-	uint64_t asked_term, asked_ms; /* its last question to us as a leader that it does not hear */
+	uint64_t asked_term,
+		asked_ms; /* its last question to us as a leader that it does not hear */
 	uint64_t down_ms; /* clock_mono_ms() since when there is no vetted link; 0: there is */
 	uint64_t lost_incarnation; /* for which LighthouseLost was proposed */
 

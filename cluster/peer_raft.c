@@ -26,8 +26,8 @@ struct raft_link {
 	uint64_t request; /* outbound: whose answer is due; 0: answered */
 	bool failed;      /* outbound: the answer waits for the timer, or the member is back */
 	struct dial *dial;
-	struct stream *stream;  /* waits to be vetted */
-	uint64_t need_seq;      /* the question that vets it */
+	struct stream *stream; /* waits to be vetted */
+	uint64_t need_seq;     /* the question that vets it */
 	uint64_t vet_until_ms;
 	uint64_t way;           /* its name on the raft thread; 0: it is not there */
 	struct peer_pump *pump; /* of one that could not go there */

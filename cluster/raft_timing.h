@@ -18,7 +18,8 @@ enum {
 	TIMING_RETRY_MS = 250,
 	TIMING_RACE_MS =
 		100, /* for an election that is under way when another one would be forced */
-	TIMING_SILENT_PERCENT = 30, /* of the election timeout without a word: the leader is asked */
+	TIMING_SILENT_PERCENT =
+		30,                /* of the election timeout without a word: the leader is asked */
 	TIMING_HANDOVER_MS = 3000, /* the longest hand-over; nothing is proposed meanwhile */
 };
 

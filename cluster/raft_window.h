@@ -25,7 +25,8 @@ struct send_window {
 	unsigned unanswered;
 	uint64_t passed_ms; /* when the last message went out */
 	uint64_t heard_ms;  /* when the last answer came; 0: none in this term */
-	uint64_t asked_ms;  /* when it last asked whether we lead, as it does not hear us; 0: not in this term */
+	uint64_t
+		asked_ms; /* when it last asked whether we lead, as it does not hear us; 0: not in this term */
 };
 
 /* May an AppendEntries of `term` with `n` entries after `prev` go out? Counts it when so. */

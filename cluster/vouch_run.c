@@ -96,8 +96,8 @@ void vouch_ask(struct peer *p)
 	struct question *q;
 	struct tls_ctx *tls;
 
-	if (l == NULL || p->leads || p->n_questions >= VOUCH_AT_ONCE ||
-	    atomic_load(&p->stopping) || peer_tls_client(l, PEER_ALPN_PEER, &tls, NULL) < 0) {
+	if (l == NULL || p->leads || p->n_questions >= VOUCH_AT_ONCE || atomic_load(&p->stopping) ||
+	    peer_tls_client(l, PEER_ALPN_PEER, &tls, NULL) < 0) {
 		return;
 	}
 	METRICS_COUNT("skerry_peer_silence_questions_total",

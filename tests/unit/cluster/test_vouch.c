@@ -16,17 +16,17 @@ static void the_quorum(void **state)
 		unsigned acked[4], asked[4];
 		bool holds;
 	} cases[] = {
-		{0, {0}, {0}, true},                        /* alone */
-		{2, {999, 0}, {0}, true},                   /* one of two answers */
-		{2, {ET, 0}, {0}, false},                   /* not any more */
-		{2, {ET, ET}, {0}, false},                  /* neither does */
-		{2, {1999, 0}, {50, 0}, true},              /* but asks */
-		{2, {1999, 0}, {ET, 0}, false},             /* it did */
-		{2, {2 * ET, 2 * ET}, {50, 50}, false},     /* for too long without a word of raft */
-		{2, {0, 1500}, {50, 0}, true},              /* who asks, and who answered */
-		{2, {0, 0}, {50, 50}, false},               /* nobody ever answered in this term */
-		{4, {10, 0, 0, 0}, {0}, false},             /* two of five */
-		{4, {10, 0, 10, 0}, {0}, true},             /* three */
+		{0, {0}, {0}, true},                    /* alone */
+		{2, {999, 0}, {0}, true},               /* one of two answers */
+		{2, {ET, 0}, {0}, false},               /* not any more */
+		{2, {ET, ET}, {0}, false},              /* neither does */
+		{2, {1999, 0}, {50, 0}, true},          /* but asks */
+		{2, {1999, 0}, {ET, 0}, false},         /* it did */
+		{2, {2 * ET, 2 * ET}, {50, 50}, false}, /* for too long without a word of raft */
+		{2, {0, 1500}, {50, 0}, true},          /* who asks, and who answered */
+		{2, {0, 0}, {50, 50}, false},           /* nobody ever answered in this term */
+		{4, {10, 0, 0, 0}, {0}, false},         /* two of five */
+		{4, {10, 0, 10, 0}, {0}, true},         /* three */
 		{4, {10, 1500, 0, 0}, {0, 0, 50, 0}, true}, /* three with who asks */
 		{1, {0}, {50}, false},                      /* two voters need both */
 		{1, {1500}, {50}, true},
@@ -130,10 +130,8 @@ static void it_stands_later(void **state)
 	} cases[] = {
 		{310, 320, 1310}, /* as if it had been heard */
 		{600, 950, 1600}, /* when it was asked, not when it answered */
-		{990, 999, 1990},
-		{1000, 1005, 2000}, /* the longest time without raft */
-		{1400, 1410, 2000},
-		{1990, 1999, 2000},
+		{990, 999, 1990},   {1000, 1005, 2000}, /* the longest time without raft */
+		{1400, 1410, 2000}, {1990, 1999, 2000},
 	};
 
 	(void)state;
