@@ -101,6 +101,7 @@ static int apply_one(struct tailnet_batch *b, const struct entry_header *h, uint
 	struct apply_context ctx = {
 		.time_ms = h->time_ms,
 		.raft_index = index,
+		.known = true, /* fsm_decode_command() is strict */
 		.leader_gap = (h->flags & ENTRY_LEADER_GAP) != 0,
 	};
 	struct applied_command *c = &a->command[a->n];

@@ -156,7 +156,7 @@ static int message_known(const ProtobufCMessage *m, unsigned depth, struct err *
 	return 0;
 }
 
-int tailnet_command_known(const Command *cmd, struct err *err)
+static int command_known(const Command *cmd, bool looked_at, struct err *err)
 {
 	if (find_row(cmd) == NULL) {
 		return err_set(
@@ -171,7 +171,12 @@ int tailnet_command_known(const Command *cmd, struct err *err)
 			       "levels up to %d: update this lighthouse",
 			       level_of_fields(&cmd->base), FEATURE_LEVEL_MAX);
 	}
-	return message_known(&cmd->base, 1, err);
+	return looked_at ? 0 : message_known(&cmd->base, 1, err);
+}
+
+int tailnet_command_known(const Command *cmd, struct err *err)
+{
+	return command_known(cmd, false, err);
 }
 
 /* ---- exactly once, between lighthouses ---- */
@@ -457,7 +462,7 @@ int tailnet_batch_apply(struct tailnet_batch *b, const Command *cmd,
 			struct apply_result *ret, struct err *err)
 {
 	struct state st;
-	int r = tailnet_command_known(cmd, err);
+	int r = command_known(cmd, ctx->known, err);
 
 	if (r < 0) {
 		return r;

@@ -65,6 +65,7 @@ struct apply_context {
 	 * All is checked before the first put, so that the rest need not be done.
 	 */
 	bool judge_only;
+	bool known; /* decoded with PB_STRICT_KNOWN: no field or value in it is unknown */
 	bool leader_gap; /* there was no leader before this group: presence and ephemeral deadlines start anew */
 };
 
