@@ -183,9 +183,16 @@ int cmd_cluster_cancel(struct cli *cx)
 	if (!called(cx, "/skerry.v1.ClusterService/CancelChange", &req, &r, &rc)) {
 		return rc;
 	}
-	return say_change(cx, r,
-			  strcmp(r->outcome, "done") == 0
-				  ? "it was done before it could be given up"
-				  : cli_printf(cx, "given up: %s %s", print_safe(cx, r->kind),
-					       list(cx, r->leave, r->n_leave)));
+	if (strcmp(r->outcome, "done") == 0) {
+		fprintf(cx->io->out, "it was done before it could be given up\n");
+		return CLI_OK;
+	}
+	fprintf(cx->io->out, "given up: %s %s\n", print_safe(cx, r->kind),
+		list(cx, r->n_leave > 0 ? r->leave : r->enter,
+		     r->n_leave > 0 ? r->n_leave : r->n_enter));
+	/* The leader is at it, or this lighthouse has not heard of the end. */
+	if (r->outcome[0] == '\0' && r->id != 0) {
+		cli_note(cx, "`skerry cluster status` shows it until the leader has ended it");
+	}
+	return CLI_OK;
 }

@@ -69,6 +69,18 @@ wrong "there is no old CA" "none to retire|only one" ca rotate --retire
 wrong "nobody is named" "usage|missing|name" remove
 check "nothing has changed" diff "$lab/before" <(all_state)
 
+# What is given up is not said to go on.
+given_up()
+{
+	in_host lh1 skerry cluster replace lh2 >/dev/null 2>&1 && in_host lh1 skerry cluster cancel | grep -qx "given up: replace lh2"
+}
+check "a replacement is given up" given_up
+no_change()
+{
+	cluster_json lh1 | jq -e '.change == null'
+}
+within 15 "and has ended" no_change
+
 # With one voter away the other two must not get fewer.
 away=lh3
 [ "$leader" = lh3 ] && away=lh2
