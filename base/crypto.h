@@ -30,6 +30,9 @@ struct crypto_iov {
 	size_t len;
 };
 void crypto_sha256v(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, size_t n);
+/* Who computes both: libsodium's portable C, until net/sha256.h names another one. NULL: libsodium again. */
+typedef void (*crypto_sha256_fn)(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, size_t n);
+void crypto_sha256_use(crypto_sha256_fn fn);
 void crypto_blake2b(uint8_t out[CRYPTO_HASH], const void *data, size_t len);
 void crypto_blake2bv(uint8_t out[CRYPTO_HASH], const struct crypto_iov *iov, size_t n);
 /* The same in steps: begin, add as often as wanted, end. */

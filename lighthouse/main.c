@@ -11,6 +11,7 @@
 #include "base/crypto.h"
 #include "base/macros.h"
 #include "lighthouse/commands.h"
+#include "net/sha256.h"
 
 enum option_id {
 	OPT_CONFIG = 'c',
@@ -290,5 +291,6 @@ int main(int argc, char **argv)
 	}
 	harden();
 	crypto_init();
+	sha256_by_openssl();
 	return c->run(&a);
 }

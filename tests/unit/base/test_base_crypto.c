@@ -55,32 +55,6 @@ static void test_hashes(void **state)
 	assert_true(crypto_equal(NULL, NULL, 0));
 }
 
-/* What the processor may compute by instructions of its own is what the library computes. */
-static void test_sha256_lengths(void **state)
-{
-	uint8_t data[400], mine[CRYPTO_HASH], theirs[crypto_hash_sha256_BYTES];
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(data); i++) {
-		data[i] = (uint8_t)(i * 37 + 11);
-	}
-	for (size_t len = 0; len <= sizeof(data); len++) {
-		crypto_hash_sha256(theirs, data, len);
-		crypto_sha256(mine, data, len);
-		assert_memory_equal(mine, theirs, CRYPTO_HASH);
-		/* In three pieces, wherever they meet a block. */
-		for (size_t cut = 0; cut <= len; cut += 7) {
-			size_t second = (len - cut) / 2;
-			struct crypto_iov pieces[] = {{data, cut},
-						      {data + cut, second},
-						      {data + cut + second, len - cut - second}};
-
-			crypto_sha256v(mine, pieces, ARRAY_LEN(pieces));
-			assert_memory_equal(mine, theirs, CRYPTO_HASH);
-		}
-	}
-}
-
 static void test_seal(void **state)
 {
 	uint8_t key[CRYPTO_KEY] = {1};
@@ -260,11 +234,10 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_hashes), cmocka_unit_test(test_sha256_lengths),
-		cmocka_unit_test(test_seal),   cmocka_unit_test(test_ed25519),
-		cmocka_unit_test(test_x25519), cmocka_unit_test(test_x25519_vector),
-		cmocka_unit_test(test_boxes),  cmocka_unit_test(test_secret_memory),
-		cmocka_unit_test(test_harden),
+		cmocka_unit_test(test_hashes),        cmocka_unit_test(test_seal),
+		cmocka_unit_test(test_ed25519),       cmocka_unit_test(test_x25519),
+		cmocka_unit_test(test_x25519_vector), cmocka_unit_test(test_boxes),
+		cmocka_unit_test(test_secret_memory), cmocka_unit_test(test_harden),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
