@@ -114,8 +114,16 @@
 #define LIM_JOIN_MS                 15000
 /* Validity of a join token. */
 #define LIM_JOIN_TOKEN_MS (3600ll * 1000)
-/* One libraft message as the pump sees it (a snapshot chunk travels in it). */
-#define LIM_RAFT_MESSAGE_BYTES (8u << 20)
+/* A message between the raft threads of two lighthouses: its head, the entries in it and their bytes, a configuration, the
+ * snapshot that follows one. */
+#define LIM_RAFT_HEAD_BYTES     (128u << 10)
+#define LIM_RAFT_ENTRIES        4096
+#define LIM_RAFT_MESSAGE_BYTES  (128u << 20)
+#define LIM_RAFT_SERVERS        64
+#define LIM_RAFT_SNAPSHOT_BYTES (4ull << 30)
+/* Messages that wait for the link to a peer, or until it takes more; and of those, how many survive a failed attempt. */
+#define LIM_RAFT_WAITING 256
+#define LIM_RAFT_KEPT    3
 /* Commands that a lighthouse hands to the leader in one call. */
 #define LIM_FORWARD_COMMANDS 128
 /* Bytes that wait for a peer that does not read. */

@@ -13,7 +13,6 @@
 #include "base/rand.h"
 #include "cluster/cluster_int.h"
 #include "cluster/peer.h"
-#include "cluster/way_int.h"
 #include "tailnet/query.h"
 
 enum {
@@ -202,6 +201,15 @@ void cluster_early_connects(struct cluster *c)
 	}
 }
 
+static void on_link_ended(void *arg, uint64_t way, bool remote)
+{
+	struct cluster *c = arg;
+
+	if (!c->stopping) {
+		c->ops->ended(c->ops_impl, way, remote);
+	}
+}
+
 static bool on_awaited(void *arg)
 {
 	const struct cluster *c = arg;
@@ -225,6 +233,7 @@ static const struct consensus_events events = {
 	.awaited = on_awaited,
 	.connect = on_connect,
 	.silent = on_silent,
+	.ended = on_link_ended,
 };
 
 /* ---- once in a while; raft thread ---- */
@@ -281,7 +290,7 @@ static void on_publish(void *arg)
 	}
 	disk_watch(c);
 	watchdog_raft(c, c->peer != NULL ? peer_loop(c->peer) : NULL);
-	ways_renew(c);
+	consensus_links_renew(c->cs);
 	if (!c->syncing && now >= c->looked_ms + LOOK_MS) {
 		health_judge(c);
 		c->sync_due = now >= c->synced_ms + SYNC_MS;
@@ -315,7 +324,6 @@ int cluster_prepare(struct cluster **ret, const struct cluster_options *o, struc
 	sessions_init(c);
 	cluster_gauges_make(c);
 	list_init(&c->early);
-	list_init(&c->ways);
 	c->scrub_ms = o->scrub_ms;
 	watchdog_init(c, o->turn_cpu_ms);
 	c->loop = loop_new("raft");
@@ -509,7 +517,6 @@ void cluster_kill(struct cluster *c)
 	stop_by(c, on_kill);
 	loop_stop(c->loop);
 	loop_thread_join(c->loop);
-	ways_free(c);
 	loop_free(c->loop);
 	c->loop = NULL;
 	store_abandon(c->store);
@@ -541,7 +548,6 @@ void cluster_free(struct cluster *c)
 	}
 	c->ops = NULL;
 	cluster_early_connects(c);
-	ways_free(c);
 	loop_free(c->loop);
 	pthread_mutex_lock(&c->seen_lock);
 	while (c->backups > 0) {

@@ -135,7 +135,6 @@ struct cluster {
 	struct store *store;
 	struct consensus *cs;
 
-	struct list ways; /* struct way of way.c; raft thread */
 	struct proposer prop;
 	struct reads reads;
 

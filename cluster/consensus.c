@@ -24,7 +24,6 @@ enum {
 	HEARTBEAT_MS = 40,
 	INSTALL_MS = 3600 * 1000, /* the shim sees to it, by size and by what the peer says */
 	CATCH_UP_MS = 20000,      /* of a round, for a newcomer on a slow disk */
-	CONNECT_RETRY_MS = 20,    /* the peer side answers failures late, and ever later */
 	APPLY_TURN_NS = 20 * 1000 * 1000,
 	DISK_RETRY_MS = 3600 * 1000
 };
@@ -197,6 +196,7 @@ static void on_prepare(uv_prepare_t *h)
 	turn(cs);
 	group_pump(cs);
 	group_push(cs);
+	raft_net_flush(&cs->net);
 }
 
 static void on_wake(void *arg)
@@ -214,6 +214,13 @@ static void on_connect(void *arg, uint64_t request, uint64_t id, const char *add
 	struct consensus *cs = arg;
 
 	cs->events->connect(cs->arg, request, id, address);
+}
+
+static void on_link_ended(void *arg, uint64_t way, bool remote)
+{
+	struct consensus *cs = arg;
+
+	cs->events->ended(cs->arg, way, remote);
 }
 
 static int view_load(struct consensus *cs, struct err *err)
@@ -333,7 +340,10 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	uv_idle_init(uv, &cs->drain);
 	cs->drain.data = cs;
 	cs->commit.data = cs->pump.data = cs->before_poll.data = cs;
-	raft_transport_init(&cs->transport, uv, on_connect, cs);
+	cs->net = (struct raft_net){
+		.loop = o->loop, .connect = on_connect, .ended = on_link_ended, .arg = cs};
+	raft_net_init(&cs->net);
+	raft_transport_init(&cs->transport, uv);
 	rv = raft_uv_init(&cs->shim.io, uv, o->dir, &cs->transport.t);
 	if (rv != 0) {
 		r = consensus_error(err, rv, o->dir, cs->shim.io.errmsg);
@@ -342,10 +352,9 @@ int consensus_open(struct consensus **ret, const struct consensus_options *o, st
 	}
 	raft_uv_set_auto_recovery(&cs->shim.io, false);
 	raft_uv_set_disk_retry(&cs->shim.io, DISK_RETRY_MS);
-	raft_uv_set_connect_retry_delay(&cs->shim.io, CONNECT_RETRY_MS);
 	raft_uv_set_tracer(&cs->shim.io, NULL);
 	raft_shim_install(&cs->shim, &cs->raft, TICK_MS);
-	cs->shim.transport = &cs->transport.t;
+	cs->shim.net = &cs->net;
 	cs->shim.prepare = snapshot_prepare;
 	cs->shim.receive = snapshot_receive;
 	cs->shim.arg = cs;
@@ -450,7 +459,7 @@ int consensus_bootstrap(const char *dir, uint64_t id, const char *address, struc
 	struct raft_fsm fsm = {.version = 2};
 	int rv, r = 0;
 
-	raft_transport_init(&t, loop_uv(loop), NULL, NULL);
+	raft_transport_init(&t, loop_uv(loop));
 	raft_configuration_init(&conf);
 	rv = raft_uv_init(&io, loop_uv(loop), dir, &t.t);
 	if (rv == 0) {
@@ -628,14 +637,26 @@ void consensus_leader_asked(struct consensus *cs, uint64_t id, uint64_t term)
 	}
 }
 
-void consensus_connected(struct consensus *cs, uint64_t request, int fd)
+void consensus_connected(struct consensus *cs, uint64_t request, uint64_t way,
+			 struct stream *stream)
 {
-	raft_transport_connected(&cs->transport, request, fd);
+	raft_net_connected(&cs->net, request, way, stream);
 }
 
-void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd)
+void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, uint64_t way,
+			struct stream *stream)
 {
-	raft_transport_accepted(&cs->transport, id, address, fd);
+	raft_net_accepted(&cs->net, id, address, way, stream);
+}
+
+void consensus_cut(struct consensus *cs, uint64_t way)
+{
+	raft_net_cut(&cs->net, way);
+}
+
+void consensus_links_renew(struct consensus *cs)
+{
+	raft_net_renew(&cs->net);
 }
 
 /* Nobody leads since the leader was lost. */

@@ -14,8 +14,8 @@
 struct applied;
 struct consensus;
 struct loop;
-struct raft_transport;
 struct store;
+struct stream;
 
 /*
  * A command on its way through the leader's log. Embedded by the caller, who keeps it until `done`, which fires exactly
@@ -43,10 +43,12 @@ struct consensus_events {
 	void (*restored)(void *arg);
 	/* Does somebody here wait for an entry or a revision that was not told of yet? */
 	bool (*awaited)(void *arg);
-	/* A message or connect attempt needs a link to this server. */
+	/* Messages need a link to this server: consensus_connected() answers. */
 	void (*connect)(void *arg, uint64_t request, uint64_t id, const char *address);
 	/* The leader is not heard: see peer_ops.silent. May be NULL. */
 	void (*silent)(void *arg);
+	/* A link of that name has ended, by the member or here; not one that was cut. */
+	void (*ended)(void *arg, uint64_t way, bool remote);
 };
 
 struct consensus_options {
@@ -122,8 +124,14 @@ void consensus_leader_lost(struct consensus *cs, uint64_t id);
 void consensus_leader_vouched(struct consensus *cs, uint64_t id, uint64_t term, uint64_t asked_ms);
 void consensus_leader_asked(struct consensus *cs, uint64_t id, uint64_t term);
 void consensus_clocks_agree(struct consensus *cs, bool agree, int64_t skew_ms);
-void consensus_connected(struct consensus *cs, uint64_t request, int fd);
-void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, int fd);
+/* `way` is the peer side's name of the stream, which is taken; 0: none. NULL: there is no connection. */
+void consensus_connected(struct consensus *cs, uint64_t request, uint64_t way,
+			 struct stream *stream);
+void consensus_accepted(struct consensus *cs, uint64_t id, const char *address, uint64_t way,
+			struct stream *stream);
+void consensus_cut(struct consensus *cs, uint64_t way);
+/* Links that TCP is stuck on are ended and dialled anew. From the loop, now and then. */
+void consensus_links_renew(struct consensus *cs);
 
 enum consensus_change {
 	CONSENSUS_ADD,

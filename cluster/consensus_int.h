@@ -7,6 +7,7 @@
 #include "cluster/consensus.h"
 #include "cluster/fsm.h"
 #include "cluster/group_wait.h"
+#include "cluster/raft_net.h"
 #include "cluster/raft_shim.h"
 #include "cluster/raft_transport.h"
 #include "cluster/store.h"
@@ -65,6 +66,7 @@ struct consensus {
 	struct raft raft;
 	struct raft_fsm fsm;
 	struct raft_shim shim;
+	struct raft_net net;
 	struct raft_transport transport;
 	uv_check_t commit; /* started after raft_start: runs before libraft's own */
 	uv_check_t pump;   /* started before it: runs after */

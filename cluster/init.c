@@ -68,7 +68,7 @@ static void boot_connect(void *arg, uint64_t request, uint64_t id, const char *a
 
 	(void)id;
 	(void)address;
-	consensus_connected(b->cs, request, ERR_UNAVAILABLE);
+	consensus_connected(b->cs, request, 0, NULL);
 }
 
 static void boot_late(void *arg)

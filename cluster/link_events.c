@@ -3,7 +3,6 @@
 
 #include "base/mem.h"
 #include "cluster/cluster_int.h"
-#include "cluster/way_int.h"
 #include "net/stream.h"
 
 struct link_event {
@@ -59,29 +58,41 @@ static void event_drop(struct link_event *e)
 	event_free(e);
 }
 
+/* What came with it, on this loop from now on; NULL: nothing did, or it is gone. */
+static struct stream *event_stream(struct cluster *c, struct link_event *e)
+{
+	struct stream *stream = NULL;
+
+	if (e->parcel != NULL) {
+		stream = stream_unpack(c->loop, e->parcel);
+		if (stream == NULL) {
+			c->ops->ended(c->ops_impl, e->way, true);
+		}
+	} else if (e->fd >= 0 && stream_from_fd(c->loop, e->fd, &stream, NULL) < 0) {
+		return NULL;
+	}
+	return stream;
+}
+
 static void on_event(void *arg)
 {
 	struct link_event *e = arg;
 	struct cluster *c = e->c;
+	struct stream *stream;
 
 	if (c->stopping || c->cs == NULL) {
 		event_drop(e);
 		return;
 	}
-	if (e->parcel != NULL) {
-		e->fd = way_open(c, e->way, e->parcel);
-		if (e->fd < 0) {
-			c->ops->ended(c->ops_impl, e->way, true);
-		}
-	}
 	switch (e->kind) {
-	case CONNECTED: consensus_connected(c->cs, e->request, e->fd); break;
+	case CONNECTED: consensus_connected(c->cs, e->request, e->way, event_stream(c, e)); break;
 	case ACCEPTED:
-		if (e->fd >= 0) {
-			consensus_accepted(c->cs, e->id, e->address, e->fd);
+		stream = event_stream(c, e);
+		if (stream != NULL) {
+			consensus_accepted(c->cs, e->id, e->address, e->way, stream);
 		}
 		break;
-	case CUT: way_cut(c, e->way); break;
+	case CUT: consensus_cut(c->cs, e->way); break;
 	case LOST: consensus_leader_lost(c->cs, e->id); break;
 	case VOUCHED: consensus_leader_vouched(c->cs, e->id, e->term, e->asked_ms); break;
 	case ASKED: consensus_leader_asked(c->cs, e->id, e->term); break;

@@ -40,7 +40,7 @@ struct peer_ops {
 			size_t len, uint64_t deadline_ms);
 	/* Ask the leader for a read index; answer by link_read_index(c, request, ...), exactly once. */
 	void (*read_index)(void *impl, uint64_t request, uint64_t leader, uint64_t deadline_ms);
-	/* A way of link_connected_by or link_accepted_by has ended: by the member, or by libraft. Not of one that was cut. */
+	/* A way of link_connected_by or link_accepted_by has ended: by the member, or here. Not of one that was cut. */
 	void (*ended)(void *impl, uint64_t way, bool remote);
 	/*
 	 * The leader has not been heard for a while, and still is not: ask it over another way than raft's (vouch.h);
@@ -56,10 +56,10 @@ struct link_place {
 
 /* ---- answers and events of the peer side; any thread, they post to the raft thread ---- */
 
-/* fd: our end of a socketpair (taken), or negative: an error code. A request that is unknown by now: fd is closed. */
+/* fd: a connected socket (taken), or negative: an error code. A request that is unknown by now: fd is closed. */
 void link_connected(struct cluster *c, uint64_t request, int fd);
 
-/* A member dialled us: fd is our end of a socketpair (taken); id and address as the member table has them. */
+/* A member dialled us: fd is a connected socket (taken); id and address as the member table has them. */
 void link_accepted(struct cluster *c, uint64_t id, const char *address, int fd);
 
 /* The same with a connection that goes on on the raft thread, named by `way` (not 0): see ops->ended and link_cut. */

@@ -3,7 +3,6 @@
 
 #include "base/macros.h"
 #include "base/mem.h"
-#include "base/metrics.h"
 #include "net/stream.h"
 
 /*
@@ -57,7 +56,6 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 		end(side->pump, side, &e);
 		return;
 	}
-	METRICS_COUNT("skerry_peer_raft_bytes_total", "Bytes of raft links, both directions", len);
 	if (stream_is_full(to->stream)) {
 		stream_pause_read(side->stream);
 	}
@@ -96,11 +94,6 @@ struct peer_pump *peer_pump_new(struct stream *a, struct stream *b, peer_pump_cb
 	stream_set_handler(a, &handler, &p->local);
 	stream_set_handler(b, &handler, &p->remote);
 	return p;
-}
-
-bool peer_pump_stalled(const struct peer_pump *pump)
-{
-	return stream_stalled(pump->remote.stream);
 }
 
 void peer_pump_free(struct peer_pump *pump)

@@ -20,8 +20,5 @@ typedef void (*peer_pump_cb)(void *arg, bool remote, const struct err *why);
  */
 struct peer_pump *peer_pump_new(struct stream *a, struct stream *b, peer_pump_cb cb, void *arg);
 
-/* What goes to the remote side is stuck: stream_stalled(). */
-bool peer_pump_stalled(const struct peer_pump *pump);
-
 /* Cuts both sides at once; no callback comes. NULL is fine. */
 void peer_pump_free(struct peer_pump *pump);

@@ -1,4 +1,4 @@
-/* libraft's own links: dialled and accepted, vetted, then handed to the raft thread (way_int.h). */
+/* libraft's own links: dialled and accepted, vetted, then handed to the raft thread (raft_net.h). */
 #include "cluster/peer_int.h"
 
 #include <errno.h>

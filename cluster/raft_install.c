@@ -1,70 +1,34 @@
 /*
  * Sending a snapshot apart from everything else: connect, write, close.
  *
- *   CONNECTING --stream--> WRITING --all written--> CLOSING --> freed
- *        \------ fails ------------- fails -----------/
+ *   DIALLING --way--> WRITING --all written--> DRAINING --with the kernel--> closed, freed
+ *       \----- fails ----------- ends -------------/
  */
 #include "cluster/raft_install.h"
 
-#include <string.h>
-
+#include "base/buf.h"
 #include "base/mem.h"
+#include "cluster/raft_net.h"
+#include "cluster/raft_wire.h"
+#include "net/stream.h"
 
-enum { PREAMBLE = 16, FIXED = 7 * 8 };
+enum { CHUNK = 64 << 10 };
 
 struct raft_install {
-	struct raft_uv_connect connect;
-	uv_stream_t *stream; /* raft_free'd after its close */
-	uv_write_t write;
-	uv_buf_t bufs[2];                  /* header (ours), data (borrowed) */
-	void (*cb)(void *arg, int status); /* NULL: was told, or cancelled */
+	struct raft_net *net;
+	uint64_t request;     /* DIALLING */
+	struct raft_way *way; /* then */
+	struct buf head;
+	const uint8_t *data; /* borrowed */
+	size_t len, at;
+	bool starting, failed;
+	void (*cb)(void *arg, int status);
 	void *arg;
-	bool connecting, starting, failed;
 };
 
-static void le_put64(uint8_t **at, uint64_t v)
+static void install_free(struct raft_install *i)
 {
-	for (int i = 0; i < 8; i++) {
-		*(*at)++ = (uint8_t)(v >> (8 * i));
-	}
-}
-
-/* What libraft's decoder reads: little-endian words. */
-static int header_make(struct raft_install *i, const struct raft_message *m)
-{
-	const struct raft_install_snapshot *s = &m->install_snapshot;
-	struct raft_buffer conf;
-	uint8_t *at;
-	int rv = raft_configuration_encode(&s->conf, &conf);
-
-	if (rv != 0) {
-		return rv;
-	}
-	i->bufs[0].len = PREAMBLE + FIXED + conf.len;
-	i->bufs[0].base = mem_zalloc(i->bufs[0].len);
-	at = (uint8_t *)i->bufs[0].base;
-	le_put64(&at, (uint64_t)m->type | (uint64_t)s->version << 16);
-	le_put64(&at, i->bufs[0].len - PREAMBLE);
-	le_put64(&at, s->term);
-	le_put64(&at, s->last_index);
-	le_put64(&at, s->last_term);
-	le_put64(&at, s->conf_index);
-	le_put64(&at, conf.len);
-	memcpy(at, conf.base, conf.len);
-	at += conf.len;
-	le_put64(&at, s->data.len);
-	le_put64(&at, 0);
-	raft_free(conf.base);
-	i->bufs[1] = uv_buf_init(s->data.base, (unsigned)s->data.len);
-	return 0;
-}
-
-static void on_closed(uv_handle_t *h)
-{
-	struct raft_install *i = h->data;
-
-	raft_free(i->stream);
-	mem_free(i->bufs[0].base);
+	buf_done(&i->head);
 	mem_free(i);
 }
 
@@ -73,73 +37,96 @@ static void end(struct raft_install *i, int status)
 	void (*cb)(void *arg, int status) = i->cb;
 	void *arg = i->arg;
 
-	i->cb = NULL;
-	if (i->starting) {
-		i->failed = true;
-		return;
-	}
-	if (i->stream != NULL) {
-		if (!uv_is_closing((uv_handle_t *)i->stream)) {
-			uv_close((uv_handle_t *)i->stream, on_closed);
+	install_free(i);
+	cb(arg, status);
+}
+
+/* As much as the connection takes; with the last piece it is to tell when nothing is left of it. */
+static void go_on(struct raft_install *i)
+{
+	while (i->at < i->len && !stream_is_full(i->way->stream)) {
+		size_t n = MIN(i->len - i->at, (size_t)CHUNK);
+
+		if (i->at + n == i->len) {
+			stream_set_limits(i->way->stream, 1, SIZE_MAX);
 		}
-	} else if (!i->connecting) {
-		mem_free(i->bufs[0].base);
-		mem_free(i);
-	}
-	if (cb != NULL) {
-		cb(arg, status);
+		raft_way_write(i->way, i->data + i->at, n);
+		i->at += n;
 	}
 }
 
-static void on_written(uv_write_t *req, int status)
+static void on_writable(void *arg)
 {
-	struct raft_install *i = req->data;
+	struct raft_install *i = arg;
 
-	/* On its own closing the write is cancelled: that was told already. */
-	if (!uv_is_closing((uv_handle_t *)i->stream)) {
-		end(i, status == 0 ? 0 : RAFT_IOERR);
-	}
-}
-
-static void on_connected(struct raft_uv_connect *req, struct uv_stream_s *stream, int status)
-{
-	struct raft_install *i = req->data;
-
-	i->connecting = false;
-	i->stream = stream;
-	if (stream != NULL) {
-		stream->data = i;
-	}
-	if (status != 0 || i->cb == NULL) {
-		end(i, RAFT_NOCONNECTION);
+	if (i->at < i->len) {
+		go_on(i);
 		return;
 	}
-	i->write.data = i;
-	if (uv_write(&i->write, stream, i->bufs, ARRAY_LEN(i->bufs), on_written) != 0) {
-		end(i, RAFT_IOERR);
-	}
+	raft_way_close(i->way, true);
+	end(i, 0);
 }
 
-int raft_install_start(struct raft_install **ret, struct raft_uv_transport *t,
+static void on_end(void *arg, const char *why)
+{
+	(void)why;
+	end(arg, RAFT_IOERR);
+}
+
+static void on_data(void *arg, const uint8_t *data, size_t len)
+{
+	(void)arg; /* nothing is said here */
+	(void)data;
+	(void)len;
+}
+
+static const struct raft_way_user user = {
+	.on_data = on_data,
+	.on_writable = on_writable,
+	.on_end = on_end,
+};
+
+static void on_dialled(void *arg, struct raft_way *way)
+{
+	struct raft_install *i = arg;
+
+	i->request = 0;
+	if (way == NULL) {
+		if (i->starting) {
+			i->failed = true;
+		} else {
+			end(i, RAFT_NOCONNECTION);
+		}
+		return;
+	}
+	i->way = way;
+	raft_way_use(way, &user, i);
+	if (i->len == 0) {
+		stream_set_limits(way->stream, 1, SIZE_MAX);
+	}
+	raft_way_write(way, i->head.data, i->head.len);
+	go_on(i);
+}
+
+int raft_install_start(struct raft_install **ret, struct raft_net *net,
 		       const struct raft_message *m, void (*cb)(void *arg, int status), void *arg)
 {
 	struct raft_install *i = MEM_NEW(struct raft_install);
-	int rv = header_make(i, m);
+	int rv = wire_put(&i->head, m);
 
 	if (rv == 0) {
+		i->net = net;
+		i->data = m->install_snapshot.data.base;
+		i->len = m->install_snapshot.data.len;
 		i->cb = cb;
 		i->arg = arg;
-		i->connect.data = i;
-		i->connecting = i->starting = true;
-		rv = t->connect(t, &i->connect, m->server_id, m->server_address, on_connected);
+		i->starting = true;
+		raft_net_dial(net, m->server_id, m->server_address, on_dialled, i, &i->request);
 		i->starting = false;
-		if (rv == 0 && i->failed) {
-			rv = RAFT_NOCONNECTION;
-		}
+		rv = i->failed ? RAFT_NOCONNECTION : 0;
 	}
 	if (rv != 0) {
-		mem_free(i->bufs[0].base);
-		mem_free(i);
+		install_free(i);
 		return rv;
 	}
 	*ret = i;
@@ -148,8 +135,13 @@ int raft_install_start(struct raft_install **ret, struct raft_uv_transport *t,
 
 void raft_install_cancel(struct raft_install *i)
 {
-	if (i != NULL) {
-		i->cb = NULL;
-		end(i, RAFT_CANCELED);
+	if (i == NULL) {
+		return;
 	}
+	if (i->way != NULL) {
+		raft_way_close(i->way, false);
+	} else {
+		raft_net_dial_cancel(i->net, i->request);
+	}
+	install_free(i);
 }

@@ -139,7 +139,7 @@ static int load(const char *dir, struct raft_log *ret, struct err *err)
 		loop_free(loop);
 		return rc;
 	}
-	raft_transport_init(&t, loop_uv(loop), NULL, NULL);
+	raft_transport_init(&t, loop_uv(loop));
 	rv = raft_uv_init(&io, loop_uv(loop), copy, &t.t);
 	if (rv) {
 		rc = err_set(err, ERR_INTERNAL, "libraft: %s", io.errmsg);
@@ -328,7 +328,7 @@ int raft_log_begin(const char *raft_dir, uint64_t id, const char *address, uint6
 	int rv, rc = 0;
 
 	raft_configuration_init(&conf);
-	raft_transport_init(&t, loop_uv(loop), NULL, NULL);
+	raft_transport_init(&t, loop_uv(loop));
 	rv = raft_uv_init(&io, loop_uv(loop), raft_dir, &t.t);
 	if (rv) {
 		rc = err_set(err, ERR_INTERNAL, "libraft: %s", io.errmsg);

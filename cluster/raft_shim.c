@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "cluster/link_int.h"
+#include "cluster/raft_net.h"
 #include "cluster/raft_shim_int.h"
 
 struct shim_append {
@@ -251,18 +252,11 @@ static void answer_later(struct raft_shim *s, struct raft_io_send *req, raft_io_
 	list_push(&s->answered, &a->node);
 }
 
-/*
- * libraft closes and redials a link whenever the address of a message is not that of the message before. It may come from
- * the configuration, which has what was true when the server was added, or from the link that a question came by; the
- * peers' side dials by id. So there is one address for all.
- */
 static int to_network(struct raft_shim *s, struct raft_io *io, struct raft_io_send *req,
 		      const struct raft_message *message, raft_io_send_cb cb)
 {
-	struct raft_message m = *message;
-
-	m.server_address = "member";
-	return s->inner.send(io, req, &m, cb);
+	return s->net != NULL ? raft_net_send(s->net, req, message, cb)
+			      : s->inner.send(io, req, message, cb);
 }
 
 static void send_free(struct shim_send *m)
@@ -538,6 +532,9 @@ static int op_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, ra
 	s->tick = tick;
 	s->recv = recv;
 	s->heartbeat_ms = msecs;
+	if (s->net != NULL) {
+		raft_net_start(s->net, io, on_recv);
+	}
 	return s->inner.start(io, MIN(msecs, s->tick_ms), on_tick, on_recv);
 }
 
@@ -548,6 +545,9 @@ static void op_close(struct raft_io *io, raft_io_close_cb cb)
 	s->closing = true;
 	raft_shim_flush(s);
 	shim_installs_cancel(s);
+	if (s->net != NULL) {
+		raft_net_close(s->net);
+	}
 	if (s->put != NULL) {
 		s->close_cb = cb; /* raft_shim_prepared() goes on */
 	} else {

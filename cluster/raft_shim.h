@@ -22,6 +22,7 @@
  *   - an append that stays open for 5 s: leadership is handed over, one second later cluster_fail()
  *   - RequestVote is repeated every 20 ms while we are candidate in the same term and phase; its result up to three times
  *     when it could not be sent
+ *   - messages go and come by raft_net.h
  *   - one InstallSnapshot per peer at a time, over a connection of its own (raft_install.h); until the peer has it, or a
  *     deadline, what it rejects is no reason for another one
  *   - an InstallSnapshot that comes in is prepared by `receive` before libraft sees it; none is taken in while another one
@@ -50,8 +51,7 @@ struct raft_shim {
 	struct list gets;     /* struct shim_get: to be answered */
 	raft_io_close_cb close_cb; /* of a close that waits for raft_shim_prepared() */
 	/* Set by the user after raft_shim_install(). `prepare` and `receive` may be NULL. */
-	struct raft_uv_transport
-		*transport; /* for connections of installs; not NULL where there are peers */
+	struct raft_net *net; /* sends and receives in place of the back end; NULL: that does */
 	/* An own snapshot without content is to be stored: fill it and call raft_shim_prepared(). 0 or a code of libraft. */
 	int (*prepare)(void *arg);
 	/* True: the message is taken, and raft_shim_received() gets it later, or it is freed. */

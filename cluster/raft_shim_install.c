@@ -90,7 +90,7 @@ static void install_read(struct raft_io_snapshot_get *req, struct raft_snapshot 
 	}
 	LOG_DEBUG("raft: snapshot %" PRIu64 " of %zu bytes goes to %" PRIu64,
 		  (uint64_t)m->last_index, m->data.len, (uint64_t)i->message.server_id);
-	if (raft_install_start(&i->way, s->transport, &i->message, install_sent, i) != 0) {
+	if (raft_install_start(&i->way, s->net, &i->message, install_sent, i) != 0) {
 		install_free(i);
 	}
 }

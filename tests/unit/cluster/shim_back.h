@@ -6,8 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <raft/uv.h>
-
 #include "base/mem.h"
 #include "cluster/link_int.h"
 #include "cluster/raft_shim.h"
@@ -28,8 +26,7 @@ static struct {
 	struct raft_io_snapshot_get *get;
 	raft_io_snapshot_get_cb get_cb;
 	int gets, closed;
-	struct raft_uv_connect *connect;
-	raft_uv_connect_cb connect_cb;
+	uint64_t connect; /* a connection is asked for; 0: none is */
 } be;
 
 static struct {

@@ -7,18 +7,18 @@
 
 #include "base/mem.h"
 #include "cluster/raft_install.h"
-#include "cluster/raft_transport.h"
+#include "cluster/raft_net.h"
 #include "net/loop.h"
+#include "net/stream.h"
 
 enum { DATA = 3 << 20 };
 
 static struct loop *loop;
-static struct raft_transport transport;
+static struct raft_net net;
 static struct raft_message message;
 static uint64_t request;
 static bool refuse_at_once;
 static int fired, status_seen;
-static bool closed;
 
 static void on_connect(void *arg, uint64_t r, uint64_t id, const char *address)
 {
@@ -27,7 +27,7 @@ static void on_connect(void *arg, uint64_t r, uint64_t id, const char *address)
 	assert_string_equal(address, "peer:1");
 	request = r;
 	if (refuse_at_once) {
-		raft_transport_connected(&transport, r, -1);
+		raft_net_connected(&net, r, 0, NULL);
 	}
 }
 
@@ -44,7 +44,8 @@ static int setup(void **state)
 
 	(void)state;
 	loop = loop_new("install");
-	raft_transport_init(&transport, loop_uv(loop), on_connect, NULL);
+	net = (struct raft_net){.loop = loop, .connect = on_connect};
+	raft_net_init(&net);
 	for (size_t i = 0; i < DATA; i++) {
 		data[i] = (uint8_t)(i * 7 + i / 251);
 	}
@@ -66,20 +67,10 @@ static int setup(void **state)
 	return 0;
 }
 
-static void on_transport_closed(struct raft_uv_transport *t)
-{
-	(void)t;
-	closed = true;
-}
-
 static int teardown(void **state)
 {
 	(void)state;
-	closed = false;
-	transport.t.close(&transport.t, on_transport_closed);
-	while (!closed) {
-		loop_turn(loop, true);
-	}
+	raft_net_close(&net);
 	loop_free(loop);
 	raft_configuration_close(&message.install_snapshot.conf);
 	raft_free(message.install_snapshot.data.base);
@@ -90,7 +81,7 @@ static struct raft_install *start(void)
 {
 	struct raft_install *i;
 
-	assert_int_equal(raft_install_start(&i, &transport.t, &message, on_end, &message), 0);
+	assert_int_equal(raft_install_start(&i, &net, &message, on_end, &message), 0);
 	assert_int_equal(fired, 0);
 	return i;
 }
@@ -98,10 +89,12 @@ static struct raft_install *start(void)
 /* Gives the connection that was asked for; returns the other end. */
 static int connected(void)
 {
+	struct stream *stream;
 	int fd[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
-	raft_transport_connected(&transport, request, fd[0]);
+	assert_ok(stream_from_fd(loop, fd[0], &stream, NULL));
+	raft_net_connected(&net, request, 0, stream);
 	return fd[1];
 }
 
@@ -161,12 +154,12 @@ static void no_connection(void **state)
 
 	(void)state;
 	refuse_at_once = true;
-	assert_int_equal(raft_install_start(&i, &transport.t, &message, on_end, &message),
+	assert_int_equal(raft_install_start(&i, &net, &message, on_end, &message),
 			 RAFT_NOCONNECTION);
 	assert_int_equal(fired, 0);
 	refuse_at_once = false;
 	IGNORE(start());
-	raft_transport_connected(&transport, request, -1);
+	raft_net_connected(&net, request, 0, NULL);
 	assert_int_equal(fired, 1);
 	assert_int_equal(status_seen, RAFT_NOCONNECTION);
 }

@@ -2,6 +2,10 @@
 /* LIBS: cluster */
 #include "tests/unit/cluster/shim_back.h"
 
+#include "cluster/raft_net.h"
+#include "net/loop.h"
+#include "net/stream.h"
+
 static struct raft_io_append areq;
 static struct raft_io_snapshot_put preq;
 
@@ -118,18 +122,25 @@ static void a_stuck_append(void **state)
 
 /* ---- snapshots and entries ---- */
 
-static int be_connect(struct raft_uv_transport *t, struct raft_uv_connect *req, raft_id id,
-		      const char *address, raft_uv_connect_cb cb)
+static void be_connect(void *arg, uint64_t request, uint64_t id, const char *address)
 {
-	(void)t;
+	(void)arg;
 	(void)id;
 	(void)address;
-	be.connect = req;
-	be.connect_cb = cb;
-	return 0;
+	be.connect = request;
 }
 
-static struct raft_uv_transport transport = {.connect = be_connect};
+static struct raft_net net;
+
+static struct loop *net_begin(void)
+{
+	struct loop *loop = loop_new("shim");
+
+	net = (struct raft_net){.loop = loop, .connect = be_connect};
+	raft_net_init(&net);
+	shim.net = &net;
+	return loop;
+}
 
 /* The back end has read its newest snapshot. */
 static void be_read(raft_index index)
@@ -142,7 +153,7 @@ static void be_read(raft_index index)
 	s->bufs = raft_calloc(1, sizeof(*s->bufs));
 	s->bufs[0] = (struct raft_buffer){raft_calloc(1, 64), 64};
 	s->n_bufs = 1;
-	be.connect = NULL;
+	be.connect = 0;
 	be.get_cb(be.get, s, 0);
 }
 
@@ -159,9 +170,9 @@ static struct raft_message snapshot_for(raft_id id)
 static void one_snapshot_per_peer(void **state)
 {
 	struct raft_message two = snapshot_for(2), three = snapshot_for(3);
+	struct loop *loop = net_begin();
 
 	(void)state;
-	shim.transport = &transport;
 	raft.state = RAFT_LEADER;
 	assert_int_equal(shim.io.send(&shim.io, &sreq[0], &two, on_sent), 0);
 	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &two, on_sent), 0);
@@ -170,19 +181,21 @@ static void one_snapshot_per_peer(void **state)
 	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &three, on_sent), 0);
 	assert_int_equal(be.gets, 2);
 	be_read(100);
-	assert_non_null(be.connect);
+	assert_int_not_equal(be.connect, 0);
 	assert_int_equal(seen.answered, 0);
 	raft_shim_flush(&shim);
 	assert_int_equal(seen.answered, 3); /* what is sent is none of libraft's */
 	assert_int_equal(be.n_sent, 0);
-	be.connect_cb(be.connect, NULL, RAFT_NOCONNECTION);
+	raft_net_connected(&net, be.connect, 0, NULL);
 	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &three, on_sent), 0);
 	assert_int_equal(be.gets, 3);
 	/* Who leads no more sends none. */
 	raft.state = RAFT_FOLLOWER;
 	be_read(100);
-	assert_null(be.connect);
+	assert_int_equal(be.connect, 0);
 	raft_shim_done(&shim);
+	raft_net_close(&net);
+	loop_free(loop);
 }
 
 static raft_index result_from(raft_id id, raft_term term, raft_index rejected, raft_index last)
@@ -209,16 +222,17 @@ static void on_get(struct raft_io_snapshot_get *req, struct raft_snapshot *snaps
 }
 
 /* The connection is made and takes what there is. */
-static void be_connected(uv_loop_t *loop)
+static void be_connected(struct loop *loop)
 {
-	uv_pipe_t *pipe = raft_malloc(sizeof(*pipe));
+	struct stream *stream;
 	int fd[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
-	assert_int_equal(uv_pipe_init(loop, pipe, 0), 0);
-	assert_int_equal(uv_pipe_open(pipe, fd[0]), 0);
-	be.connect_cb(be.connect, (uv_stream_t *)pipe, 0);
-	uv_run(loop, UV_RUN_DEFAULT);
+	assert_ok(stream_from_fd(loop, fd[0], &stream, NULL));
+	raft_net_connected(&net, be.connect, 0, stream);
+	while (!list_empty(&net.ways)) {
+		loop_turn(loop, true);
+	}
 	close(fd[1]);
 }
 
@@ -227,11 +241,9 @@ static void a_snapshot_takes_its_time(void **state)
 {
 	static struct raft_io_snapshot_get get;
 	struct raft_message m = snapshot_for(2);
-	uv_loop_t loop;
+	struct loop *loop = net_begin();
 
 	(void)state;
-	assert_int_equal(uv_loop_init(&loop), 0);
-	shim.transport = &transport;
 	raft.state = RAFT_LEADER;
 	raft.current_term = 5;
 	raft.trail.snapshot.index = 100;
@@ -253,7 +265,7 @@ static void a_snapshot_takes_its_time(void **state)
 
 	assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
 	be_read(100);
-	be_connected(&loop);
+	be_connected(loop);
 	assert_true(result_from(2, 5, 100, 3) == UINT64_MAX);
 	/* Not again before the peer has it, or the time is over. */
 	assert_int_equal(shim.io.send(&shim.io, &sreq[2], &m, on_sent), 0);
@@ -266,11 +278,12 @@ static void a_snapshot_takes_its_time(void **state)
 	assert_int_equal(result_from(2, 5, 100, 3), 100);
 	assert_int_equal(shim.io.send(&shim.io, &sreq[3], &m, on_sent), 0);
 	be_read(100);
-	be_connected(&loop);
+	be_connected(loop);
 	assert_int_equal(result_from(2, 5, 0, 100), 0);
 	assert_int_equal(result_from(2, 5, 100, 3), 100);
 	raft_shim_flush(&shim);
-	assert_int_equal(uv_loop_close(&loop), 0);
+	raft_net_close(&net);
+	loop_free(loop);
 }
 
 static int prepare(void *arg)
@@ -435,28 +448,6 @@ static void a_change_comes_first(void **state)
 	}
 }
 
-/* libraft takes another address for another place, and dials anew. */
-static void one_address(void **state)
-{
-	static const enum raft_message_type types[] = {RAFT_APPEND_ENTRIES_RESULT,
-						       RAFT_REQUEST_VOTE_RESULT, RAFT_TIMEOUT_NOW};
-
-	(void)state;
-	TEST_TABLE(type, types)
-	{
-		struct raft_message m = {.type = *type, .server_id = 2, .server_address = "peer:1"};
-
-		assert_int_equal(shim.io.send(&shim.io, &sreq[0], &m, on_sent), 0);
-		m.server_address = "elsewhere:2";
-		assert_int_equal(shim.io.send(&shim.io, &sreq[1], &m, on_sent), 0);
-		assert_string_equal(be.sent[be.n_sent - 1].server_address,
-				    be.sent[be.n_sent - 2].server_address);
-		for (size_t i = be.n_sent - 2; i < be.n_sent; i++) {
-			be.send_cb[i](be.send[i], 0); /* an own copy goes with its answer */
-		}
-	}
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -470,7 +461,6 @@ int main(void)
 		T(prepared),
 		T(received_later),
 		T(crooked_entries),
-		T(one_address),
 		T(a_change_comes_first),
 	};
 
