@@ -25,6 +25,8 @@ enum {
 	INSTALL_MS = 3600 * 1000, /* the shim sees to it, by size and by what the peer says */
 	CATCH_UP_MS = 20000,      /* of a round, for a newcomer on a slow disk */
 	APPLY_TURN_NS = 20 * 1000 * 1000,
+	TURN_SHORT_NS = 1000 * 1000,
+	TURN_ASK_NS = 20 * 1000 * 1000,
 	DISK_RETRY_MS = 3600 * 1000
 };
 
@@ -152,6 +154,27 @@ static uint64_t cpu_ns(void)
 }
 
 /*
+ * What the turn that was busy for so long has had of one. To ask the kernel costs more than many a turn: the short ones are
+ * taken together, for a heartbeat or so, and what is asked then counts without what they took at most.
+ */
+static uint64_t turn_cpu(struct consensus *cs, uint64_t now, uint64_t busy)
+{
+	uint64_t cpu, own;
+
+	if (busy < TURN_SHORT_NS && now < cs->turn_asked_ns + TURN_ASK_NS) {
+		cs->turn_short_ns += busy;
+		return 0;
+	}
+	cpu = cpu_ns();
+	own = cs->turn_asked_ns != 0 ? cpu - cs->turn_cpu_ns : 0;
+	own -= MIN(own, cs->turn_short_ns);
+	cs->turn_cpu_ns = cpu;
+	cs->turn_asked_ns = now;
+	cs->turn_short_ns = 0;
+	return MIN(own, busy);
+}
+
+/*
  * How long the loop was away from its events: the time since the last look less what it slept. What comes in late by
  * that much includes heartbeats, both ways. What it had of a processor meanwhile is its own doing; the rest is waiting
  * for one, or for the disk.
@@ -160,12 +183,11 @@ static void turn_measure(struct consensus *cs)
 {
 	uint64_t now = uv_hrtime();
 	uint64_t idle = uv_metrics_idle_time(loop_uv(cs->loop));
-	uint64_t cpu = cpu_ns();
 	uint64_t slept = idle - cs->turn_idle_ns;
 
 	if (cs->turn_ns != 0) {
 		uint64_t busy = now - cs->turn_ns - MIN(slept, now - cs->turn_ns);
-		uint64_t own = cpu - cs->turn_cpu_ns;
+		uint64_t own = turn_cpu(cs, now, busy);
 
 		histogram_observe(raft_metrics()->turn, (double)busy / 1e9);
 		if (busy > cs->turn_max_ns) {
@@ -184,7 +206,6 @@ static void turn_measure(struct consensus *cs)
 	}
 	cs->turn_ns = now;
 	cs->turn_idle_ns = idle;
-	cs->turn_cpu_ns = cpu;
 }
 
 static void on_prepare(uv_prepare_t *h)

@@ -121,6 +121,7 @@ struct consensus {
 
 	/* turns of the loop */
 	uint64_t turn_ns, turn_idle_ns, turn_cpu_ns, turn_max_ns, turn_max_cpu_ns;
+	uint64_t turn_asked_ns, turn_short_ns; /* when turn_cpu_ns was, and the short turns since */
 
 	/* state as last told */
 	bool stepped;

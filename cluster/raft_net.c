@@ -253,6 +253,7 @@ static void tell(struct raft_net *net, struct net_send *s, int status)
 {
 	s->status = status;
 	list_push(&net->told, &s->node);
+	loop_flush_add(net->loop, &net->hook); /* where something is said, something is told */
 }
 
 static void tell_all(struct raft_net *net)
@@ -459,6 +460,7 @@ int raft_net_send(struct raft_net *net, struct raft_io_send *req, const struct r
 
 void raft_net_flush(struct raft_net *net)
 {
+	loop_flush_remove(&net->hook);
 	tell_all(net);
 	LIST_FOREACH(&net->outs, it)
 	{
@@ -559,8 +561,14 @@ void raft_net_accepted(struct raft_net *net, uint64_t id, const char *address, u
 
 /* ---- life ---- */
 
+static void on_hook(void *arg)
+{
+	raft_net_flush(arg);
+}
+
 void raft_net_init(struct raft_net *net)
 {
+	net->hook = (struct flush_hook){.run = on_hook, .arg = net};
 	list_init(&net->dials);
 	list_init(&net->ways);
 	list_init(&net->outs);
@@ -613,4 +621,5 @@ void raft_net_close(struct raft_net *net)
 				 &d));
 	}
 	tell_all(net);
+	loop_flush_remove(&net->hook);
 }

@@ -8,8 +8,8 @@
 
 #include "base/list.h"
 #include "base/macros.h"
+#include "net/loop.h"
 
-struct loop;
 struct stream;
 
 /*
@@ -61,6 +61,7 @@ struct raft_net {
 	struct list outs;     /* struct net_out, one per peer */
 	struct list ins;      /* struct net_in */
 	struct list told;     /* struct net_send: callbacks that are due */
+	struct flush_hook hook; /* what is said where no raft_net_flush follows */
 	uint64_t next_request;
 	bool closing;
 };
@@ -72,7 +73,10 @@ void raft_net_start(struct raft_net *net, struct raft_io *io, raft_io_recv_cb re
 /* As io->send: 0, and cb later, never in this call; borrows the message's entries until then. Not for InstallSnapshot. */
 MUST_CHECK int raft_net_send(struct raft_net *net, struct raft_io_send *req,
 			     const struct raft_message *m, raft_io_send_cb cb);
-/* Calls what is due and writes what was said in this turn. From the last prepare handle before the loop's. */
+/*
+ * Calls what is due and writes what was said in this turn: from a prepare handle, which runs before the loop's own, so that it
+ * leaves in this turn. What is said after that leaves a turn later.
+ */
 void raft_net_flush(struct raft_net *net);
 /* Ends it all, at once: every callback has come when it returns (RAFT_CANCELED). Again: nothing happens. */
 void raft_net_close(struct raft_net *net);

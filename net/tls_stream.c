@@ -33,6 +33,14 @@ struct tls_stream {
 	struct err fail; /* of the handshake */
 };
 
+/* OpenSSL frees two strings of each of sixteen errors, whether there are any or not. */
+static void tls_errors_clear(void)
+{
+	if (ERR_peek_error() != 0) {
+		ERR_clear_error();
+	}
+}
+
 static struct tls_stream *tls_of(const struct stream *s)
 {
 	return (struct tls_stream *)container_of(s, struct tls_stream, s);
@@ -158,7 +166,7 @@ static void tls_handshake_error(struct tls_stream *t, struct err *err)
 {
 	if (t->conn.err.code != 0) {
 		*err = t->conn.err;
-		ERR_clear_error();
+		tls_errors_clear();
 	} else {
 		tls_error(err, ERR_TLS, "handshake");
 	}
@@ -170,7 +178,7 @@ static bool tls_step_handshake(struct tls_stream *t)
 {
 	struct err err = {0};
 
-	ERR_clear_error();
+	tls_errors_clear();
 	int rc = SSL_do_handshake(t->ssl);
 	if (rc == 1) {
 		if (!t->conn.ctx->server && t->conn.ctx->alpn != NULL) {
@@ -206,7 +214,7 @@ static void tls_read_all(struct tls_stream *t)
 	struct err err = {0};
 
 	while (!t->dead && t->lower != NULL) {
-		ERR_clear_error();
+		tls_errors_clear();
 		int n = SSL_read(t->ssl, plain, LOOP_SCRATCH_PLAIN);
 		if (n > 0) {
 			stream_emit_data(&t->s, plain, (size_t)n);
@@ -283,7 +291,7 @@ static void tls_write(struct stream *s, const void *data, size_t len, struct blo
 
 	(void)blob;
 	while (done < len && !t->dead && t->lower != NULL) {
-		ERR_clear_error();
+		tls_errors_clear();
 		int n = SSL_write(t->ssl, (const uint8_t *)data + done,
 				  (int)MIN(len - done, (size_t)1 << 30));
 		if (n <= 0) {
@@ -317,7 +325,7 @@ static void tls_close(struct stream *s, bool linger)
 	struct tls_stream *t = tls_of(s);
 
 	if (linger && !t->dead && t->lower != NULL) {
-		ERR_clear_error();
+		tls_errors_clear();
 		SSL_shutdown(t->ssl);
 	}
 	t->dead = true;
@@ -340,7 +348,7 @@ static int tls_export(const struct stream *s, const char *label, const void *con
 	if (SSL_version(t->ssl) != TLS1_3_VERSION) {
 		return ERR_PRECONDITION;
 	}
-	ERR_clear_error();
+	tls_errors_clear();
 	return SSL_export_keying_material(t->ssl, ret_key, key_len, label, strlen(label), context,
 					  context_len, 1) == 1
 		       ? 0
@@ -472,7 +480,7 @@ struct tls_handshake *tls_connect(struct stream *lower, struct tls_ctx *ctx,
 		SSL_set_tlsext_host_name(t->ssl, server_name);
 	}
 	stream_set_handler(lower, &tls_lower_handler, t);
-	ERR_clear_error();
+	tls_errors_clear();
 	int rc = SSL_do_handshake(t->ssl); /* the client's hello */
 	if (rc <= 0 && SSL_get_error(t->ssl, rc) != SSL_ERROR_WANT_READ) {
 		/* Told in a later turn, as any other failure. */
