@@ -55,12 +55,12 @@ struct raft_net {
 	void *arg;
 	/* private */
 	struct raft_io *io;
-	raft_io_recv_cb recv; /* NULL: not started */
-	struct list dials;    /* struct raft_dial */
-	struct list ways;     /* struct raft_way */
-	struct list outs;     /* struct net_out, one per peer */
-	struct list ins;      /* struct net_in */
-	struct list told;     /* struct net_send: callbacks that are due */
+	raft_io_recv_cb recv;   /* NULL: not started */
+	struct list dials;      /* struct raft_dial */
+	struct list ways;       /* struct raft_way */
+	struct list outs;       /* struct net_out, one per peer */
+	struct list ins;        /* struct net_in */
+	struct list told;       /* struct net_send: callbacks that are due */
 	struct flush_hook hook; /* what is said where no raft_net_flush follows */
 	uint64_t next_request;
 	bool closing;

@@ -469,8 +469,8 @@ static void rebuild(void **state)
 			struct consensus_stats s;
 		} a = {.c = t.node[0].c};
 
-		cluster_call(t.node[0].c, nodes_stats_of, &a);
-		assert_true(a.s.snapshots > 0);
+		/* They are made beside the writes, at their own pace. */
+		NODES_WAIT(&t, (cluster_call(t.node[0].c, nodes_stats_of, &a), a.s.snapshots > 0));
 	}
 	before = nodes_view(&t, 0);
 	nodes_stop(&t, 0);

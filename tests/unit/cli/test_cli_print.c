@@ -193,9 +193,9 @@ static void qr(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(table),
-		cmocka_unit_test(sorted_table), cmocka_unit_test(times),  cmocka_unit_test(sizes),
-		cmocka_unit_test(enums), cmocka_unit_test(fields), cmocka_unit_test(qr),
+		cmocka_unit_test(table), cmocka_unit_test(sorted_table), cmocka_unit_test(times),
+		cmocka_unit_test(sizes), cmocka_unit_test(enums),        cmocka_unit_test(fields),
+		cmocka_unit_test(qr),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
