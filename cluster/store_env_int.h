@@ -11,12 +11,20 @@
 
 enum { STORE_DAMAGE_TEXT = 256, STORE_READERS_MAX = 254 };
 
+/* Of the writer: where a get of this table ended; a put of the same key begins there, not at the root. */
+struct got {
+	MDB_cursor *cursor; /* NULL until the first get */
+	uint8_t table;
+};
+
 /* One transaction with its cursor; `kv.impl` points here. */
 struct txn {
 	struct store *store;
 	struct env *env;
 	MDB_txn *txn;
 	MDB_cursor *cursor; /* NULL until the first seek */
+	struct got got[2];
+	unsigned got_last; /* which of the two was used last */
 	MDB_dbi dbi;
 	struct kv kv;
 	/* Where the cursor stands, so that a walk by next() needs no search: the key as it was handed out. */

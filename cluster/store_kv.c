@@ -6,6 +6,7 @@
 
 #include "base/enc.h"
 #include "cluster/store_env_int.h"
+#include "tailnet/keys.h"
 
 enum {
 	KEY_MAX = 400,
@@ -120,11 +121,55 @@ static int sane(size_t key_len, const MDB_val *v)
 									     : MDB_CORRUPTED;
 }
 
+/* The cursor of the key's table; NULL: there is none. */
+static struct got *got_find(struct txn *t, struct slice key)
+{
+	uint8_t table = skey_table(key);
+
+	for (unsigned i = 0; i < ARRAY_LEN(t->got); i++) {
+		if (t->got[i].cursor != NULL && t->got[i].table == table) {
+			t->got_last = i;
+			return &t->got[i];
+		}
+	}
+	return NULL;
+}
+
+/* As that, or the one that was not used last. */
+static int got_take(struct txn *t, struct slice key, MDB_cursor **ret)
+{
+	struct got *g = got_find(t, key);
+	int rc = MDB_SUCCESS;
+
+	if (g == NULL) {
+		t->got_last = !t->got_last;
+		g = &t->got[t->got_last];
+		g->table = skey_table(key);
+		if (g->cursor == NULL) {
+			rc = mdb_cursor_open(t->txn, t->dbi, &g->cursor);
+		}
+	}
+	*ret = g->cursor;
+	return rc;
+}
+
+static int find(struct txn *t, struct slice key, MDB_val *k, MDB_val *v)
+{
+	MDB_cursor *at;
+	int rc;
+
+	if (t->read_only) {
+		return mdb_get(t->txn, t->dbi, k, v);
+	}
+	rc = got_take(t, key, &at);
+	return rc == MDB_SUCCESS ? mdb_cursor_get(at, k, v, MDB_SET) : rc;
+}
+
 static int op_get(void *impl, struct slice key, struct slice *ret)
 {
 	struct txn *t = impl;
 	MDB_val k = val(key), v;
-	int rc = GUARDED(t->env, mdb_get(t->txn, t->dbi, &k, &v));
+	int rc = GUARDED(t->env, find(t, key, &k, &v));
 
 	if (rc == MDB_SUCCESS) {
 		rc = sane(k.mv_size, &v);
@@ -186,6 +231,7 @@ static int op_put(void *impl, struct slice key, struct slice value)
 {
 	struct txn *t = impl;
 	MDB_val k = val(key), v = val(value);
+	struct got *g;
 
 	PRE(!t->read_only && key.len >= 1 && key.len <= KEY_MAX);
 	t->at = NULL;
@@ -197,7 +243,9 @@ static int op_put(void *impl, struct slice key, struct slice value)
 			return ERR_STORE;
 		}
 	}
-	return code(t, GUARDED(t->env, mdb_put(t->txn, t->dbi, &k, &v, 0)));
+	g = got_find(t, key);
+	return code(t, GUARDED(t->env, g != NULL ? mdb_cursor_put(g->cursor, &k, &v, 0)
+						 : mdb_put(t->txn, t->dbi, &k, &v, 0)));
 }
 
 static int op_del(void *impl, struct slice key)
@@ -310,6 +358,12 @@ void txn_forget(struct txn *t)
 	if (t->cursor != NULL) {
 		mdb_cursor_close(t->cursor);
 		t->cursor = NULL;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(t->got); i++) {
+		if (t->got[i].cursor != NULL) {
+			mdb_cursor_close(t->got[i].cursor);
+			t->got[i].cursor = NULL;
+		}
 	}
 }
 
