@@ -76,6 +76,10 @@ static int follows(void **state)
 
 static int follows_no_more(void **state)
 {
+	for (size_t i = 0; i < be.n_sent; i++) {
+		be.send_cb[i](be.send[i], RAFT_CANCELED); /* greetings, mostly */
+	}
+	be.n_sent = 0;
 	raft.configuration.n = 0;
 	return teardown(state);
 }
