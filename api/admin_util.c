@@ -27,18 +27,13 @@ char *admin_strdup(struct admin_call *c, const char *s)
 
 char *admin_printf(struct admin_call *c, const char *fmt, ...)
 {
-	va_list ap, again;
+	va_list ap;
 	char *out;
-	int len;
 
 	va_start(ap, fmt);
-	va_copy(again, ap);
-	len = vsnprintf(NULL, 0, fmt, ap);
-	POST(len >= 0);
-	out = admin_alloc(c, (size_t)len + 1);
-	vsnprintf(out, (size_t)len + 1, fmt, again);
-	va_end(again);
+	out = arena_vprintf(&c->arena, fmt, ap);
 	va_end(ap);
+	POST(out); /* its budget is the address space */
 	return out;
 }
 

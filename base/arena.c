@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #define ARENA_ALIGN 16
@@ -162,6 +163,23 @@ static void chunks_free(struct arena_chunk *c)
 		chunk_put(c);
 		c = next;
 	}
+}
+
+char *arena_vprintf(struct arena *a, const char *fmt, va_list ap)
+{
+	va_list again;
+	char *out;
+	int len;
+
+	va_copy(again, ap);
+	len = vsnprintf(NULL, 0, fmt, ap);
+	POST(len >= 0);
+	out = arena_alloc(a, (size_t)len + 1);
+	if (out != NULL) {
+		vsnprintf(out, (size_t)len + 1, fmt, again);
+	}
+	va_end(again);
+	return out;
 }
 
 void arena_reset(struct arena *a)

@@ -3,6 +3,7 @@
 
 #include "base/macros.h"
 
+#include <stdarg.h>
 #include <stddef.h>
 
 struct arena_chunk;
@@ -23,6 +24,8 @@ void *arena_zalloc(struct arena *a, size_t size) MUST_CHECK;
 /* Copies; NULL over budget. */
 char *arena_strdup(struct arena *a, const char *s) MUST_CHECK;
 void *arena_memdup(struct arena *a, const void *data, size_t len) MUST_CHECK;
+/* A formatted string; NULL over budget. */
+char *arena_vprintf(struct arena *a, const char *fmt, va_list ap) PRINTF_LIKE(2, 0) MUST_CHECK;
 /* Takes everything back and keeps one chunk for the next request. */
 void arena_reset(struct arena *a);
 /* Frees everything; the arena may be used again with the same budget. NULL is fine. */

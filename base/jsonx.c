@@ -1,6 +1,8 @@
 #include "base/jsonx.h"
 
+#include "base/buf.h"
 #include "base/err.h"
+#include "base/fileio.h"
 #include "base/limits.h"
 
 #include <errno.h>
@@ -71,6 +73,30 @@ int jsonx_parse(const char *text, size_t len, const char *name, struct jsonx **r
 				 error.text);
 	}
 	*ret = (struct jsonx *)v;
+	return 0;
+}
+
+int jsonx_read(const char *path, size_t max, int64_t format, struct jsonx **ret, struct err *e)
+{
+	struct jsonx *root = NULL;
+	struct buf b = BUF_INIT;
+	int r = 0;
+
+	if (file_exists(path)) {
+		r = file_read(path, max, &b, e);
+		if (r >= 0) {
+			r = jsonx_parse((const char *)b.data, b.len, path, &root, e);
+		}
+		if (r >= 0 && jsonx_int(jsonx_get(root, "format"), 0) != format) {
+			jsonx_free(root);
+			r = err_set(e, ERR_CORRUPT, "%s: unknown format", path);
+		}
+		buf_done(&b);
+	}
+	if (r < 0) {
+		return r;
+	}
+	*ret = root;
 	return 0;
 }
 

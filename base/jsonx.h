@@ -28,6 +28,12 @@ enum jsonx_type {
  * ERR_INVALID with field "name:line:column". On success the caller owns *ret (jsonx_free). */
 int jsonx_parse(const char *text, size_t len, const char *name, struct jsonx **ret,
 		struct err *e) MUST_CHECK;
+/*
+ * A file of ours: an object whose "format" is that number. A file that is not there is none: *ret NULL, 0. ERR_CORRUPT with
+ * the path: another format; else the errors of file_read and jsonx_parse.
+ */
+int jsonx_read(const char *path, size_t max, int64_t format, struct jsonx **ret,
+	       struct err *e) MUST_CHECK;
 /* NULL is fine. */
 void jsonx_free(struct jsonx *root);
 

@@ -31,18 +31,13 @@ void *cli_alloc(struct cli *cx, size_t size)
 
 char *cli_printf(struct cli *cx, const char *fmt, ...)
 {
-	va_list ap, again;
+	va_list ap;
 	char *out;
-	int len;
 
 	va_start(ap, fmt);
-	va_copy(again, ap);
-	len = vsnprintf(NULL, 0, fmt, ap);
-	POST(len >= 0);
-	out = cli_alloc(cx, (size_t)len + 1);
-	vsnprintf(out, (size_t)len + 1, fmt, again);
-	va_end(again);
+	out = arena_vprintf(&cx->arena, fmt, ap);
 	va_end(ap);
+	POST(out); /* its budget is the address space */
 	return out;
 }
 

@@ -208,35 +208,23 @@ int member_table_load(const char *dir, struct member_table *ret, struct err *err
 {
 	char *path = mem_printf("%s/%s", dir, MEMBERS_FILE);
 	struct member_table t = {0};
-	struct buf b = BUF_INIT;
 	struct jsonx *root = NULL;
 	const struct jsonx *list;
-	int r = 0;
+	int r = jsonx_read(path, FILE_MAX, FORMAT, &root, err);
 
-	if (!file_exists(path)) {
-		*ret = t;
-		goto out;
-	}
-	r = file_read(path, FILE_MAX, &b, err);
-	if (r >= 0) {
-		r = jsonx_parse((const char *)b.data, b.len, path, &root, err);
-	}
-	if (r >= 0 && jsonx_int(jsonx_get(root, "format"), 0) != FORMAT) {
-		r = err_set(err, ERR_CORRUPT, "unknown format");
-	}
 	list = jsonx_get(root, "members");
 	for (size_t i = 0; r >= 0 && i < jsonx_len(list); i++) {
 		r = load_one(jsonx_at(list, i), &t, err);
+		if (r < 0) {
+			err_prefix(err, "%s", path);
+		}
 	}
 	if (r < 0) {
-		err_prefix(err, "%s", path);
 		member_table_done(&t);
 	} else {
 		*ret = t;
 	}
-out:
 	jsonx_free(root);
-	buf_done(&b);
 	mem_free(path);
 	return r;
 }

@@ -31,21 +31,10 @@ static char *ack_path(const struct peer *p)
 int peer_ack_load(struct peer *p, struct err *err)
 {
 	char *path = ack_path(p);
-	struct buf b = BUF_INIT;
 	struct jsonx *root = NULL;
 	const struct jsonx *list;
-	int r = 0;
+	int r = jsonx_read(path, FILE_MAX, FORMAT, &root, err);
 
-	if (!file_exists(path)) {
-		goto out;
-	}
-	r = file_read(path, FILE_MAX, &b, err);
-	if (r >= 0) {
-		r = jsonx_parse((const char *)b.data, b.len, path, &root, err);
-	}
-	if (r >= 0 && jsonx_int(jsonx_get(root, "format"), 0) != FORMAT) {
-		r = err_set(err, ERR_CORRUPT, "%s: unknown format", path);
-	}
 	list = jsonx_get(root, "members");
 	for (size_t i = 0; r >= 0 && i < jsonx_len(list); i++) {
 		const struct jsonx *v = jsonx_at(list, i);
@@ -59,9 +48,7 @@ int peer_ack_load(struct peer *p, struct err *err)
 		p->acks = mem_reallocarray(p->acks, p->n_acks + 1, sizeof(*p->acks));
 		p->acks[p->n_acks++] = a;
 	}
-out:
 	jsonx_free(root);
-	buf_done(&b);
 	mem_free(path);
 	return r;
 }

@@ -2,6 +2,8 @@
  * base/jsonx.h */
 #include "tests/lib/test.h"
 
+#include <unistd.h>
+
 #include "base/buf.h"
 #include "base/jsonx.h"
 #include "base/limits.h"
@@ -227,12 +229,45 @@ static void test_write(void **state)
 	buf_done(&b);
 }
 
+static void put_file(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void test_file(void **state)
+{
+	char path[] = "/tmp/skerry-jsonx-XXXXXX";
+	int fd = mkstemp(path);
+	struct jsonx *v = NULL;
+	struct err e = {0};
+
+	(void)state;
+	assert_true(fd >= 0);
+	close(fd);
+	put_file(path, "{\"format\": 2, \"a\": 7}");
+	assert_ok(jsonx_read(path, 100, 2, &v, &e));
+	assert_int_equal(jsonx_int(jsonx_get(v, "a"), 0), 7);
+	jsonx_free(v);
+	assert_err(jsonx_read(path, 100, 3, &v, &e), ERR_CORRUPT);
+	assert_contains(e.msg, path);
+	assert_err(jsonx_read(path, 5, 2, &v, &e), ERR_LIMIT);
+	put_file(path, "{");
+	assert_err(jsonx_read(path, 100, 2, &v, &e), ERR_INVALID);
+	unlink(path);
+	assert_ok(jsonx_read(path, 100, 2, &v, &e));
+	assert_null(v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_read),  cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_depth), cmocka_unit_test(test_integers),
-		cmocka_unit_test(test_write),
+		cmocka_unit_test(test_write), cmocka_unit_test(test_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
