@@ -69,6 +69,10 @@ struct scrub {
 	struct tailnet_check *check; /* while one is */
 	bool working, done;
 	atomic_bool cancel; /* the end of the process */
+	bool rebuilt;       /* the store was just made anew from the log */
+	char odd[sizeof(
+		((struct err *)0)
+			->msg)]; /* what contradicts itself although it was; empty: nothing */
 	int result;
 	struct err err;
 	bool passed;                   /* since the start */

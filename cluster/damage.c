@@ -5,7 +5,8 @@
  *   comparison (peer_digest.c)    a majority of the voters holds another state at the same point of the log
  *   LMDB, apply (store.c, fsm.c)  a page or a record makes no sense
  *      -> the store is marked, leadership handed over, the process ends (70): the next start drops the data and makes it
- *         anew from raft's snapshot and log. Wrong once more before anybody found it right: 65, a person is needed.
+ *         anew from raft's snapshot and log. Wrong once more before anybody found it right: 65, a person is needed,
+ *         unless its records have the digest.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -178,6 +179,19 @@ void link_digest_verdict(struct cluster *c, uint64_t marker, const uint8_t right
 static void scrub_begin(void *arg);
 static void scrub_next(void *arg);
 
+/* Whether the records are those of the digest, whatever else is wrong. */
+static int scrub_sum(struct scrub *s)
+{
+	struct tailnet_scrub sum = {0};
+	bool done = false;
+	int r = 0;
+
+	while (r == 0 && !done && !atomic_load(&s->cancel)) {
+		r = tailnet_scrub_step(store_read_kv(s->read), &sum, SCRUB_RECORDS, &done, &s->err);
+	}
+	return r;
+}
+
 /*
  * On a thread of its own that comes after all others, at one go: as long as the view lasts, the store can use no page again.
  */
@@ -188,6 +202,11 @@ static void scrub_work(void *arg)
 	loop_work_yield(SCRUB_YIELD);
 	while (s->result == 0 && !s->done && !atomic_load(&s->cancel)) {
 		s->result = tailnet_check_step(s->check, SCRUB_RECORDS, &s->done, &s->err);
+	}
+	if (s->result == ERR_CORRUPT && s->rebuilt) {
+		snprintf(s->odd, sizeof(s->odd), "%s", s->err.msg);
+		memset(&s->err, 0, sizeof(s->err));
+		s->result = scrub_sum(s);
 	}
 }
 
@@ -211,6 +230,19 @@ static void scrub_passed(struct cluster *c)
 	settle(c);
 }
 
+/*
+ * A store that was just made anew from the log, and whose records have the digest, breaks a rule: another rebuild does not help,
+ * and all lighthouses are alike in it. That is a fault of this software, not of the host, and no reason to serve nobody.
+ */
+static void scrub_odd(struct scrub *s)
+{
+	METRICS_COUNT("skerry_scrub_contradictions_total",
+		      "Times that a rebuilt store, whose digest is right, contradicted itself.", 1);
+	LOG_ERROR("%s; the store was made anew from the log and its digest is right, so this is a "
+		  "fault of skerryd: it goes on; please report it",
+		  s->odd);
+}
+
 static void scrub_done(void *arg)
 {
 	struct scrub *s = arg;
@@ -221,7 +253,9 @@ static void scrub_done(void *arg)
 		scrub_end(s);
 		return;
 	}
-	if (s->result == 0) {
+	if (s->result == 0 && s->odd[0] != '\0') {
+		scrub_odd(s);
+	} else if (s->result == 0) {
 		scrub_passed(c);
 	} else if (s->result == ERR_CORRUPT) {
 		cluster_damage(c, "%s", s->err.msg);
@@ -252,6 +286,8 @@ static void scrub_begin(void *arg)
 		return;
 	}
 	s->check = tailnet_check_new(store_read_kv(s->read));
+	s->rebuilt = store_rebuilt(c->store) != NULL && !c->settled;
+	s->odd[0] = '\0';
 	memset(&s->err, 0, sizeof(s->err));
 	s->result = 0;
 	s->done = false;

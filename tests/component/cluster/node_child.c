@@ -496,6 +496,7 @@ static void do_status(struct child *c)
 	double damaged = metrics_value("skerry_snapshot_damage_total", NULL);
 	double races = metrics_value("skerry_peer_probe_lost_total", NULL);
 	double wishes = metrics_value("skerry_peer_raft_wishes_total", NULL);
+	double odd = metrics_value("skerry_scrub_contradictions_total", NULL);
 	double alarms = metrics_value("skerry_peer_probe_false_alarms_total", NULL);
 	struct link_state link;
 	uint64_t change, last;
@@ -523,12 +524,13 @@ static void do_status(struct child *c)
 	    "applied=%" PRIu64 " revision=%" PRIu64
 	    " quorum=%d lost=%zu races=%.0f alarms=%.0f change=%" PRIu64 " step=%d ended=%" PRIu64
 	    " outcome=%d last=%" PRIu64 " commit=%" PRIu64 " role=%s repeated=%" PRIu64
-	    " dropped=%" PRIu64 " scrubbed=%d damaged=%.0f wishes=%.0f raft:%s",
+	    " dropped=%" PRIu64 " scrubbed=%d damaged=%.0f wishes=%.0f odd=%.0f raft:%s",
 	    s.lighthouse_id, s.leader_id, s.term, s.n_members, voters, linked, s.applied_index,
 	    s.revision, s.quorum, lost, races == races ? races : 0, alarms == alarms ? alarms : 0,
 	    change, step, last, outcome, link.last_index, link.commit_index, stats.role,
 	    stats.votes_repeated, stats.messages_dropped, facts.scrubbed_ms != 0,
-	    damaged == damaged ? damaged : 0, wishes == wishes ? wishes : 0, raft);
+	    damaged == damaged ? damaged : 0, wishes == wishes ? wishes : 0, odd == odd ? odd : 0,
+	    raft);
 }
 
 /* On the peer thread. */

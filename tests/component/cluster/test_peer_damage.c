@@ -12,7 +12,7 @@
 
 #include "node.h"
 
-enum { EXIT_DATA = 65, EXIT_FAIL_STOP = 70, WAIT_MS = 30000 };
+enum { EXIT_DATA = 65, EXIT_FAIL_STOP = 70, WAIT_MS = 30000, COMPARE_MS = 300 };
 
 struct fixture {
 	char root[64];
@@ -202,6 +202,43 @@ static void by_scrub(void **state)
 	n = one_that(f, true);
 	node_send(n, "corrupt forged");
 	repaired(f, n);
+}
+
+static int set_up_without_comparison(void **state)
+{
+	node_compare_ms = 3600 * 1000;
+	return set_up(state);
+}
+
+static int tear_down_comparing(void **state)
+{
+	node_compare_ms = COMPARE_MS;
+	return tear_down(state);
+}
+
+/*
+ * What a rebuild does not change is no damage, and not worth a lighthouse: all of them would be alike in it. Without a
+ * comparison nobody finds the rebuilt store right: it stays one that was just made anew.
+ */
+static void by_contradiction(void **state)
+{
+	struct fixture *f = *state;
+	struct node *n = one_that(f, false);
+	char line[NODE_LINE];
+
+	node_send(n, "corrupt index");
+	assert_int_equal(node_wait_exit(n, WAIT_MS), EXIT_FAIL_STOP);
+	start(n);
+	wait_for(voters(f, 3), "three voters");
+	wait_for(equal(f), "equal digests");
+	assert_true(mark(n, "rebuilt"));
+	node_ok(n, line, "corrupt index");
+	wait_for(node_number(node_say(n, line, "status"), "odd") > 0, "the scrub");
+	assert_int_equal(node_number(line, "damaged"), 0);
+	node_ok(n, line, "user afterwards");
+	/* What the digest does not allow is damage nevertheless, and a person's. */
+	node_send(n, "corrupt record");
+	assert_int_equal(node_wait_exit(n, WAIT_MS), EXIT_DATA);
 }
 
 /* With nobody else to notice: it does not become a snapshot, which would take the log with it. */
@@ -557,6 +594,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(by_comparison, set_up_without_scrub, tear_down),
 		T(by_scrub),
+		cmocka_unit_test_setup_teardown(by_contradiction, set_up_without_comparison,
+						tear_down_comparing),
 		cmocka_unit_test_setup_teardown(by_snapshot, set_up_with_snapshots, tear_down),
 		T(wrong_again),
 		T(flipped_in_the_file),
@@ -566,7 +605,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_page_unseen, set_up_alone, tear_down),
 	};
 
-	node_compare_ms = 300;
+	node_compare_ms = COMPARE_MS;
 	node_scrub_ms = 300;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
