@@ -6,7 +6,7 @@ set -u
 . "$(dirname "${BASH_SOURCE[0]}")/lib_disks.sh"
 
 disk_mib=0
-disk_config='snapshot_after: 64KiB'
+disk_config='snapshot_after: 16KiB'
 
 # past INDEX: the leader's log begins behind this entry.
 past()
