@@ -37,7 +37,7 @@ enum {
 	YIELD_FREE = 10,
 };
 /* A snapshot up to this size is made of a copy: so much more memory for a moment. */
-#define COPY_BYTES (256ull << 20)
+#define COPY_BYTES (512ull << 20)
 
 /* ---- one of our own ---- */
 

@@ -323,6 +323,8 @@ int store_pages_check(const char *dir, uint64_t max_bytes, struct err *err)
 		r = p.fd >= 0 || errno == ENOENT ? 0 : err_errno(err, "opening %s", path);
 		goto out;
 	}
+	/* No reading ahead: env_open() says why, and our portions are large. */
+	(void)posix_fadvise(p.fd, 0, 0, POSIX_FADV_RANDOM);
 	r = meta_read(&p, meta, &m);
 	if (r != 0 || m == NULL) {
 		goto out;
